@@ -1,0 +1,53 @@
+"""Errors named by what to do about them. Imports nothing.
+
+Every error a user can meet is an `EdgeError`. Its text is one line that says what is wrong, where, and
+what to do; the command line prints that line and exits with the class's `exit_code` (table: docs/operate.md).
+"""
+
+
+class EdgeError(Exception):
+    """Base of all errors that are reported to a user without a traceback."""
+
+    exit_code = 1
+
+
+class ConfigError(EdgeError):
+    """Mend the configuration or the command line, then start again."""
+
+    exit_code = 2
+
+
+class SourceError(EdgeError):
+    """Give another input: a video, image, dataset or camera that cannot be opened or decoded."""
+
+    exit_code = 66
+
+
+class BundleError(EdgeError):
+    """Install another model bundle: this one is damaged, incomplete or computes wrongly."""
+
+    exit_code = 65
+
+
+class BackendError(EdgeError):
+    """The inference runtime is missing or failed: install it, or choose another accelerator."""
+
+    exit_code = 69
+
+
+class StorageError(EdgeError):
+    """Make room, or repair the folder or database: the outbox or runtime folder cannot be used."""
+
+    exit_code = 74
+
+
+class BrokerUnavailable(EdgeError):  # noqa: N818 - named by the reaction: wait and try again
+    """Wait: the broker is absent or did not take everything in time; the rows are kept."""
+
+    exit_code = 75
+
+
+class BrokerRefused(EdgeError):  # noqa: N818 - named by the reaction: mend the credentials or the broker
+    """Mend credentials, certificate or ACL: the broker answered and said no."""
+
+    exit_code = 77

@@ -1,0 +1,155 @@
+"""What flows between the stages: frozen, slotted values. Imports nothing of `edge`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime  # noqa: TC003 - dataclass fields are read at run time by the outbox
+from typing import Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+U8 = NDArray[np.uint8]
+F32 = NDArray[np.float32]
+
+EMOTIONS: Final = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
+"""Label order of every FER model and of every confusion matrix (FER2013's own)."""
+
+CELLS: Final = (*EMOTIONS, "uncertain")
+"""Columns of a count, in wire order."""
+
+ROUTES: Final = ("unmasked", "masked")
+"""Rows of a count, and the gate's label order."""
+
+Route = Literal["unmasked", "masked"]
+Cell = Literal["angry", "disgust", "fear", "happy", "neutral", "sad", "surprise", "uncertain"]
+Strategy = Literal["gate", "highest-probability", "single"]
+Scene = Literal["ok", "dark", "covered", "frozen", "paused"]
+TimeQuality = Literal["synced", "holdover", "unsynced"]
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One picture from a camera. The only holder of pixels of people; it never leaves RAM.
+
+    `image` is uint8, (H, W) grey or (H, W, 3) BGR. `t` is window time in seconds: the monotonic clock at
+    capture for a camera, clip time for a replay. `duration` is how many seconds the frame stands for, 0.0
+    where only the next frame will tell. A `still` shares no visitor with the frames around it.
+    """
+
+    image: U8
+    t: float
+    index: int
+    duration: float = 0.0
+    still: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FaceBox:
+    """A face in frame pixels: top-left corner and size of the box before rotation.
+
+    `angle` in degrees is how far the head leans clockwise as the viewer sees it; the box is to be turned
+    by it about its own centre. `score` grows with certainty and is comparable within one detector only.
+    """
+
+    x: float
+    y: float
+    w: float
+    h: float
+    angle: float = 0.0
+    score: float = 1.0
+
+    @property
+    def centre(self) -> tuple[float, float]:
+        """Centre (x, y) in frame pixels."""
+        return self.x + self.w / 2, self.y + self.h / 2
+
+
+@dataclass(frozen=True, slots=True)
+class CropSpec:
+    """How a detector's box becomes the model's square crop (manifest: `preprocess.crop`)."""
+
+    scale: float = 1.0
+    dy: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Expression:
+    """What the models said of one face in one frame.
+
+    `masked` is the gate's probability of a mask (None when the strategy asks no gate). `probabilities`
+    holds, per route that was asked, float32 (7,) in `EMOTIONS` order, summing to 1.
+    """
+
+    masked: float | None
+    probabilities: dict[Route, F32]
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """A visitor as seen at one frame; lives in RAM only and `number` is never stored or sent."""
+
+    number: int
+    box: FaceBox
+    route: Route
+    cell: Cell
+    probabilities: F32
+    frames: int
+
+
+@dataclass(frozen=True, slots=True)
+class Vote:
+    """The one contribution of one visitor to one window."""
+
+    route: Route
+    cell: Cell
+
+
+Counts = dict[str, dict[str, int]]
+"""Route → cell → votes. Raw: it stays in the process that counted."""
+
+ReleasedCounts = dict[str, dict[str, int | None]]
+"""Route → cell → released integer, or None: not released."""
+
+
+@dataclass(frozen=True, slots=True)
+class PrivacyStatement:
+    """What was done to the counts, as every payload says it."""
+
+    mechanism: Literal["discrete-laplace", "none"]
+    epsilon: float | None
+    min_count: int
+    unit: str = "one class per track per window"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelsStatement:
+    """Which models counted: `sha256:<64 hex>` per role, and the routing strategy."""
+
+    gate: str | None
+    fer_unmasked: str | None
+    fer_masked: str | None
+    route: Strategy
+
+
+@dataclass(frozen=True, slots=True)
+class WindowReport:
+    """One window after privacy: the only thing that crosses the wall between the services.
+
+    `mono_start` / `mono_end` are kernel-monotonic seconds (a replay: the run's start plus clip time), kept
+    so that a window counted before the clock was set can be labelled later. `start` is UTC, by the clock
+    at close. `noise_draws` says how many noise draws a released cell holds (same shape as `counts`).
+    """
+
+    start: datetime
+    seconds: float
+    time_quality: TimeQuality
+    mono_start: float
+    mono_end: float
+    counts: ReleasedCounts
+    noise_draws: dict[str, dict[str, int]]
+    flush: bool
+    coverage: float
+    scene: Scene
+    privacy: PrivacyStatement
+    models: ModelsStatement
