@@ -1,0 +1,107 @@
+"""What time it is, and whether to believe it. No network: the kernel already knows if its clock is disciplined."""
+
+from __future__ import annotations
+
+import ctypes
+import time
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from edge.types import TimeQuality
+
+_TIME_ERROR: Final = 5
+_STA_UNSYNC: Final = 0x0040
+_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+
+
+class Clock(Protocol):
+    """The three readings the services take; tests give their own."""
+
+    kernel_boot_id: str
+    """Identifies the kernel run within which `monotonic` readings can be compared."""
+
+    def monotonic(self) -> float:
+        """Seconds that never jump, comparable between processes of one kernel boot."""
+        ...
+
+    def utcnow(self) -> datetime:
+        """The wall clock, UTC; may jump."""
+        ...
+
+    def time_quality(self) -> TimeQuality:
+        """`synced`, `unsynced`, or `holdover`: synced earlier in this kernel boot and lost since."""
+        ...
+
+
+class _Timex(ctypes.Structure):
+    """The head of `struct timex` (adjtimex(2)); the tail is only there to be large enough."""
+
+    _fields_ = (
+        ("modes", ctypes.c_uint),
+        ("offset", ctypes.c_long),
+        ("freq", ctypes.c_long),
+        ("maxerror", ctypes.c_long),
+        ("esterror", ctypes.c_long),
+        ("status", ctypes.c_int),
+        ("rest", ctypes.c_byte * 256),
+    )
+
+
+def kernel_says_synced() -> bool:
+    """Whether the kernel clock is disciplined, by adjtimex(2) with no mode bit set (a mere reading).
+
+    False where the call is not to be had: an unknown clock is not to be believed.
+    """
+    timex = _Timex()
+    try:
+        state = ctypes.CDLL(None, use_errno=True).adjtimex(ctypes.byref(timex))
+    except (OSError, AttributeError):
+        return False
+    return state >= 0 and state != _TIME_ERROR and not timex.status & _STA_UNSYNC
+
+
+def read_kernel_boot_id() -> str:
+    """The kernel's boot id as 32 hex digits; a constant where /proc does not show it."""
+    try:
+        return _BOOT_ID.read_text(encoding="ascii").strip().replace("-", "")
+    except OSError:
+        return "0" * 32
+
+
+class SystemClock:
+    """The real clock.
+
+    `marker` is a file in the runtime folder (tmpfs, so it ends with the kernel boot) that remembers for all
+    services, and through their restarts, that the clock has been synced once. `synced` is injectable.
+    """
+
+    def __init__(self, marker: Path | None = None, *, synced: Callable[[], bool] = kernel_says_synced) -> None:
+        self.kernel_boot_id = read_kernel_boot_id()
+        self._marker = marker
+        self._synced = synced
+        self._was_synced = False
+
+    def monotonic(self) -> float:
+        """Seconds of CLOCK_MONOTONIC."""
+        return time.monotonic()
+
+    def utcnow(self) -> datetime:
+        """The wall clock, UTC."""
+        return datetime.now(UTC)
+
+    def time_quality(self) -> TimeQuality:
+        """See `Clock.time_quality`."""
+        if self._synced():
+            if not self._was_synced and self._marker is not None:
+                with suppress(OSError):  # a missing runtime folder only costs the memory of other processes
+                    self._marker.touch()
+            self._was_synced = True
+            return "synced"
+        if self._was_synced or (self._marker is not None and self._marker.exists()):
+            return "holdover"
+        return "unsynced"

@@ -1,0 +1,439 @@
+"""The outbox: a SQLite spool between the two services. Committed here first, published from here afterwards.
+
+A commit is one transaction under WAL and `synchronous=FULL`: the window, its identity, the accumulators and
+the day of the last flush are all on disk, or none of them is. What crosses this wall is a `WindowReport`,
+already private. Vision writes windows and is the only one to put a damaged file aside; the publisher reads
+rows and marks them. Every failure is a `StorageError` that says what, where and what to do.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Final
+
+from pydantic import TypeAdapter
+
+from edge.clock import Clock, SystemClock
+from edge.errors import StorageError
+from edge.types import TimeQuality, WindowReport
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
+
+Held = dict[str, dict[str, tuple[int, int]]]
+"""Route → cell → (noised value, draws), as `edge.privacy` accumulates it; here only stored."""
+
+Key = tuple[str, int]
+"""(boot_id, seq)."""
+
+VERSION: Final = 1
+DEFAULT_MAX_BYTES: Final = 64 * 1024 * 1024
+BATCH: Final = 50
+KEEP_SENT: Final = timedelta(days=30)
+
+_UNSENT, _SENT, _REFUSED = 0, 1, 2
+_REPORT: Final = TypeAdapter(WindowReport)
+_SCHEMA: Final = """
+CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE boots (
+  ordinal INTEGER PRIMARY KEY AUTOINCREMENT, boot_id TEXT NOT NULL UNIQUE, kernel_boot_id TEXT NOT NULL,
+  prev_boot_id TEXT, prev_last_seq INTEGER, last_seq INTEGER NOT NULL DEFAULT 0);
+CREATE TABLE rows (
+  n INTEGER PRIMARY KEY AUTOINCREMENT, boot_id TEXT NOT NULL, seq INTEGER NOT NULL, prev_boot_id TEXT,
+  prev_last_seq INTEGER, kernel_boot_id TEXT NOT NULL, report TEXT NOT NULL, committed REAL NOT NULL,
+  committed_mono REAL NOT NULL, state INTEGER NOT NULL DEFAULT 0, sent_at REAL, label_start TEXT,
+  label_quality TEXT, UNIQUE (boot_id, seq));
+CREATE INDEX rows_by_state ON rows (state, n);
+"""
+_COLUMNS: Final = (
+    "boot_id, seq, prev_boot_id, prev_last_seq, kernel_boot_id, report, committed, committed_mono, "
+    "label_start, label_quality"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A committed window as the publisher reads it.
+
+    `committed` is the wall clock at commit (s since 1970), `committed_mono` the monotonic one, comparable
+    within `kernel_boot_id`. `label` is the publisher's decision on start and time quality, once it is made.
+    """
+
+    boot_id: str
+    seq: int
+    prev: Key | None
+    kernel_boot_id: str
+    body: str
+    committed: float
+    committed_mono: float
+    label: tuple[datetime, TimeQuality] | None
+
+    @property
+    def key(self) -> Key:
+        """(boot_id, seq)."""
+        return self.boot_id, self.seq
+
+    def report(self) -> WindowReport:
+        """The window. Raises ValueError when the row was not written by a version this one can read."""
+        return _REPORT.validate_json(self.body)
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxStats:
+    """Unsent rows, age of the oldest in seconds, and rows that the size bound or a refusal cost so far."""
+
+    unsent: int
+    oldest_s: float
+    dropped: int
+    refused: int
+
+
+_ADVICE: Final = {
+    sqlite3.SQLITE_FULL: "the disk is full: make room, or lower storage.max_bytes",
+    sqlite3.SQLITE_READONLY: "it cannot be written: remount the filesystem, or give this service write access",
+    sqlite3.SQLITE_NOTADB: "it is not a database: move it away, or let `edge vision` put it aside at its start",
+    sqlite3.SQLITE_CORRUPT: "it is damaged: restart `edge vision`, which puts it aside and begins a new one",
+    sqlite3.SQLITE_BUSY: "another process has held it for over 5 s: stop that process",
+    sqlite3.SQLITE_LOCKED: "another process has held it for over 5 s: stop that process",
+    sqlite3.SQLITE_CANTOPEN: "it cannot be opened: create the folder and give this service access",
+    sqlite3.SQLITE_IOERR: "the disk fails: check the SD card and `dmesg`",
+    sqlite3.SQLITE_PERM: "access is denied: give this service access to file and folder",
+}
+
+
+def _damaged(error: sqlite3.Error) -> bool:
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        advice = _ADVICE.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, "see the message")
+        msg = f"outbox {path}: {error}; {advice}"
+        raise StorageError(msg) from error
+    except OSError as error:
+        msg = f"outbox {path}: {error.strerror}; create the folder and give this service write access"
+        raise StorageError(msg) from error
+
+
+class Outbox:
+    """An open outbox, used by one thread of one process; the other service has its own.
+
+    `Outbox(path)` opens an existing one (the publisher's way); `open_for_vision` creates it. Raises
+    StorageError, here and in every method. `max_bytes` bounds the file by dropping sent rows first, and
+    the oldest unsent ones only when there is nothing else to drop.
+    """
+
+    def __init__(self, path: Path, *, max_bytes: int = DEFAULT_MAX_BYTES, clock: Clock | None = None) -> None:
+        self.path = path
+        self._max_bytes = max_bytes
+        self._clock = clock or SystemClock()
+        self._boot_id: str | None = None
+        with _explained(path):
+            self._db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=5, isolation_level=None)
+        try:
+            with _explained(path):
+                self._db.execute("PRAGMA journal_mode=WAL")
+                self._db.execute("PRAGMA synchronous=FULL")
+                self._db.execute(f"PRAGMA journal_size_limit={1024 * 1024}")
+                self._prepare()
+                self._inode = path.stat().st_ino
+        except BaseException:
+            self._db.close()
+            raise
+
+    def _prepare(self) -> None:
+        with self._transaction():
+            found = self._db.execute("PRAGMA user_version").fetchone()[0]
+            if found == 0 and not self._db.execute("SELECT 1 FROM sqlite_master").fetchone():
+                for statement in filter(str.strip, _SCHEMA.split(";")):
+                    self._db.execute(statement)
+                self._db.execute(f"PRAGMA user_version={VERSION}")
+            elif found != VERSION:
+                msg = (
+                    f"outbox {self.path} has schema {found}, this version reads {VERSION}: "
+                    "install the version that wrote it, or move the file away"
+                )
+                raise StorageError(msg)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with _explained(self.path):
+            self._db.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._db.execute("COMMIT")
+            except BaseException:
+                with suppress(sqlite3.Error):  # some errors, a full disk say, have rolled back already
+                    self._db.execute("ROLLBACK")
+                raise
+
+    def close(self) -> None:
+        """Close the database; what is committed is on disk already."""
+        self._db.close()
+
+    def __enter__(self) -> Outbox:
+        """Use as a context manager that closes."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close."""
+        self.close()
+
+    def _meta(self, name: str) -> str | None:
+        found = self._db.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
+        return None if found is None else str(found[0])
+
+    def _set_meta(self, name: str, value: str) -> None:
+        self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
+
+    # ---- vision's side
+
+    def begin_boot(self, boot_id: str, kernel_boot_id: str, *, policy: str = "") -> None:
+        """Open the run `boot_id` (random, 32 hex digits), whose rows count from seq 1.
+
+        `policy` names the privacy policy: when it differs from the last run's, what was accumulated is
+        discarded, since it must not be released under another statement than it was noised for.
+        """
+        with self._transaction():
+            last = self._db.execute(
+                "SELECT boot_id, last_seq FROM boots WHERE last_seq > 0 ORDER BY ordinal DESC LIMIT 1"
+            ).fetchone()
+            self._db.execute(
+                "INSERT INTO boots (boot_id, kernel_boot_id, prev_boot_id, prev_last_seq) VALUES (?, ?, ?, ?)",
+                (boot_id, kernel_boot_id, *(last or (None, None))),
+            )
+            if self._meta("policy") != policy:
+                self._set_meta("policy", policy)
+                self._set_meta("accumulators", "{}")
+        self._boot_id = boot_id
+
+    def commit(self, close: Callable[[Held, str | None], tuple[WindowReport, Held]]) -> int:
+        """Record one window and return its seq; when this returns, the window is on disk.
+
+        `close` gets the accumulators and the UTC day of the last flush (None at first) inside the
+        transaction, and returns the report and the accumulators from now on. On any error nothing has
+        changed and the same window may be committed again.
+        """
+        if self._boot_id is None:
+            msg = "begin_boot comes before commit"
+            raise RuntimeError(msg)
+        with self._transaction():
+            held: Held = {
+                route: {cell: (value, draws) for cell, (value, draws) in cells.items()}
+                for route, cells in json.loads(self._meta("accumulators") or "{}").items()
+            }
+            report, kept = close(held, self._meta("flush_day"))
+            kernel, prev_boot, prev_seq, last_seq = self._db.execute(
+                "SELECT kernel_boot_id, prev_boot_id, prev_last_seq, last_seq FROM boots WHERE boot_id = ?",
+                (self._boot_id,),
+            ).fetchone()
+            seq = int(last_seq) + 1
+            now, mono = self._clock.utcnow().timestamp(), self._clock.monotonic()
+            self._db.execute(
+                "INSERT INTO rows (boot_id, seq, prev_boot_id, prev_last_seq, kernel_boot_id, report, committed,"
+                " committed_mono) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (self._boot_id, seq, prev_boot, prev_seq, kernel, _REPORT.dump_json(report).decode(), now, mono),
+            )
+            self._db.execute("UPDATE boots SET last_seq = ? WHERE boot_id = ?", (seq, self._boot_id))
+            self._set_meta("accumulators", json.dumps(kept))
+            self._set_meta("flush_day", _flush_day(report))
+            self._bound()
+        return seq
+
+    def _bound(self) -> None:
+        """Drop the oldest sent rows, then the oldest unsent ones, until the live pages fit `max_bytes`."""
+        for _ in range(1000):
+            pages, free, size = (
+                self._db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
+            )
+            if (pages - free) * size <= self._max_bytes:
+                return
+            newest = self._db.execute("SELECT max(n) FROM rows").fetchone()[0]
+            gone = self._db.execute(
+                "DELETE FROM rows WHERE n IN (SELECT n FROM rows WHERE n < ? ORDER BY state = ?, n LIMIT 20)"
+                " RETURNING state",
+                (newest, _UNSENT),
+            ).fetchall()
+            lost = sum(state == _UNSENT for (state,) in gone)
+            if lost:
+                self._set_meta("dropped", str(int(self._meta("dropped") or 0) + lost))
+            if not gone:
+                return
+
+    # ---- the publisher's side
+
+    def replaced(self) -> bool:
+        """Whether the file at the path is no longer the one open here (vision put a damaged one aside)."""
+        try:
+            return self.path.stat().st_ino != self._inode
+        except FileNotFoundError:
+            return True
+        except OSError as error:
+            msg = f"outbox {self.path}: {error.strerror}; give this service access to the folder"
+            raise StorageError(msg) from error
+
+    def current_boot(self) -> str | None:
+        """The boot_id of the latest run, None before the first."""
+        with _explained(self.path):
+            found = self._db.execute("SELECT boot_id FROM boots ORDER BY ordinal DESC LIMIT 1").fetchone()
+        return None if found is None else str(found[0])
+
+    def unsent(self, limit: int = BATCH, *, excluding: Iterable[Key] = ()) -> list[Row]:
+        """The oldest unsent rows, in order of commit, without those `excluding` names (in flight, held)."""
+        skip = set(excluding)
+        with _explained(self.path):
+            found = self._db.execute(
+                f"SELECT {_COLUMNS} FROM rows WHERE state = ? ORDER BY n LIMIT ?",  # noqa: S608 - constants
+                (_UNSENT, limit + len(skip)),
+            ).fetchall()
+        return [row for row in map(_row, found) if row.key not in skip][:limit]
+
+    def between(self, boot_id: str, low: int, high: int) -> list[Row]:
+        """At most `BATCH` rows of a run with low ≤ seq ≤ high, sent or not, ascending."""
+        with _explained(self.path):
+            found = self._db.execute(
+                f"SELECT {_COLUMNS} FROM rows WHERE boot_id = ? AND seq BETWEEN ? AND ? ORDER BY seq LIMIT ?",  # noqa: S608
+                (boot_id, low, high, BATCH),
+            ).fetchall()
+        return [_row(values) for values in found]
+
+    def last_released(self) -> Row | None:
+        """The latest row that has been acknowledged: what `live` shows."""
+        with _explained(self.path):
+            found = self._db.execute(
+                f"SELECT {_COLUMNS} FROM rows WHERE state = ? ORDER BY n DESC LIMIT 1",  # noqa: S608
+                (_SENT,),
+            ).fetchone()
+        return None if found is None else _row(found)
+
+    def mark_sent(self, keys: Iterable[Key], when: datetime) -> None:
+        """Record that the broker acknowledged these rows at `when`; they stay for replays for 30 days."""
+        self._mark(keys, _SENT, when.timestamp())
+
+    def refuse(self, keys: Iterable[Key]) -> None:
+        """Set rows aside that can never be sent (unreadable, off contract), so that others are not held up."""
+        self._mark(keys, _REFUSED, None)
+
+    def _mark(self, keys: Iterable[Key], state: int, when: float | None) -> None:
+        with self._transaction():
+            self._db.executemany(
+                "UPDATE rows SET state = ?, sent_at = ? WHERE boot_id = ? AND seq = ? AND state = 0",
+                [(state, when, *key) for key in keys],
+            )
+
+    def label(self, key: Key, start: datetime, quality: TimeQuality) -> None:
+        """Fix a row's start and time quality, once: a row that has a label keeps it."""
+        with self._transaction():
+            self._db.execute(
+                "UPDATE rows SET label_start = ?, label_quality = ? WHERE boot_id = ? AND seq = ? AND label_start IS NULL",
+                (start.isoformat(), quality, *key),
+            )
+
+    def stats(self) -> OutboxStats:
+        """What waits, how long, and what was lost."""
+        with _explained(self.path):
+            unsent = self._db.execute("SELECT count(*) FROM rows WHERE state = 0").fetchone()[0]
+            refused = self._db.execute("SELECT count(*) FROM rows WHERE state = ?", (_REFUSED,)).fetchone()[0]
+            oldest = self._db.execute(
+                "SELECT kernel_boot_id, committed, committed_mono FROM rows WHERE state = 0 ORDER BY n LIMIT 1"
+            ).fetchone()
+            dropped = int(self._meta("dropped") or 0)
+        age = 0.0
+        if oldest is not None:
+            kernel, committed, mono = oldest
+            same = kernel == self._clock.kernel_boot_id
+            age = self._clock.monotonic() - mono if same else self._clock.utcnow().timestamp() - committed
+        return OutboxStats(unsent, max(0.0, round(age, 1)), dropped, refused)
+
+    def prune(self, now: datetime) -> int:
+        """Delete rows sent over 30 days before `now`; returns how many. Call it only while the clock is synced."""
+        with self._transaction():
+            return self._db.execute(
+                "DELETE FROM rows WHERE state = ? AND sent_at < ?", (_SENT, (now - KEEP_SENT).timestamp())
+            ).rowcount
+
+
+def _flush_day(report: WindowReport) -> str:
+    # The same rounding as edge.privacy.flush_day; the stages do not import each other.
+    return (report.start + timedelta(seconds=report.seconds, milliseconds=500)).astimezone(UTC).date().isoformat()
+
+
+def _row(values: tuple[str, int, str | None, int | None, str, str, float, float, str | None, TimeQuality]) -> Row:
+    boot, seq, prev_boot, prev_seq, kernel, body, committed, mono, start, quality = values
+    return Row(
+        boot_id=boot,
+        seq=seq,
+        prev=None if prev_boot is None or prev_seq is None else (prev_boot, prev_seq),
+        kernel_boot_id=kernel,
+        body=body,
+        committed=committed,
+        committed_mono=mono,
+        label=None if start is None else (datetime.fromisoformat(start), quality),
+    )
+
+
+def _put_aside(path: Path, runtime: Path | None) -> int:
+    """Rename database, -wal and -shm together; returns the generation and notes it in the runtime folder."""
+    generation = 1
+    while (aside := path.with_name(f"{path.name}.damaged-{generation}")).exists():
+        generation += 1
+    # The database last: as long as it is there, a crash in between leads here again.
+    for suffix in ("-wal", "-shm", ""):
+        with suppress(FileNotFoundError):
+            path.with_name(path.name + suffix).rename(aside.with_name(aside.name + suffix))
+    if runtime is not None:
+        with suppress(OSError):
+            (runtime / "outbox.generation").write_text(f"{generation}\n", encoding="ascii")
+    return generation
+
+
+def open_for_vision(
+    path: Path, *, max_bytes: int = DEFAULT_MAX_BYTES, runtime: Path | None = None, clock: Clock | None = None
+) -> tuple[Outbox, int | None]:
+    """Open or create the outbox, putting a damaged one aside first.
+
+    Returns the outbox and, when one was put aside, the number of its generation (`outbox.db.damaged-<n>`).
+    A folder that cannot be written, a full disk, or a schema of another version is a StorageError and
+    leaves every file where it is.
+    """
+
+    def opened() -> Outbox:
+        with _explained(path):
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o660))
+            with suppress(PermissionError):  # not the owner: the group bits were set by whoever is
+                path.chmod(0o660)
+        outbox = Outbox(path, max_bytes=max_bytes, clock=clock)
+        try:
+            with _explained(path):
+                verdict = outbox._db.execute("PRAGMA quick_check(1)").fetchone()[0]  # noqa: SLF001
+            if verdict != "ok":
+                raise _damage(path, verdict)
+        except BaseException:
+            outbox.close()
+            raise
+        return outbox
+
+    try:
+        return opened(), None
+    except StorageError as error:
+        if not (isinstance(error.__cause__, sqlite3.Error) and _damaged(error.__cause__)):
+            raise
+    generation = _put_aside(path, runtime)
+    return opened(), generation
+
+
+def _damage(path: Path, verdict: str) -> StorageError:
+    cause = sqlite3.DatabaseError(verdict)
+    cause.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+    error = StorageError(f"outbox {path}: {verdict}")
+    error.__cause__ = cause
+    return error
