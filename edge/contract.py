@@ -204,7 +204,9 @@ class Counts(_Wire):
 
     @model_validator(mode="after")
     def _negative_only_in_a_flush(self) -> Self:
-        if not self.flush and any(v is not None and v < 0 for row in self.counts.table().values() for v in row.values()):
+        if not self.flush and any(
+            v is not None and v < 0 for row in self.counts.table().values() for v in row.values()
+        ):
             msg = "a negative cell is legal only with flush"
             raise ValueError(msg)
         return self

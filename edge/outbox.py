@@ -53,7 +53,7 @@ CREATE INDEX rows_by_state ON rows (state, n);
 """
 _COLUMNS: Final = (
     "boot_id, seq, prev_boot_id, prev_last_seq, kernel_boot_id, report, committed, committed_mono, "
-    "label_start, label_quality"
+    "label_start, label_quality, state"
 )
 
 
@@ -73,6 +73,7 @@ class Row:
     committed: float
     committed_mono: float
     label: tuple[datetime, TimeQuality] | None
+    sent: bool
 
     @property
     def key(self) -> Key:
@@ -138,7 +139,9 @@ class Outbox:
         self._clock = clock or SystemClock()
         self._boot_id: str | None = None
         with _explained(path):
-            self._db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=5, isolation_level=None)
+            self._db = sqlite3.connect(
+                f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=5, isolation_level=None
+            )
         try:
             with _explained(path):
                 self._db.execute("PRAGMA journal_mode=WAL")
@@ -241,7 +244,16 @@ class Outbox:
             self._db.execute(
                 "INSERT INTO rows (boot_id, seq, prev_boot_id, prev_last_seq, kernel_boot_id, report, committed,"
                 " committed_mono) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (self._boot_id, seq, prev_boot, prev_seq, kernel, _REPORT.dump_json(report).decode(), now, mono),
+                (
+                    self._boot_id,
+                    seq,
+                    prev_boot,
+                    prev_seq,
+                    kernel,
+                    _REPORT.dump_json(report).decode(),
+                    now,
+                    mono,
+                ),
             )
             self._db.execute("UPDATE boots SET last_seq = ? WHERE boot_id = ?", (seq, self._boot_id))
             self._set_meta("accumulators", json.dumps(kept))
@@ -253,7 +265,8 @@ class Outbox:
         """Drop the oldest sent rows, then the oldest unsent ones, until the live pages fit `max_bytes`."""
         for _ in range(1000):
             pages, free, size = (
-                self._db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
+                self._db.execute(f"PRAGMA {name}").fetchone()[0]
+                for name in ("page_count", "freelist_count", "page_size")
             )
             if (pages - free) * size <= self._max_bytes:
                 return
@@ -298,10 +311,10 @@ class Outbox:
         return [row for row in map(_row, found) if row.key not in skip][:limit]
 
     def between(self, boot_id: str, low: int, high: int) -> list[Row]:
-        """At most `BATCH` rows of a run with low ≤ seq ≤ high, sent or not, ascending."""
+        """At most `BATCH` rows of a run with low ≤ seq ≤ high, ascending, refused ones left out."""
         with _explained(self.path):
             found = self._db.execute(
-                f"SELECT {_COLUMNS} FROM rows WHERE boot_id = ? AND seq BETWEEN ? AND ? ORDER BY seq LIMIT ?",  # noqa: S608
+                f"SELECT {_COLUMNS} FROM rows WHERE boot_id = ? AND seq BETWEEN ? AND ? AND state < 2 ORDER BY seq LIMIT ?",  # noqa: S608
                 (boot_id, low, high, BATCH),
             ).fetchall()
         return [_row(values) for values in found]
@@ -364,11 +377,18 @@ class Outbox:
 
 def _flush_day(report: WindowReport) -> str:
     # The same rounding as edge.privacy.flush_day; the stages do not import each other.
-    return (report.start + timedelta(seconds=report.seconds, milliseconds=500)).astimezone(UTC).date().isoformat()
+    return (
+        (report.start + timedelta(seconds=report.seconds, milliseconds=500))
+        .astimezone(UTC)
+        .date()
+        .isoformat()
+    )
 
 
-def _row(values: tuple[str, int, str | None, int | None, str, str, float, float, str | None, TimeQuality]) -> Row:
-    boot, seq, prev_boot, prev_seq, kernel, body, committed, mono, start, quality = values
+def _row(
+    values: tuple[str, int, str | None, int | None, str, str, float, float, str | None, TimeQuality, int],
+) -> Row:
+    boot, seq, prev_boot, prev_seq, kernel, body, committed, mono, start, quality, state = values
     return Row(
         boot_id=boot,
         seq=seq,
@@ -378,6 +398,7 @@ def _row(values: tuple[str, int, str | None, int | None, str, str, float, float,
         committed=committed,
         committed_mono=mono,
         label=None if start is None else (datetime.fromisoformat(start), quality),
+        sent=state == _SENT,
     )
 
 

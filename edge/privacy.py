@@ -28,7 +28,6 @@ Accumulators = dict[str, dict[str, tuple[int, int]]]
 """Route → cell → (noised value carried over, noise draws in it). Already private; JSON-able; kept on disk."""
 
 
-
 @dataclass(frozen=True, slots=True)
 class Policy:
     """What is to be done to the counts. `epsilon` is per window; a float is taken by its shortest decimal."""

@@ -1,0 +1,375 @@
+"""One MQTT connection, driven from a single thread: what was said, what was acknowledged, what came in.
+
+A `Session` is used for one connection and thrown away, since paho-mqtt's own queue and reconnection would
+send again what the outbox has to decide about. Acknowledgements carry their reason code: paho calls a
+publish that the broker's ACL swallowed published, and so must not be believed.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import ssl
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import paho.mqtt.client as mqtt
+from paho.mqtt import MQTTException
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+from edge.errors import BrokerRefused, BrokerUnavailable, ConfigError
+from edge.refusal import UNSUPPORTED_VERSION, refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from paho.mqtt.reasoncodes import ReasonCode
+
+IN_FLIGHT: Final = 50
+"""Messages sent and not yet acknowledged, at most; less where the broker says so."""
+KEEPALIVE_S: Final = 30
+CONNECT_S: Final = 3.0
+"""Longest wait for TCP, and for the TLS handshake."""
+CONNACK_S: Final = 5.0
+
+V5: Final = MQTTProtocolVersion.MQTTv5
+V311: Final = MQTTProtocolVersion.MQTTv311
+_MALFORMED: Final = (OSError, ValueError, KeyError, IndexError, MQTTException)
+"""What paho raises on a socket's end and on packets that are none."""
+
+
+class TlsFiles(Protocol):
+    """`mqtt.tls`: the CA, and this device's certificate and key."""
+
+    @property
+    def ca(self) -> Path: ...  # noqa: D102
+    @property
+    def cert(self) -> Path | None: ...  # noqa: D102
+    @property
+    def key(self) -> Path | None: ...  # noqa: D102
+
+
+class BrokerSettings(Protocol):
+    """The `mqtt` section, as far as a connection needs it."""
+
+    @property
+    def host(self) -> str: ...  # noqa: D102
+    @property
+    def port(self) -> int: ...  # noqa: D102
+    @property
+    def tls(self) -> TlsFiles | None: ...  # noqa: D102
+    @property
+    def username(self) -> str | None: ...  # noqa: D102
+    @property
+    def password_file(self) -> Path | None: ...  # noqa: D102
+    @property
+    def insecure(self) -> bool: ...  # noqa: D102
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """The broker's answer to one publish; `code` ≥ 0x80 is a refusal, 0x10 says that nobody subscribed."""
+
+    mid: int
+    code: int
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """A message received; `response_topic` and `correlation` are MQTT 5's, None under 3.1.1."""
+
+    topic: str
+    payload: bytes
+    retained: bool
+    response_topic: str | None
+    correlation: bytes | None
+
+
+class UnansweredVersion(BrokerUnavailable):
+    """MQTT 5 was refused, hung up on, or met with silence (amqtt waits for bytes that never come): try 3.1.1."""
+
+
+def event(name: str, **fields: object) -> str:
+    """One log line, `event=name key=value …`; values with spaces or quotes are written as JSON strings."""
+    words = [f"event={name}"]
+    for key, value in fields.items():
+        text = str(value)
+        plain = text and not any(c.isspace() or c in '"=' for c in text)
+        words.append(f"{key}={text if plain else json.dumps(text, ensure_ascii=False)}")
+    return " ".join(words)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether plain MQTT to this host stays on this machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def tls_context(files: TlsFiles) -> ssl.SSLContext:
+    """A context that verifies the broker and shows this device's certificate. Raises ConfigError.
+
+    Read afresh for every connection, so that a renewed certificate needs no restart.
+    """
+    for name in ("ca", "cert", "key"):
+        path = getattr(files, name)
+        if path is not None and not path.is_file():
+            msg = f"mqtt.tls.{name}: {path} does not exist: put it there, or mend the path"
+            raise ConfigError(msg)
+    try:
+        context = ssl.create_default_context(cafile=str(files.ca))
+        if files.cert is not None:
+            context.load_cert_chain(str(files.cert), None if files.key is None else str(files.key))
+    except OSError as error:  # ssl.SSLError is one
+        msg = f"mqtt.tls: CA, certificate or key cannot be used ({error}): check files and rights"
+        raise ConfigError(msg) from error
+    return context
+
+
+def _password(path: Path | None) -> str | None:
+    if path is None:
+        return None
+    try:
+        return path.read_text(encoding="utf-8").rstrip("\r\n")
+    except OSError as error:
+        msg = f"mqtt.password_file: {path} cannot be read ({error.strerror}): mend the path or its rights"
+        raise ConfigError(msg) from error
+
+
+class Session:
+    """One connection to a broker, from CONNECT to its end.
+
+    `window` is how many messages may wait for an acknowledgement, `subscribed` whether the broker has
+    answered a subscription. Nothing happens outside `open`, `step` and `close`; `acks` and `incoming` fill up during `step` and are
+    the caller's to empty.
+    """
+
+    def __init__(
+        self,
+        broker: BrokerSettings,
+        client_id: str,
+        *,
+        will: tuple[str, bytes] | None = None,
+        version: int = V5,
+    ) -> None:
+        self.version = version
+        self.window = IN_FLIGHT
+        self.subscribed = False
+        self.acks: list[Ack] = []
+        self.incoming: list[Incoming] = []
+        self._broker = broker
+        self._connack: ReasonCode | None = None
+        self._goodbye: ReasonCode | None = None
+        self._retain = True
+        self._qos1 = True
+        client = mqtt.Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=client_id,
+            clean_session=None if version == V5 else True,
+            protocol=MQTTProtocolVersion(version),
+            reconnect_on_failure=False,  # or paho would go down to MQTT 3.1 behind our back
+        )
+        client.connect_timeout = CONNECT_S
+        client.on_connect = self._on_connect
+        client.on_disconnect = self._on_disconnect
+        client.on_publish = self._on_publish
+        client.on_message = self._on_message
+        client.on_subscribe = self._on_subscribe
+        if broker.tls is not None:
+            client.tls_set_context(tls_context(broker.tls))
+        elif not (broker.insecure or is_loopback(broker.host)):
+            msg = f"mqtt: plain MQTT to {broker.host} is refused: give mqtt.tls, or say mqtt.insecure = true"
+            raise ConfigError(msg)
+        if broker.username is not None:
+            client.username_pw_set(broker.username, _password(broker.password_file))
+        if will is not None:
+            client.will_set(will[0], will[1], qos=1, retain=True)
+        self._client = client
+
+    @property
+    def v5(self) -> bool:
+        """Whether this session speaks MQTT 5."""
+        return self.version == V5
+
+    def open(self, stopping: Callable[[], bool] = lambda: False) -> None:
+        """Connect and wait for the broker's answer, or return unconnected when `stopping` says so.
+
+        Raises BrokerUnavailable, BrokerRefused, or UnansweredVersion (try the other version).
+        """
+        where = f"{self._broker.host}:{self._broker.port}"
+        try:
+            self._client.connect(self._broker.host, self._broker.port, keepalive=KEEPALIVE_S)
+        except ssl.SSLError as error:
+            msg = f"broker {where}: TLS failed ({error.reason or error}): check mqtt.tls and its certificate"
+            raise BrokerRefused(msg) from error
+        except OSError as error:
+            reason = error.strerror or str(error) or type(error).__name__
+            msg = f"broker {where} cannot be reached ({reason}): retrying, the rows are kept"
+            raise BrokerUnavailable(msg) from error
+        deadline = time.monotonic() + CONNACK_S
+        while self._connack is None and not stopping():
+            if time.monotonic() > deadline:
+                self.abandon()
+                msg = (
+                    f"broker {where} accepted the connection and does not answer: retrying, the rows are kept"
+                )
+                raise BrokerUnavailable(msg)
+            try:
+                rc = self._client.loop(0.1)
+            except _MALFORMED as error:
+                self.abandon()
+                msg = f"broker {where} answered something that is not MQTT ({type(error).__name__})"
+                raise BrokerUnavailable(msg) from error
+            if rc and self._connack is None:
+                hint = "; under TLS: check this device's certificate" if self._broker.tls else ""
+                msg = f"broker {where} hung up without an answer: retrying, the rows are kept{hint}"
+                raise (UnansweredVersion if self.v5 else BrokerUnavailable)(msg)
+        if self._connack is None:
+            self.abandon()
+            return
+        self._judge(where)
+
+    def _judge(self, where: str) -> None:
+        code = 0 if self._connack is None else int(self._connack.value)
+        if code:
+            self.abandon()
+            if code == UNSUPPORTED_VERSION and self.v5:
+                msg = f"broker {where} does not speak MQTT 5"
+                raise UnansweredVersion(msg)
+            raise refusal(code, self._broker.host, self._broker.port)
+        if not self._qos1:
+            self.abandon()
+            msg = f"broker {where} takes QoS 0 only, which acknowledges nothing: allow QoS 1 there"
+            raise BrokerRefused(msg)
+
+    def step(self, timeout: float) -> None:
+        """Read and write for up to `timeout` s. Raises BrokerUnavailable once the connection has ended."""
+        try:
+            rc = self._client.loop(timeout)
+        except _MALFORMED as error:
+            self.abandon()
+            msg = f"the broker sent something that is not MQTT ({type(error).__name__}): connecting again"
+            raise BrokerUnavailable(msg) from error
+        if self._goodbye is not None and (rc or not self._client.is_connected()):
+            msg = f"the broker ended the connection ({self._goodbye}): connecting again"
+            raise BrokerUnavailable(msg)
+        if rc:
+            msg = f"the connection was lost ({mqtt.error_string(rc)}): connecting again"
+            raise BrokerUnavailable(msg)
+
+    def subscribe(self, *topics: str) -> None:
+        """Ask for these topics at QoS 1. A broker may grant what it then keeps silent about."""
+        self._client.subscribe(
+            [(topic, SubscribeOptions(qos=1)) for topic in topics]
+            if self.v5
+            else [(topic, 1) for topic in topics]
+        )
+
+    def publish(  # noqa: PLR0913 - each is a field of the packet
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        retain: bool = False,
+        expiry: int | None = None,
+        user: list[tuple[str, str]] | None = None,
+        correlation: bytes | None = None,
+    ) -> int:
+        """Send at QoS 1; the message id returned is its `Ack`'s. `expiry` in s. Raises BrokerUnavailable.
+
+        Under 3.1.1 expiry, user properties and correlation data do not exist and are left out.
+        """
+        properties = None
+        if self.v5:
+            properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+            properties.ContentType = "application/json"
+            if expiry is not None:
+                properties.MessageExpiryInterval = expiry
+            if user:
+                properties.UserProperty = user
+            if correlation is not None:
+                properties.CorrelationData = correlation
+        info = self._client.publish(
+            topic, payload, qos=1, retain=retain and self._retain, properties=properties
+        )
+        if info.rc not in (mqtt.MQTT_ERR_SUCCESS, mqtt.MQTT_ERR_QUEUE_SIZE):
+            msg = f"the connection was lost ({mqtt.error_string(info.rc)}): connecting again"
+            raise BrokerUnavailable(msg)
+        return info.mid
+
+    def close(self) -> None:
+        """Say goodbye (no will) and hang up; never raises, never waits for the broker."""
+        with suppress(*_MALFORMED):
+            self._client.disconnect()
+            self._client.loop(0.1)
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Hang up without goodbye: the broker publishes the will."""
+        sock = self._client.socket()
+        if sock is not None:
+            with suppress(OSError):
+                sock.close()
+
+    # ---- paho's callbacks, all called from within `loop`
+
+    def _on_connect(
+        self, _c: Any, _u: Any, _f: Any, reason: ReasonCode, properties: Properties | None
+    ) -> None:  # noqa: ANN401
+        self._connack = reason
+        self.window = min(IN_FLIGHT, int(getattr(properties, "ReceiveMaximum", IN_FLIGHT)))
+        self._client.max_inflight_messages_set(self.window)
+        self._retain = bool(getattr(properties, "RetainAvailable", 1))
+        self._qos1 = int(getattr(properties, "MaximumQoS", 2)) >= 1
+
+    def _on_disconnect(self, _c: Any, _u: Any, _f: Any, reason: ReasonCode, _p: Any) -> None:  # noqa: ANN401
+        self._goodbye = reason
+
+    def _on_subscribe(self, *_: Any) -> None:  # noqa: ANN401
+        self.subscribed = True
+
+    def _on_publish(self, _c: Any, _u: Any, mid: int, reason: ReasonCode, _p: Any) -> None:  # noqa: ANN401
+        self.acks.append(Ack(mid, int(reason.value)))
+
+    def _on_message(self, _c: Any, _u: Any, message: mqtt.MQTTMessage) -> None:  # noqa: ANN401
+        properties = message.properties
+        self.incoming.append(
+            Incoming(
+                topic=message.topic,
+                payload=bytes(message.payload),
+                retained=message.retain,
+                response_topic=getattr(properties, "ResponseTopic", None),
+                correlation=getattr(properties, "CorrelationData", None),
+            )
+        )
+
+
+def open_session(
+    broker: BrokerSettings,
+    client_id: str,
+    *,
+    will: tuple[str, bytes] | None = None,
+    prefer: int = V5,
+    stopping: Callable[[], bool] = lambda: False,
+) -> Session:
+    """Connect with MQTT 5, or with 3.1.1 where the broker does not answer 5. See `Session.version`.
+
+    `prefer` = V311 tries only that: for a broker known to speak nothing else. Raises as `Session.open`;
+    when both versions fail, what 3.1.1 got for an answer, being the plainer of the two.
+    """
+    session = Session(broker, client_id, will=will, version=prefer)
+    try:
+        session.open(stopping)
+    except UnansweredVersion:
+        session = Session(broker, client_id, will=will, version=V311)
+        session.open(stopping)
+    return session
