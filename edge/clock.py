@@ -1,4 +1,7 @@
-"""What time it is, and whether to believe it. No network: the kernel already knows if its clock is disciplined."""
+"""What time it is, and whether to believe it.
+
+No network is asked: the kernel knows whether its clock is disciplined.
+"""
 
 from __future__ import annotations
 

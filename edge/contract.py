@@ -391,7 +391,7 @@ _TOPIC: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Topics:
-    """Topic names of one device: `<root>/v1/<site>/<device>/…`. Raises ContractError for an id off the pattern."""
+    """Topic names of one device, `<root>/v1/<site>/<device>/…`. Raises ContractError for a bad id or root."""
 
     root: str
     site: str
@@ -408,7 +408,7 @@ class Topics:
             raise ContractError(msg)
 
     def __call__(self, leaf: str) -> str:
-        """The full topic of a leaf: `status`, `counts`, `cmd/replay`, `reply/<id>`, …"""
+        """The full topic of a leaf: `status`, `counts`, `cmd/replay`, `reply/<id>` and so on."""
         return f"{self.root}/v1/{self.site}/{self.device}/{leaf}"
 
 

@@ -25,6 +25,7 @@ from edge.types import TimeQuality, WindowReport
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
+    from typing import Self
 
 Held = dict[str, dict[str, tuple[int, int]]]
 """Route → cell → (noised value, draws), as `edge.privacy` accumulates it; here only stored."""
@@ -98,8 +99,8 @@ class OutboxStats:
 _ADVICE: Final = {
     sqlite3.SQLITE_FULL: "the disk is full: make room, or lower storage.max_bytes",
     sqlite3.SQLITE_READONLY: "it cannot be written: remount the filesystem, or give this service write access",
-    sqlite3.SQLITE_NOTADB: "it is not a database: move it away, or let `edge vision` put it aside at its start",
-    sqlite3.SQLITE_CORRUPT: "it is damaged: restart `edge vision`, which puts it aside and begins a new one",
+    sqlite3.SQLITE_NOTADB: "move it away, or restart `edge vision`, which puts it aside",
+    sqlite3.SQLITE_CORRUPT: "it is damaged: restart `edge vision`, which puts it aside",
     sqlite3.SQLITE_BUSY: "another process has held it for over 5 s: stop that process",
     sqlite3.SQLITE_LOCKED: "another process has held it for over 5 s: stop that process",
     sqlite3.SQLITE_CANTOPEN: "it cannot be opened: create the folder and give this service access",
@@ -183,7 +184,7 @@ class Outbox:
         """Close the database; what is committed is on disk already."""
         self._db.close()
 
-    def __enter__(self) -> Outbox:
+    def __enter__(self) -> Self:
         """Use as a context manager that closes."""
         return self
 

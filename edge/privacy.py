@@ -1,4 +1,4 @@
-"""From votes to figures that may leave: count, add exact noise, accumulate the noised, release at a threshold.
+"""From votes to figures that may leave: count, add exact noise, accumulate, release at a threshold.
 
 Pure functions. What bounds a visitor's contribution is the input's shape: one `Vote` per track and window,
 counted here and nowhere else. Everything after the noise is post-processing, so epsilon per window holds for
@@ -104,7 +104,7 @@ def _bernoulli_exp(numerator: int, denominator: int, randbelow: Callable[[int], 
 
 
 def discrete_laplace(epsilon: Fraction, randbelow: Callable[[int], int] = secrets.randbelow) -> int:
-    """One exact draw with P(x) ∝ exp(-epsilon·|x|): algorithm 2 with s/t = epsilon. Raises ValueError if ≤ 0."""
+    """One exact draw with P(x) ∝ exp(-epsilon·|x|): algorithm 2, s/t = epsilon. Raises ValueError if ≤ 0."""
     if epsilon <= 0:
         msg = f"epsilon must be positive, got {epsilon}"
         raise ValueError(msg)

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 IN_FLIGHT: Final = 50
 """Messages sent and not yet acknowledged, at most; less where the broker says so."""
+_SPARE: Final = 4
+"""Of the broker's receive maximum, kept for status, health, live and an answer."""
 KEEPALIVE_S: Final = 30
 CONNECT_S: Final = 3.0
 """Longest wait for TCP, and for the TLS handshake."""
@@ -92,7 +94,7 @@ class Incoming:
 
 
 class UnansweredVersion(BrokerUnavailable):
-    """MQTT 5 was refused, hung up on, or met with silence (amqtt waits for bytes that never come): try 3.1.1."""
+    """MQTT 5 was refused, hung up on, or met with silence (as amqtt does): try 3.1.1."""
 
 
 def event(name: str, **fields: object) -> str:
@@ -149,8 +151,8 @@ class Session:
     """One connection to a broker, from CONNECT to its end.
 
     `window` is how many messages may wait for an acknowledgement, `subscribed` whether the broker has
-    answered a subscription. Nothing happens outside `open`, `step` and `close`; `acks` and `incoming` fill up during `step` and are
-    the caller's to empty.
+    answered a subscription. Nothing happens outside `open`, `step` and `close`; `acks` and `incoming` fill
+    up during `step` and are the caller's to empty.
     """
 
     def __init__(
@@ -179,6 +181,7 @@ class Session:
             reconnect_on_failure=False,  # or paho would go down to MQTT 3.1 behind our back
         )
         client.connect_timeout = CONNECT_S
+        client.max_inflight_messages_set(0)  # no queue of paho's own: the caller keeps to `window`
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_publish = self._on_publish
@@ -283,6 +286,7 @@ class Session:
         expiry: int | None = None,
         user: list[tuple[str, str]] | None = None,
         correlation: bytes | None = None,
+        response_topic: str | None = None,
     ) -> int:
         """Send at QoS 1; the message id returned is its `Ack`'s. `expiry` in s. Raises BrokerUnavailable.
 
@@ -298,6 +302,8 @@ class Session:
                 properties.UserProperty = user
             if correlation is not None:
                 properties.CorrelationData = correlation
+            if response_topic is not None:
+                properties.ResponseTopic = response_topic
         info = self._client.publish(
             topic, payload, qos=1, retain=retain and self._retain, properties=properties
         )
@@ -326,8 +332,8 @@ class Session:
         self, _c: Any, _u: Any, _f: Any, reason: ReasonCode, properties: Properties | None
     ) -> None:  # noqa: ANN401
         self._connack = reason
-        self.window = min(IN_FLIGHT, int(getattr(properties, "ReceiveMaximum", IN_FLIGHT)))
-        self._client.max_inflight_messages_set(self.window)
+        allowed = int(getattr(properties, "ReceiveMaximum", 65535))
+        self.window = max(1, min(IN_FLIGHT, allowed - _SPARE))
         self._retain = bool(getattr(properties, "RetainAvailable", 1))
         self._qos1 = int(getattr(properties, "MaximumQoS", 2)) >= 1
 

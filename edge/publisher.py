@@ -191,7 +191,7 @@ class Publisher:
         self._outbox = None
         self._desk.forget()
         if self._session is not None:
-            # What is in flight belongs to the old file: its acknowledgements must not mark the new one's rows.
+            # What is in flight belongs to the old file: its answers must not mark the new one's rows.
             self._session.close()
             self._session = None
 
@@ -294,7 +294,7 @@ class Publisher:
 
 
 def hold_seconds(config: Any) -> float:  # noqa: ANN401 - the section may leave it open
-    """How long unsynced rows wait for the clock: as configured, else 900 s for a live camera and 0 for a replay."""
+    """How long unsynced rows wait for the clock: as configured, else 900 s, and 0 for a replay."""
     configured = config.clock.hold_seconds
     if configured is not None:
         return float(configured)

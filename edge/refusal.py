@@ -1,4 +1,7 @@
-"""What a broker's refusal (CONNACK, PUBACK) means and what to do about it. One table for MQTT 5 and, mapped by paho, 3.1.1."""
+"""What a broker's refusal (CONNACK, PUBACK) means and what to do about it.
+
+One table of MQTT 5 reason codes; paho maps the five of MQTT 3.1.1 onto them.
+"""
 
 from __future__ import annotations
 

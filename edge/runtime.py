@@ -136,7 +136,7 @@ def read_command(folder: Path) -> CommandFile | None:
 
 
 def write_command(folder: Path, command: Literal["pause", "resume", "identify"]) -> CommandFile:
-    """Replace `command.json` by the next command and return it. Raises StorageError when it cannot be written."""
+    """Replace `command.json` by the next command and return it. Raises StorageError."""
     try:
         last = read_command(folder)
     except StorageError:  # an unusable old file must not block a pause

@@ -1,0 +1,85 @@
+"""Stand-ins for the neighbours of the wire in tests: a configuration, a vision that commits windows."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from fractions import Fraction
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
+
+from edge.outbox import Held, Outbox, open_for_vision
+from edge.privacy import Policy, flush_due, release, tally
+from edge.types import ModelsStatement, TimeQuality, Vote, WindowReport
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from edge.config import Config
+
+EXACT = Policy("off", Fraction(1), 1)
+DIGEST = "sha256:" + "0123456789abcdef" * 4
+
+
+def configuration(folder: Path, port: int, **mqtt: Any) -> Config:  # noqa: ANN401 - any field of the section
+    """The parts of a configuration that the publisher reads, everything inside `folder`."""
+    section = {
+        "host": "127.0.0.1",
+        "port": port,
+        "root": "edge",
+        "tls": None,
+        "username": None,
+        "password_file": None,
+        "insecure": False,
+    }
+    return cast(
+        "Config",
+        SimpleNamespace(
+            device=SimpleNamespace(id="kiosk-07", site="lobby"),
+            camera=SimpleNamespace(kind="replay"),
+            mqtt=SimpleNamespace(**(section | mqtt)),
+            storage=SimpleNamespace(outbox=folder / "outbox.db", runtime=folder, max_bytes=64 * 1024 * 1024),
+            clock=SimpleNamespace(hold_seconds=None),
+        ),
+    )
+
+
+def closing(
+    votes: Sequence[Vote] = (),
+    policy: Policy = EXACT,
+    *,
+    end: datetime | None = None,
+    seconds: float = 3600.0,
+    time_quality: TimeQuality = "synced",
+    mono_end: float = 3600.0,
+) -> Callable[[Held, str | None], tuple[WindowReport, Held]]:
+    """What vision hands to `Outbox.commit` for one window."""
+    end = end or datetime.now(UTC)
+
+    def close(held: Held, day: str | None) -> tuple[WindowReport, Held]:
+        flush = flush_due(end, day)
+        released, draws, kept = release(tally(votes), held, policy, flush=flush)
+        report = WindowReport(
+            start=end - timedelta(seconds=seconds),
+            seconds=seconds,
+            time_quality=time_quality,
+            mono_start=mono_end - seconds,
+            mono_end=mono_end,
+            counts=released,
+            noise_draws=draws,
+            flush=flush,
+            coverage=0.98,
+            scene="ok",
+            privacy=policy.statement(),
+            models=ModelsStatement(DIGEST, DIGEST, DIGEST, "gate"),
+        )
+        return report, kept
+
+    return close
+
+
+def vision(folder: Path, boot_id: str = "a" * 32) -> Outbox:
+    """An outbox in which a run of vision has begun."""
+    outbox, _ = open_for_vision(folder / "outbox.db")
+    outbox.begin_boot(boot_id, "0" * 32)
+    return outbox
