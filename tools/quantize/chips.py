@@ -1,0 +1,131 @@
+"""The chips each model of a bundle is calibrated, thresholded and tested on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from edge.errors import ConfigError, SourceError
+from edge.preprocess import chip
+from edge.types import EMOTIONS, ROUTES, CropSpec, FaceBox
+from edge_quantize import mask_sets
+from edge_quantize.data import Fer2013, load_fer2013
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from edge.types import U8
+
+MASKS: Final = Path("build/masks")
+
+
+
+@dataclass(frozen=True, slots=True)
+class RoleChips:
+    """Chips u8 (N, 48, 48) and class numbers (N,) for one role."""
+
+    names: tuple[str, ...]
+    train: U8
+    train_labels: NDArray[np.int64]
+    fit: U8
+    """PublicTest half A: temperature and threshold."""
+    fit_labels: NDArray[np.int64]
+    test: U8
+    """PublicTest, or its frozen masked rendering, or both for the gate."""
+    test_labels: NDArray[np.int64]
+
+
+@lru_cache(maxsize=1)
+def fer2013() -> Fer2013:
+    """FER2013, read once."""
+    return load_fer2013()
+
+
+@lru_cache(maxsize=1)
+def frozen() -> mask_sets.MaskedSet:
+    """The frozen masked PublicTest, rendered and checked once."""
+    return mask_sets.render_frozen(fer2013().images)
+
+
+def device_crop(images: U8) -> U8:
+    """Cut FER2013 pictures (N, 48, 48) as the device does, given a Haar box that is the picture."""
+    side = float(images.shape[1])
+    return np.stack([chip(image, FaceBox(0, 0, side, side), CropSpec(1.0, 0.0)) for image in images])
+
+
+def masked_training(folder: Path = MASKS) -> tuple[U8, NDArray[np.int64]]:
+    """First masked rendering of the training split that may be trained on: chips and rows in FER2013."""
+    path = folder / "fer2013-train-0.npz"
+    try:
+        with np.load(path, allow_pickle=False) as made:
+            images, rows = made["images"], made["index"].astype(np.int64)
+    except (OSError, KeyError, ValueError) as error:
+        msg = f"{path}: {error}: make it with 'edge-quantize masks'"
+        raise SourceError(msg) from error
+    may = np.isin(rows, fer2013().train_rows())
+    return images[may], rows[may]
+
+
+def for_role(role: str) -> RoleChips:
+    """Gather a role's chips.
+
+    Raises:
+        ConfigError: no such role.
+        SourceError: data or renderings are missing.
+
+    """
+    fer = fer2013()
+    half_a, _ = fer.public_halves()
+    public = fer.public_rows()
+    rows = fer.train_rows()
+    bare = (fer.images[rows], fer.labels[rows].astype(np.int64))
+    if role == "fer_unmasked":
+        return RoleChips(EMOTIONS, *bare, fer.images[half_a], fer.labels[half_a].astype(np.int64),
+                         device_crop(fer.images[public]), fer.labels[public].astype(np.int64))  # fmt: skip
+    worn, worn_rows = masked_training()
+    tested = frozen()
+    index = tested.params["index"].astype(np.int64)
+    in_a = np.isin(index, half_a)
+    if role == "fer_masked":
+        return RoleChips(EMOTIONS, worn, fer.labels[worn_rows].astype(np.int64), tested.images[in_a],
+                         fer.labels[index[in_a]].astype(np.int64), device_crop(tested.images),
+                         fer.labels[index].astype(np.int64))  # fmt: skip
+    if role == "gate":
+        return RoleChips(
+            ROUTES,
+            np.concatenate([bare[0], worn]), np.repeat([0, 1], [len(bare[0]), len(worn)]),
+            np.concatenate([fer.images[half_a], tested.images[in_a]]), np.repeat([0, 1], [len(half_a), int(in_a.sum())]),
+            device_crop(np.concatenate([fer.images[public], tested.images])), np.repeat([0, 1], [len(public), len(index)]),
+        )  # fmt: skip
+    msg = f"no role {role!r}: gate, fer_unmasked or fer_masked"
+    raise ConfigError(msg)
+
+
+@dataclass(frozen=True, slots=True)
+class RealTest:
+    """Chips of photographs the gate never saw: u8 (M, 48, 48), (M,) label, (M,) photo number, (M,) crop scale."""
+
+    images: U8
+    label: NDArray[np.int64]
+    photo: NDArray[np.int64]
+    scale: NDArray[np.float32]
+
+
+def real_held_out(folder: Path = MASKS) -> RealTest:
+    """Crops of the held-out photographs. Raises SourceError when real.npz is missing."""
+    from edge_quantize.batches import held_out_photos  # noqa: PLC0415 - the split that training used
+
+    path = folder / "real.npz"
+    try:
+        with np.load(path, allow_pickle=False) as made:
+            parts = {name: made[name] for name in ("images", "label", "photo", "scale")}
+    except (OSError, KeyError, ValueError) as error:
+        msg = f"{path}: {error}: make it with 'edge-quantize masks'"
+        raise SourceError(msg) from error
+    held = held_out_photos(parts["photo"])
+    return RealTest(parts["images"][held], parts["label"][held].astype(np.int64),
+                    parts["photo"][held].astype(np.int64), parts["scale"][held])  # fmt: skip

@@ -1,0 +1,261 @@
+"""Keras to full int8: batch fixed at 1, softmax inside, int8 in and out, input scale exactly 1/128.
+
+Post-training quantisation after Jacob et al. 2018 (arXiv:1712.05877) as TensorFlow Lite does it: weights per output
+channel, activations per tensor from a representative set.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from edge.errors import BundleError, ConfigError, SourceError
+from edge.preprocess import CHIP, to_input
+from edge_quantize import metrics, score
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from edge.types import F32, U8
+
+INPUT_SCALE: Final = 1 / 128
+OUTPUT_SCALE: Final = 1 / 256
+MAX_LOSS: Final = 0.5
+"""Points of accuracy that int8 may lose against float on the same images."""
+
+
+@dataclass(frozen=True, slots=True)
+class Paired:
+    """Float and int8 answers to the same chips."""
+
+    float_accuracy: float
+    int8_accuracy: float
+    agreement: float
+    """Share of chips with the same answer."""
+    ties: float
+    """Share of chips whose two best int8 answers are equal."""
+    p: float
+    """McNemar's p."""
+    n: int
+
+    @property
+    def loss(self) -> float:
+        """Points lost by quantisation."""
+        return 100 * (self.float_accuracy - self.int8_accuracy)
+
+    def as_json(self) -> dict[str, Any]:
+        """As the manifest keeps it."""
+        return {"float_accuracy": round(self.float_accuracy, 5), "int8_accuracy": round(self.int8_accuracy, 5),
+                "loss_points": round(self.loss, 3), "agreement": round(self.agreement, 5),
+                "ties": round(self.ties, 5), "mcnemar_p": round(self.p, 4), "n": self.n}  # fmt: skip
+
+
+def load_keras(path: Path) -> Any:  # noqa: ANN401 - Keras has no types
+    """Load a model of the right signature: float32 (·, 48, 48, 1) → (·, K).
+
+    Raises:
+        SourceError: missing or unreadable.
+        ConfigError: of another signature.
+
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    import keras  # noqa: PLC0415 - seconds, and only here
+
+    try:
+        model = keras.models.load_model(path, compile=False)
+    except (OSError, ValueError) as error:
+        msg = f"{path}: not a Keras model that can be read ({str(error).splitlines()[0]})"
+        raise SourceError(msg) from error
+    shape = getattr(model, "input_shape", None)
+    if not isinstance(shape, tuple) or tuple(shape[1:]) != (CHIP, CHIP, 1) or len(model.output_shape) != 2:  # noqa: PLR2004
+        msg = f"{path}: takes {shape} and gives {model.output_shape}; expected (None, 48, 48, 1) and (None, classes)"
+        raise ConfigError(msg)
+    return model
+
+
+def ends_in_softmax(model: Any) -> bool:  # noqa: ANN401
+    """Tell whether a model already answers with probabilities."""
+    last = model.layers[-1]
+    activation = getattr(getattr(last, "activation", None), "__name__", "")
+    return type(last).__name__ == "Softmax" or activation == "softmax"
+
+
+def fold_temperature(model: Any, temperature: float) -> None:  # noqa: ANN401
+    """Divide the last Dense layer's weights and bias by the temperature, so that softmax needs none.
+
+    Raises:
+        ConfigError: the model does not end in a Dense layer without activation.
+
+    """
+    last = model.layers[-1]
+    if type(last).__name__ != "Dense" or ends_in_softmax(model):
+        msg = f"the last layer is {last.name} ({type(last).__name__}), not a Dense layer that gives logits"
+        raise ConfigError(msg)
+    last.set_weights([weights / temperature for weights in last.get_weights()])
+
+
+def predict(model: Any, chips: U8, batch: int = 256) -> F32:  # noqa: ANN401
+    """Float outputs (N, K) of uint8 chips (N, 48, 48)."""
+    parts = [np.asarray(model(to_input(chips[i : i + batch]), training=False)) for i in range(0, len(chips), batch)]
+    return np.concatenate(parts).astype(np.float32)
+
+
+def softmax(logits: F32) -> F32:
+    """Probabilities (N, K) of logits (N, K)."""
+    raised = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(raised / raised.sum(axis=1, keepdims=True), dtype=np.float32)
+
+
+def representative(chips: U8, labels: NDArray[np.integer[Any]], seed: int = 0, size: int = 500) -> U8:
+    """Class-balanced sample of chips, then one all 0 and one all 255, which pin the input's range."""
+    rng = np.random.default_rng(seed)
+    classes = np.unique(labels)
+    each = -(-size // len(classes))
+    rows = np.concatenate([rng.choice(np.flatnonzero(labels == k), each) for k in classes])[:size]
+    pins = np.stack([np.zeros((CHIP, CHIP), np.uint8), np.full((CHIP, CHIP), 255, np.uint8)])
+    return np.concatenate([chips[rows], pins])
+
+
+def to_tflite(model: Any, sample: U8) -> bytes:  # noqa: ANN401
+    """Quantise a model.
+
+    Args:
+        model: Keras, (·, 48, 48, 1) → logits or probabilities.
+        sample: representative uint8 chips (N, 48, 48), see `representative`.
+
+    Raises:
+        BundleError: the result has another input or output quantisation than `gray48/1` asks for.
+
+    """
+    import keras  # noqa: PLC0415
+    import tensorflow as tf  # noqa: PLC0415
+
+    # A free batch dimension would add SHAPE, STRIDED_SLICE and PACK, which do not map to an Edge TPU.
+    inputs = keras.Input(batch_shape=(1, CHIP, CHIP, 1), name="chip")
+    answer = model(inputs, training=False)
+    if not ends_in_softmax(model):
+        answer = keras.layers.Softmax(name="probabilities")(answer)
+    fixed = keras.Model(inputs, answer)
+
+    def feed() -> Iterator[list[F32]]:
+        for chip in sample:
+            yield [to_input(chip[None])]
+
+    converter = tf.lite.TFLiteConverter.from_keras_model(fixed)
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.representative_dataset = feed
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    converter.inference_input_type = tf.int8
+    converter.inference_output_type = tf.int8
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        flat = bytes(converter.convert())
+    check_quantisation(flat)
+    return flat
+
+
+def check_quantisation(flat: bytes | Path) -> None:
+    """Refuse a model whose input is not int8 at 1/128 and 0, or whose output is not int8 at 1/256 and -128.
+
+    Raises:
+        BundleError: saying what it is instead.
+
+    """
+    given, answer = score.quantisation(score.open_interpreter(flat))
+    if (given["dtype"], given["scale"], given["zero_point"]) != ("int8", INPUT_SCALE, 0):
+        msg = (
+            f"the model's input is {given['dtype']} with scale {given['scale']!r} and zero point {given['zero_point']}, "
+            "not int8, 0.0078125 and 0: the representative set must hold an all-0 and an all-255 chip"
+        )
+        raise BundleError(msg)
+    if (answer["dtype"], answer["scale"], answer["zero_point"]) != ("int8", OUTPUT_SCALE, -128):
+        msg = f"the model's output is {answer}, not int8 with scale 0.00390625 and zero point -128: end it in a softmax"
+        raise BundleError(msg)
+
+
+def compare(model: Any, flat: bytes, chips: U8, labels: NDArray[np.integer[Any]]) -> Paired:  # noqa: ANN401
+    """Answer the same chips with the float and the int8 model."""
+    exact = predict(model, chips).argmax(axis=1)
+    raw = score.outputs(score.open_interpreter(flat), chips)
+    coarse = raw.argmax(axis=1)
+    best = np.sort(raw, axis=1)
+    return Paired(
+        float_accuracy=float((exact == labels).mean()),
+        int8_accuracy=float((coarse == labels).mean()),
+        agreement=float((exact == coarse).mean()),
+        ties=float((best[:, -1] == best[:, -2]).mean()),
+        p=metrics.mcnemar(exact == labels, coarse == labels),
+        n=len(chips),
+    )
+
+
+def refuse_loss(paired: Paired, name: str, bound: float = MAX_LOSS) -> None:
+    """Refuse a quantised model that lost too much.
+
+    Raises:
+        BundleError: int8 lost more than `bound` points against float on the same images.
+
+    """
+    if paired.loss > bound:
+        msg = (
+            f"{name}: int8 scores {paired.int8_accuracy:.2%}, float {paired.float_accuracy:.2%} on the same {paired.n} "
+            f"images: {paired.loss:.2f} points lost, {bound} allowed (--max-loss); train it quantisation-aware"
+        )
+        raise BundleError(msg)
+
+
+def cost(model: Any) -> tuple[int, int]:  # noqa: ANN401
+    """(parameters with batch normalisation folded, multiply-accumulates) of one chip's inference."""
+    params = macs = 0
+    for layer in model.layers:
+        weights = layer.get_weights()
+        if type(layer).__name__ in {"Conv2D", "Dense"}:
+            kernel = weights[0]
+            # Batch normalisation becomes the bias.
+            params += kernel.size + kernel.shape[-1]
+            macs += kernel.size * int(np.prod(layer.output.shape[1:-1], dtype=np.int64))
+        elif weights and type(layer).__name__ != "BatchNormalization":
+            params += sum(w.size for w in weights)
+    return int(params), int(macs)
+
+
+def command(args: argparse.Namespace) -> int:
+    """Run `edge-quantize convert`."""
+    from edge_quantize.chips import for_role  # noqa: PLC0415
+
+    data = for_role(args.role)
+    model = load_keras(args.model)
+    if model.output_shape[-1] != len(data.names):
+        msg = f"{args.model}: gives {model.output_shape[-1]} answers, {args.role} has {len(data.names)}"
+        raise ConfigError(msg)
+    if not ends_in_softmax(model):
+        temperature = metrics.fit_temperature(predict(model, data.fit), data.fit_labels)
+        fold_temperature(model, temperature)
+        sys.stdout.write(f"temperature {temperature:.3f}\n")
+    flat = to_tflite(model, representative(data.train, data.train_labels))
+    paired = compare(model, flat, data.test, data.test_labels)
+    sys.stdout.write(f"float {paired.float_accuracy:.4f}, int8 {paired.int8_accuracy:.4f}, n {paired.n}, "
+                     f"same answer {paired.agreement:.4f}, ties {paired.ties:.4f}\n")  # fmt: skip
+    refuse_loss(paired, str(args.model), args.max_loss)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_bytes(flat)
+    return 0
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Register `convert`."""
+    parser = subparsers.add_parser("convert", help="quantise one Keras model to full int8")
+    parser.add_argument("--model", type=Path, required=True, help="a .keras file, (48, 48, 1) → logits or probabilities")
+    parser.add_argument("--role", required=True, choices=("gate", "fer_unmasked", "fer_masked"))
+    parser.add_argument("--out", type=Path, required=True, help="the .tflite file to write")
+    parser.add_argument("--max-loss", type=float, default=MAX_LOSS, help="points int8 may lose against float")
+    parser.set_defaults(func=command)

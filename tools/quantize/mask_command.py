@@ -1,0 +1,132 @@
+"""`edge-quantize masks`: what training and testing read, or a mask on one photograph."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+from edge.errors import ConfigError, SourceError
+
+if TYPE_CHECKING:
+    import argparse
+
+    from edge.types import U8
+
+
+def _photo(args: argparse.Namespace) -> int:
+    """Put a mask on the face of one photograph and write it at the same size."""
+    from edge_quantize import landmarks, masks  # noqa: PLC0415
+    from edge_quantize.templates import KINDS, TRAIN_VARIANTS, read_template  # noqa: PLC0415
+
+    if args.out is None:
+        msg = "--image needs --out FILE"
+        raise ConfigError(msg)
+    image = cv2.imread(str(args.image), cv2.IMREAD_COLOR)
+    if image is None:
+        msg = f"{args.image}: not a readable picture"
+        raise SourceError(msg)
+    photo = image.astype(np.uint8, copy=False)
+    points = landmarks.find_in_photo(landmarks.open_face_mesh(), photo)
+    if points is None:
+        msg = f"{args.image}: no face found: give a picture with one upright face"
+        raise SourceError(msg)
+    rng = np.random.default_rng(args.seed)
+    lots = masks.Lots(kinds=(KINDS.index(args.kind),), variants=TRAIN_VARIANTS, neutral_chin=0.0, jitter=0.0)
+    params = masks.draw_params(0, photo, points, rng, lots)
+    params["quad"] = masks.worn(points, args.slip)
+    params["noise"], params["blur"] = 1.0, 0.0
+    if args.tone is not None:
+        params["tone"], params["strap"], params["gradient"] = args.tone, args.tone, 0.0
+    if args.hue is not None:
+        params["hue"], params["saturation"] = args.hue, args.saturation
+    template = read_template(str(args.template)) if args.template else None
+    if not cv2.imwrite(str(args.out), masks.render(photo, params, template)):
+        msg = f"{args.out}: cannot be written"
+        raise SourceError(msg)
+    return 0
+
+
+def contact_sheet(faces: U8, made: U8, columns: int = 16, rows: int = 6) -> U8:
+    """Rows of faces, each above its masked rendering, enlarged twice, for looking at."""
+    count = min(len(made), columns * rows) // columns * columns
+    pairs = np.concatenate([faces[:count], made[:count]], axis=1)
+    sheet = pairs.reshape(-1, columns, 96, 48).swapaxes(1, 2).reshape(-1, columns * 48)
+    return cv2.resize(sheet, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC).astype(np.uint8, copy=False)
+
+
+def _data_set(args: argparse.Namespace) -> int:
+    """Write landmarks, renderings, the frozen test set, real chips, contact sheets and the reject log."""
+    from edge.types import EMOTIONS  # noqa: PLC0415
+    from edge_quantize import landmarks, mask_sets, real_masks  # noqa: PLC0415
+    from edge_quantize.data import data_root, load_fer2013  # noqa: PLC0415
+    from edge_quantize.progress import bar  # noqa: PLC0415
+    from edge_quantize.templates import KINDS  # noqa: PLC0415
+
+    folder: Path = args.folder
+    fer = load_fer2013()
+    with bar("landmarks") as show:
+        marks = landmarks.find_all(fer.images, folder / "landmarks.npz", processes=args.processes, progress=show)
+    log: dict[str, object] = {}
+    for number in range(args.renderings):
+        path = folder / f"fer2013-train-{number}.npz"
+        if path.exists() and not args.again:
+            continue
+        with bar(path.stem) as show:
+            made = mask_sets.render_set(fer.images, np.flatnonzero(~fer.public), marks, args.seed + number,
+                                        processes=args.processes, progress=show)  # fmt: skip
+        made.save(path)
+        log[path.stem] = mask_sets.reject_log(made.rejects, fer.labels, EMOTIONS)
+        for kind, name in enumerate(KINDS):
+            of_kind = made.params["kind"] == kind
+            if number == 0 and of_kind.any():
+                faces = fer.images[made.params["index"][of_kind]]
+                cv2.imwrite(str(folder / f"sheet-{name}.png"), contact_sheet(faces, made.images[of_kind]))
+    if not (folder / "real.npz").exists() or args.again:
+        with bar("real photographs") as show:
+            real_masks.cut_chips(data_root() / "masks_real", progress=show).save(folder / "real.npz")
+    if args.freeze:
+        with bar("freezing") as show:
+            made = mask_sets.render_set(fer.images, fer.public_rows(), marks, mask_sets.FROZEN_SEED, frozen=True,
+                                        processes=args.processes, progress=show)  # fmt: skip
+        mask_sets.freeze(made)
+        log["fer2013-public"] = mask_sets.reject_log(made.rejects, fer.labels, EMOTIONS)
+    frozen = mask_sets.render_frozen(fer.images)
+    frozen.save(folder / "fer2013-public.npz")
+    cv2.imwrite(str(folder / "sheet-frozen.png"),
+                contact_sheet(fer.images[frozen.params["index"]], frozen.images))  # fmt: skip
+    if log:
+        (folder / "rejects.json").write_text(json.dumps(log, indent=1) + "\n", encoding="utf-8")
+    sys.stdout.write(f"masked faces in {folder}: {len(frozen.images)} of {int(fer.public.sum())} of PublicTest\n")
+    return 0
+
+
+def command(args: argparse.Namespace) -> int:
+    """Run `edge-quantize masks`."""
+    return _photo(args) if args.image is not None else _data_set(args)
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Register `masks`."""
+    parser = subparsers.add_parser("masks", help="put synthetic masks on faces: the data set's, or one photograph's")
+    parser.add_argument("--folder", type=Path, default=Path("build/masks"), help="where the renderings go")
+    parser.add_argument("--renderings", type=int, default=2, help="different renderings of the training split")
+    parser.add_argument("--seed", type=int, default=1, help="of the lots drawn")
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--again", action="store_true", help="write renderings anew that are there already")
+    parser.add_argument("--freeze", action="store_true", help="draw the masked PublicTest anew: figures from before "
+                        "are then no longer comparable")  # fmt: skip
+    photo = parser.add_argument_group("one photograph")
+    photo.add_argument("--image", type=Path, help="a picture with one upright face")
+    photo.add_argument("--out", type=Path, help="where the masked picture goes, at the same size")
+    photo.add_argument("--kind", default="surgical", choices=("surgical", "cloth", "n95", "kn95", "gaiter"))
+    photo.add_argument("--template", type=Path, help="your own mask: a PNG with transparency")
+    photo.add_argument("--tone", type=float, help="grey level of the fabric, 0 to 255")
+    photo.add_argument("--hue", type=float, help="degrees")
+    photo.add_argument("--saturation", type=float, default=0.2, help="0 to 1")
+    photo.add_argument("--slip", type=float, default=0.0, help="how far down the nose, 0 worn right to 1 under it")
+    parser.set_defaults(func=command)
