@@ -272,16 +272,18 @@ class Outbox:
             if (pages - free) * size <= self._max_bytes:
                 return
             newest = self._db.execute("SELECT max(n) FROM rows").fetchone()[0]
-            gone = self._db.execute(
-                "DELETE FROM rows WHERE n IN (SELECT n FROM rows WHERE n < ? ORDER BY state = ?, n LIMIT 20)"
-                " RETURNING state",
-                (newest, _UNSENT),
-            ).fetchall()
-            lost = sum(state == _UNSENT for (state,) in gone)
-            if lost:
-                self._set_meta("dropped", str(int(self._meta("dropped") or 0) + lost))
-            if not gone:
+            if self._delete_oldest("state <> 0", newest):
+                continue
+            lost = self._delete_oldest("state = 0", newest)
+            if not lost:
                 return
+            self._set_meta("dropped", str(int(self._meta("dropped") or 0) + lost))
+
+    def _delete_oldest(self, which: str, newest: int) -> int:
+        return self._db.execute(
+            f"DELETE FROM rows WHERE n IN (SELECT n FROM rows WHERE {which} AND n < ? ORDER BY n LIMIT 20)",  # noqa: S608
+            (newest,),
+        ).rowcount
 
     # ---- the publisher's side
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import ssl
+import struct
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -42,7 +43,7 @@ CONNACK_S: Final = 5.0
 
 V5: Final = MQTTProtocolVersion.MQTTv5
 V311: Final = MQTTProtocolVersion.MQTTv311
-_MALFORMED: Final = (OSError, ValueError, KeyError, IndexError, MQTTException)
+_MALFORMED: Final = (OSError, ValueError, LookupError, AssertionError, struct.error, MQTTException)
 """What paho raises on a socket's end and on packets that are none."""
 
 
@@ -222,16 +223,18 @@ class Session:
         while self._connack is None and not stopping():
             if time.monotonic() > deadline:
                 self.abandon()
-                msg = (
-                    f"broker {where} accepted the connection and does not answer: retrying, the rows are kept"
-                )
-                raise BrokerUnavailable(msg)
+                msg = f"broker {where} accepts connections and does not answer: retrying, the rows are kept"
+                raise (UnansweredVersion if self.v5 else BrokerUnavailable)(msg)
             try:
                 rc = self._client.loop(0.1)
             except _MALFORMED as error:
                 self.abandon()
                 msg = f"broker {where} answered something that is not MQTT ({type(error).__name__})"
                 raise BrokerUnavailable(msg) from error
+            if rc == mqtt.MQTT_ERR_PROTOCOL and self._connack is None and not self.v5:
+                # paho keeps the one 3.1.1 refusal to itself after which it would try MQTT 3.1.
+                self.abandon()
+                raise refusal(UNSUPPORTED_VERSION, self._broker.host, self._broker.port)
             if rc and self._connack is None:
                 hint = "; under TLS: check this device's certificate" if self._broker.tls else ""
                 msg = f"broker {where} hung up without an answer: retrying, the rows are kept{hint}"
@@ -365,17 +368,21 @@ def open_session(
     *,
     will: tuple[str, bytes] | None = None,
     prefer: int = V5,
+    fall_back: bool = True,
     stopping: Callable[[], bool] = lambda: False,
 ) -> Session:
     """Connect with MQTT 5, or with 3.1.1 where the broker does not answer 5. See `Session.version`.
 
-    `prefer` = V311 tries only that: for a broker known to speak nothing else. Raises as `Session.open`;
-    when both versions fail, what 3.1.1 got for an answer, being the plainer of the two.
+    `prefer` = V311 tries only that: for a broker known to speak nothing else; `fall_back` = False tries only
+    `prefer`. Raises as `Session.open`; when both versions fail, what 3.1.1 got for an answer, being the
+    plainer of the two.
     """
     session = Session(broker, client_id, will=will, version=prefer)
     try:
         session.open(stopping)
     except UnansweredVersion:
+        if not fall_back:
+            raise
         session = Session(broker, client_id, will=will, version=V311)
         session.open(stopping)
     return session

@@ -23,7 +23,7 @@ from edge.contract import Status, Topics, encode
 from edge.desk import Desk
 from edge.errors import BrokerRefused, BrokerUnavailable, ConfigError, EdgeError, StorageError
 from edge.outbox import Outbox
-from edge.publish import V5, Session, event, open_session
+from edge.publish import V5, V311, Session, event, open_session
 from edge.runtime import VisionFile, read_vision
 
 if TYPE_CHECKING:
@@ -73,7 +73,9 @@ class Publisher:
         self._outbox: Outbox | None = None
         self._session: Session | None = None
         self._desk = Desk(self._topics, self._clock, hold=hold_seconds(config), runtime=self._runtime)
-        self._version: int = V5
+        self._first = V311 if self._mqtt.protocol == "3.1.1" else V5
+        self._version: int = self._first
+        self._connected_once = False
         self._boot_id: str | None = None
         self._retry_at, self._delay = 0.0, FIRST_RETRY_S
         self._said = ""
@@ -123,7 +125,11 @@ class Publisher:
                 self._complain("outbox-unusable", error)
                 self._drop_outbox()
                 self._pause(1.0)
-            except (BrokerUnavailable, BrokerRefused, ConfigError) as error:
+            except (BrokerUnavailable, BrokerRefused) as error:
+                self._lost(error)
+            except ConfigError as error:  # a certificate renewed badly; at the start it is the user's to mend
+                if not self._connected_once:
+                    raise
                 self._lost(error)
         self._say_stopped()
         return 0
@@ -218,9 +224,14 @@ class Publisher:
         since = self._clock.utcnow()
         birth = Status(state="online", boot_id=self._boot_id, version=__version__, since=since)
         will = self._topics("status"), encode(birth.model_copy(update={"state": "offline"}))
-        version, self._version = self._version, V5  # unless this succeeds, the next try begins at 5 again
+        version, self._version = self._version, self._first  # unless this succeeds, begin with 5 again
         session = open_session(
-            self._mqtt, self._config.device.id, will=will, prefer=version, stopping=self._stop_now
+            self._mqtt,
+            self._config.device.id,
+            will=will,
+            prefer=version,
+            fall_back=self._mqtt.protocol == "auto",
+            stopping=self._stop_now,
         )
         if self._stop_now():
             session.abandon()
@@ -239,7 +250,7 @@ class Publisher:
             )
         )
         self._session, self._version, self._said = session, session.version, ""
-        self._delay = FIRST_RETRY_S
+        self._delay, self._connected_once = FIRST_RETRY_S, True
         self._desk.greet(session, birth)
 
     def _greet_anew(self) -> None:

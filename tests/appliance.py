@@ -31,6 +31,7 @@ def configuration(folder: Path, port: int, **mqtt: Any) -> Config:  # noqa: ANN4
         "username": None,
         "password_file": None,
         "insecure": False,
+        "protocol": "auto",
     }
     return cast(
         "Config",

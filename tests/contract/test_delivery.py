@@ -258,7 +258,7 @@ def test_falls_back_to_3_1_1_and_says_so(tmp_path: Path) -> None:
         ({5: connack5(0x88)}, "0x88, server unavailable"),
         ({5: connack311(1), 4: connack311(5)}, "0x87, not authorised"),
         ({}, "hung up"),
-        ({5: b"HTTP/1.1 400 Bad Request\r\n\r\n", 4: b"HTTP/1.1 400 Bad Request\r\n\r\n"}, "no-broker"),
+        ({5: b"\xff" * 64, 4: b"\xff" * 64}, "not MQTT"),
     ],
 )
 def test_service_survives_refusals(tmp_path: Path, answers: dict[int, bytes | None], words: str) -> None:

@@ -1,0 +1,286 @@
+"""When a row goes out and with which label, without a broker: a session that only notes what it is told."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+from appliance import closing, vision
+
+from edge.contract import Status, Topics, decode_counts
+from edge.desk import RETRY_S, Desk
+from edge.outbox import Outbox, open_for_vision
+from edge.publish import Ack, Incoming
+from edge.runtime import InvokeMs, VisionFile, read_command
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from edge.publish import Session
+    from edge.types import TimeQuality
+
+TOPICS = Topics("edge", "lobby", "kiosk-07")
+NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
+BIRTH = Status(state="online", boot_id=None, version="0", since=NOW)
+
+
+@dataclass
+class Clock:
+    """A clock that is told the time."""
+
+    kernel_boot_id: str = "0" * 32
+    mono: float = 1000.0
+    now: datetime = NOW
+    quality: TimeQuality = "synced"
+
+    def monotonic(self) -> float:
+        """Seconds."""
+        return self.mono
+
+    def utcnow(self) -> datetime:
+        """UTC."""
+        return self.now
+
+    def time_quality(self) -> TimeQuality:
+        """As told."""
+        return self.quality
+
+    def pass_time(self, seconds: float) -> None:
+        """Let both clocks run."""
+        self.mono += seconds
+        self.now += timedelta(seconds=seconds)
+
+
+@dataclass
+class Notes:
+    """In place of a `Session`."""
+
+    v5: bool = True
+    window: int = 50
+    acks: list[Ack] = field(default_factory=list)
+    incoming: list[Incoming] = field(default_factory=list)
+    published: list[tuple[str, bytes, dict[str, Any]]] = field(default_factory=list)
+
+    def publish(self, topic: str, payload: bytes, **options: Any) -> int:  # noqa: ANN401
+        """Note it."""
+        self.published.append((topic, payload, options))
+        return len(self.published)
+
+    def subscribe(self, *topics: str) -> None:
+        """Nothing to note."""
+
+    def leaf(self, name: str) -> list[bytes]:
+        """Payloads published on a leaf."""
+        return [payload for topic, payload, _ in self.published if topic.endswith("/" + name)]
+
+    def answer(self, code: int = 0) -> None:
+        """Acknowledge everything."""
+        self.acks[:] = [Ack(mid, code) for mid in range(1, len(self.published) + 1)]
+
+
+class Bench:
+    """A desk with all it needs."""
+
+    def __init__(self, folder: Path, hold: float = 900.0) -> None:
+        self.clock, self.notes = Clock(), Notes()
+        vision(folder).close()
+        self.writer, _ = open_for_vision(folder / "outbox.db", clock=self.clock)
+        self.writer.begin_boot("b" * 32, self.clock.kernel_boot_id)
+        self.outbox = Outbox(folder / "outbox.db", clock=self.clock)
+        self.desk = Desk(TOPICS, self.clock, hold=hold, runtime=folder)
+        self.session = cast("Session", self.notes)
+        self.desk.greet(self.session, BIRTH)
+
+    def turn(self, code: int | None = None, figures: VisionFile | None = None) -> None:
+        """Send; then, with a code, acknowledge everything with it."""
+        self.desk.send(self.outbox, self.session, figures)
+        if code is not None:
+            self.notes.answer(code)
+        self.desk.receive(self.outbox, self.session)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    """A desk that holds unsynced rows for 900 s."""
+    return Bench(tmp_path)
+
+
+def unsynced(bench: Bench) -> None:
+    """Commit one window counted before the clock was set: the last 60 s, labelled 1970."""
+    bench.writer.commit(
+        closing(end=datetime(1970, 1, 2, tzinfo=UTC), seconds=60, time_quality="unsynced", mono_end=bench.clock.mono)
+    )
+
+
+def test_unsynced_row_waits_and_is_labelled_once_the_clock_is_set(bench: Bench) -> None:
+    bench.clock.quality = "unsynced"
+    unsynced(bench)
+    bench.clock.pass_time(300)
+    bench.turn(0)
+    assert bench.notes.leaf("counts") == []
+    bench.clock.quality = "synced"
+    bench.turn()
+    first = decode_counts(bench.notes.leaf("counts")[0])
+    assert (first.window.time_quality, first.window.start) == ("synced", NOW - timedelta(seconds=60))
+    # The connection breaks and the clock jumps: the label is stored and stays.
+    bench.clock.now += timedelta(days=365)
+    bench.desk.forget()
+    bench.turn()
+    assert bench.notes.leaf("counts")[1] == bench.notes.leaf("counts")[0]
+
+
+def test_unsynced_row_goes_as_it_is_after_the_hold_and_is_never_restamped(bench: Bench) -> None:
+    bench.clock.quality = "unsynced"
+    unsynced(bench)
+    bench.clock.pass_time(901)
+    bench.turn()
+    bench.clock.quality = "synced"
+    bench.desk.forget()
+    bench.turn()
+    sent = [decode_counts(p) for p in bench.notes.leaf("counts")]
+    assert [m.window.time_quality for m in sent] == ["unsynced", "unsynced"]
+    assert sent[0] == sent[1]
+    assert sent[0].window.start == datetime(1970, 1, 1, 23, 59, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("why", ["other kernel boot", "drain", "no hold"])
+def test_no_wait_where_waiting_is_vain(tmp_path: Path, why: str) -> None:
+    bench = Bench(tmp_path, hold=0 if why == "no hold" else 900)
+    bench.clock.quality = "unsynced"
+    unsynced(bench)
+    if why == "other kernel boot":
+        bench.clock.kernel_boot_id = "1" * 32
+        bench.clock.quality = "synced"
+    if why == "drain":
+        bench.desk.drain()
+    bench.turn()
+    assert decode_counts(bench.notes.leaf("counts")[0]).window.time_quality == "unsynced"
+
+
+@pytest.mark.parametrize("code", [0x10, 0x87, 0x80, 0x97])
+def test_what_is_not_taken_is_probed_once_a_minute(bench: Bench, code: int) -> None:
+    for _ in range(5):
+        bench.writer.commit(closing())
+    bench.turn(code)
+    assert len(bench.notes.leaf("counts")) == 5
+    for _ in range(10):
+        bench.clock.pass_time(RETRY_S / 11)
+        bench.turn(code)
+    assert len(bench.notes.leaf("counts")) == 5
+    bench.clock.pass_time(RETRY_S)
+    bench.turn(code)
+    assert len(bench.notes.leaf("counts")) == 6, "one row asks for all"
+    assert bench.outbox.stats().unsent == 5
+    bench.clock.pass_time(RETRY_S)
+    bench.turn(0)
+    bench.turn(0)
+    assert bench.outbox.stats().unsent == 0
+    assert bench.desk.idle
+
+
+def test_at_most_a_window_in_flight(bench: Bench) -> None:
+    bench.notes.window = 10
+    for _ in range(30):
+        bench.writer.commit(closing())
+    for _ in range(3):
+        bench.turn()
+    assert len(bench.notes.leaf("counts")) <= 10
+    for _ in range(10):
+        bench.turn(0)
+    keys = [decode_counts(p).seq for p in bench.notes.leaf("counts")]
+    assert keys == list(range(1, 31))
+
+
+def test_live_is_the_last_released_window_with_what_remains_of_two(bench: Bench) -> None:
+    for _ in range(2):
+        bench.writer.commit(closing(seconds=60))
+    bench.turn(0)
+    bench.clock.pass_time(30)
+    bench.turn()
+    topic, payload, options = bench.notes.published[-1]
+    assert (topic, decode_counts(payload).seq) == (TOPICS("live"), 2)
+    assert options == {"retain": True, "expiry": 90}
+    bench.clock.pass_time(60)
+    bench.desk.greet(bench.session, BIRTH)
+    bench.turn()
+    assert bench.notes.published[-1][2] == {"retain": True, "expiry": 30}
+    bench.notes.v5 = False
+    bench.desk.greet(bench.session, BIRTH)
+    bench.turn()
+    assert bench.notes.published[-1][2]["retain"] is False
+    bench.clock.pass_time(60)
+    before = len(bench.notes.leaf("live"))
+    bench.desk.greet(bench.session, BIRTH)
+    bench.turn()
+    assert len(bench.notes.leaf("live")) == before, "what has expired is not sent"
+
+
+def test_health_on_connect_each_window_and_each_minute(bench: Bench) -> None:
+    figures = VisionFile(
+        boot_id="b" * 32,
+        state="running",
+        updated=bench.clock.mono,
+        backend="cpu",
+        fps=9.5,
+        invoke_ms=InvokeMs(p50=1.0, p95=2.0),
+        drops={},
+        restarts=0,
+        scene="ok",
+        time_quality="synced",
+        paused=False,
+        versions={},
+    )
+    bench.turn(0, figures)
+    bench.turn(0, figures)
+    assert len(bench.notes.leaf("health")) == 1
+    bench.writer.commit(closing())
+    bench.turn(0, figures)
+    assert len(bench.notes.leaf("health")) == 2
+    bench.clock.pass_time(61)
+    bench.turn(0, figures)
+    told = json.loads(bench.notes.leaf("health")[-1])
+    assert told["fps"] == 0, "a file a minute old is a service that does not run"
+    assert told["outbox"] == {"unsent": 0, "oldest_s": 0.0}
+
+
+def test_an_unreadable_row_holds_nobody_up(bench: Bench) -> None:
+    for _ in range(3):
+        bench.writer.commit(closing())
+    bench.writer._db.execute("UPDATE rows SET report = '{}' WHERE seq = 1")  # noqa: SLF001
+    bench.writer._db.execute("UPDATE rows SET report = replace(report, '\"angry\":0', '\"angry\":-5') WHERE seq = 2")  # noqa: SLF001
+    bench.turn(0)
+    assert [decode_counts(p).seq for p in bench.notes.leaf("counts")] == [3]
+    assert bench.outbox.stats().refused == 2
+
+
+def test_commands_that_are_retained_foreign_or_nonsense(bench: Bench, tmp_path: Path) -> None:
+    def come(topic: str, payload: bytes = b"", *, retained: bool = False) -> None:
+        bench.notes.incoming.append(Incoming(topic, payload, retained, None, None))
+        bench.turn()
+
+    come(TOPICS("cmd/pause"), retained=True)
+    come("edge/v1/lobby/another/cmd/pause")
+    come("quite/something/else")
+    come(TOPICS("cmd/replay"), b"{")
+    come(TOPICS("cmd/replay"), b'{"id": "r", "boot_id": "' + b"b" * 32 + b'", "from": 3, "to": 1}')
+    assert read_command(tmp_path) is None
+    assert bench.desk.idle or not bench.notes.leaf("reply/r")
+    come(TOPICS("cmd/pause"))
+    found = read_command(tmp_path)
+    assert found is not None
+    assert found.paused
+
+
+def test_a_replay_of_more_than_there_ever_was(bench: Bench) -> None:
+    for _ in range(3):
+        bench.writer.commit(closing())
+    bench.turn(0)
+    ask = {"id": "r-9", "boot_id": "b" * 32, "from": 2, "to": 10**12, "later": "field"}
+    bench.notes.incoming.append(Incoming(TOPICS("cmd/replay"), json.dumps(ask).encode(), retained=False, response_topic=None, correlation=None))  # fmt: skip
+    bench.turn(0)
+    bench.turn(0)
+    assert json.loads(bench.notes.leaf("reply/r-9")[0]) == {"id": "r-9", "sent": 2, "gone": 10**12 - 3}
+    assert [decode_counts(p).seq for p in bench.notes.leaf("counts")] == [1, 2, 3, 2, 3]

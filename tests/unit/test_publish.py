@@ -1,0 +1,141 @@
+"""Each answer a broker can give to CONNECT has its error; a PUBACK's reason code reaches the caller."""
+
+from __future__ import annotations
+
+import ssl
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from broker import FalseBroker, connack5, connack311, free_port
+
+from edge.errors import BrokerRefused, BrokerUnavailable, ConfigError, EdgeError
+from edge.publish import V5, V311, Session, UnansweredVersion, event, is_loopback, open_session, tls_context
+from edge.refusal import REASONS
+from edge.subscribe import Broker
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+WAITING = {0x80, 0x83, 0x88, 0x89, 0x97, 0x9F}
+
+
+def opened(answers: dict[int, bytes | None], **options: int) -> Session:
+    """A session with a broker that answers so; raises as `open_session`."""
+    with FalseBroker(answers) as broker:
+        session = open_session(Broker("127.0.0.1", broker.port), "kiosk-07", will=("w", b"{}"), **options)  # type: ignore[arg-type]
+        session.abandon()
+        return session
+
+
+@pytest.mark.parametrize("code", sorted(set(REASONS) - {0x84, 0x99}))
+def test_each_refusal_of_mqtt_5(code: int) -> None:
+    with pytest.raises(EdgeError, match=f"0x{code:02X}, ") as caught:
+        opened({5: connack5(code)})
+    assert isinstance(caught.value, BrokerUnavailable if code in WAITING else BrokerRefused)
+    assert REASONS[code] in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "words"),
+    [
+        (1, BrokerRefused, "0x84, unsupported protocol version"),
+        (2, BrokerRefused, "0x85, client identifier not valid"),
+        (3, BrokerUnavailable, "0x88, server unavailable"),
+        (4, BrokerRefused, "0x86, bad user name or password"),
+        (5, BrokerRefused, "0x87, not authorised"),
+    ],
+)
+def test_each_refusal_of_mqtt_3_1_1(code: int, kind: type[EdgeError], words: str) -> None:
+    with pytest.raises(kind, match=words):
+        opened({5: connack311(1), 4: connack311(code)})
+
+
+@pytest.mark.parametrize("answer", [connack5(0x84), connack311(1), b"", None])
+def test_falls_back_where_mqtt_5_gets_no_answer(answer: bytes | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge.publish.CONNACK_S", 0.5)
+    answers: dict[int, bytes | None] = {4: connack311(0)}
+    if answer != b"":
+        answers[5] = answer
+    assert opened(answers).version == V311
+    with pytest.raises(UnansweredVersion):
+        opened(answers, fall_back=False)
+
+
+def test_accepted_as_mqtt_5_and_keeps_to_the_brokers_limits() -> None:
+    session = opened({5: bytes((0x20, 6, 0, 0, 3, 0x21, 0, 20))})
+    assert (session.version, session.window) == (V5, 16)
+    assert opened({5: connack5(0)}).window == 50
+    with pytest.raises(BrokerRefused, match="QoS 0 only"):
+        opened({5: bytes((0x20, 5, 0, 0, 2, 0x24, 0))})
+
+
+def test_a_reason_paho_does_not_know() -> None:
+    for code in (0x99, 0xFE):
+        with pytest.raises(EdgeError):
+            opened({5: connack5(code)})
+
+
+def test_no_broker_silence_and_rubbish(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(BrokerUnavailable, match="cannot be reached"):
+        open_session(Broker("127.0.0.1", free_port()), "kiosk-07")
+    monkeypatch.setattr("edge.publish.CONNACK_S", 0.5)
+    with pytest.raises(BrokerUnavailable, match="does not answer"):
+        opened({5: None, 4: None})
+    for rubbish in (b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\x20\x7f", b"\xff" * 64, b"\x20\x03\x00\x00\x05"):
+        with pytest.raises(EdgeError):
+            opened({5: rubbish, 4: rubbish})
+
+
+def test_stopping_ends_the_wait() -> None:
+    began = time.monotonic()
+    with FalseBroker({5: None}) as broker:
+        session = open_session(Broker("127.0.0.1", broker.port), "k", stopping=lambda: time.monotonic() > began + 0.3)
+    assert time.monotonic() - began < 4
+    session.close()
+
+
+def test_a_puback_brings_its_reason() -> None:
+    with FalseBroker({5: connack5(0) + bytes((0x40, 3, 0, 1, 0x87))}) as broker:
+        session = open_session(Broker("127.0.0.1", broker.port), "k")
+        mid = session.publish("t", b"x", user=[("id", "a/1")], expiry=5)
+        end = time.monotonic() + 5
+        while not session.acks and time.monotonic() < end:
+            session.step(0.1)
+        session.close()
+    assert mid == 1
+    assert [(ack.mid, ack.code) for ack in session.acks] in ([(1, 0x87)], [])  # [] where it overtook the publish
+
+
+def test_plain_only_on_loopback_or_when_asked_for() -> None:
+    assert all(map(is_loopback, ("localhost", "127.0.0.1", "127.8.8.8", "::1", "[::1]")))
+    assert not any(map(is_loopback, ("broker.local", "10.0.0.1", "localhost.example", "0.0.0.0")))  # noqa: S104
+    with pytest.raises(ConfigError, match=r"insecure = true"):
+        Session(Broker("broker.local", 1883), "k")
+    Session(Broker("broker.local", 1883, insecure=True), "k")
+
+
+def test_tls_files_are_checked(tmp_path: Path) -> None:
+    class Files:
+        ca = tmp_path / "ca.crt"
+        cert = None
+        key = None
+
+    with pytest.raises(ConfigError, match=r"mqtt\.tls\.ca: .* does not exist"):
+        tls_context(Files())
+    Files.ca.write_text("not a certificate")
+    with pytest.raises(ConfigError, match="cannot be used"):
+        tls_context(Files())
+    system = ssl.get_default_verify_paths().cafile
+    if system is not None:
+        Files.ca.write_bytes(open(system, "rb").read())  # noqa: PTH123, SIM115
+        assert tls_context(Files()).verify_mode == ssl.CERT_REQUIRED
+
+
+def test_password_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="password_file"):
+        Session(Broker("127.0.0.1", 1, username="u", password_file=tmp_path / "none"), "k")
+
+
+def test_log_lines_quote_what_needs_it() -> None:
+    assert event("x", a=1, b="two words", c="", d='q"') == 'event=x a=1 b="two words" c="" d="q\\""'
