@@ -69,7 +69,8 @@ def document(version: str) -> dict[str, Any]:
         channels[name] = {
             "address": _ADDRESS + leaf,
             "description": _SUMMARY[name],
-            "parameters": parameters | ({"id": {"$ref": "#/components/parameters/id"}} if "{id}" in leaf else {}),
+            "parameters": parameters
+            | ({"id": {"$ref": "#/components/parameters/id"}} if "{id}" in leaf else {}),
             "messages": {message: {"$ref": f"#/components/messages/{message}"}} if message else {},
         }
         command = leaf.startswith("cmd/")
@@ -94,7 +95,10 @@ def document(version: str) -> dict[str, Any]:
         name: {
             "name": name,
             "contentType": "application/json",
-            "payload": {"schemaFormat": "application/schema+json;version=draft-2020-12", "schema": {"$ref": f"schema/{name}.schema.json"}},
+            "payload": {
+                "schemaFormat": "application/schema+json;version=draft-2020-12",
+                "schema": {"$ref": f"schema/{name}.schema.json"},
+            },
         }
         for name in PAYLOADS
     }
@@ -110,7 +114,11 @@ def document(version: str) -> dict[str, Any]:
             "time": {"type": "string", "format": "date-time", "description": "the window's end"},
         },
     }
-    described = {"root": "Configured prefix, edge by default.", "site": "Where.", "device": "Unique in a fleet."}
+    described = {
+        "root": "Configured prefix, edge by default.",
+        "site": "Where.",
+        "device": "Unique in a fleet.",
+    }
     return {
         "asyncapi": "3.0.0",
         "info": {

@@ -41,7 +41,10 @@ def test_windows_arrive_by_3_1_1(tmp_path: Path) -> None:
         with vision(tmp_path) as outbox:
             for _ in range(3):
                 outbox.commit(closing([Vote("masked", "happy")]))
-        with Ear(port, "edge/v1/lobby/kiosk-07/#") as ear, Service(tmp_path, port, "--lifeline", "60") as service:
+        with (
+            Ear(port, "edge/v1/lobby/kiosk-07/#") as ear,
+            Service(tmp_path, port, "--lifeline", "60") as service,
+        ):
             service.wait_for("event=mqtt-3.1.1", 60)
             wait(lambda: len(ear.keys()) == 3, 30, service.lines)
             assert service.process.stdin is not None

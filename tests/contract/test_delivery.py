@@ -105,9 +105,10 @@ def test_denied_by_acl_rows_are_kept_with_an_alarm(tmp_path: Path) -> None:
     acl = tmp_path / "acl"
     acl.write_text("topic readwrite edge/v1/+/+/status\ntopic read #\n")
     commit(tmp_path, 2)
-    with Mosquitto(tmp_path, f"acl_file {acl}") as broker, Service(
-        tmp_path, broker.port, "--retry", "1"
-    ) as service:
+    with (
+        Mosquitto(tmp_path, f"acl_file {acl}") as broker,
+        Service(tmp_path, broker.port, "--retry", "1") as service,
+    ):
         service.wait_for("event=alarm code=0x87")
         assert unsent(tmp_path) == 2
         acl.write_text("topic readwrite #\n")

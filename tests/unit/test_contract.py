@@ -142,7 +142,8 @@ def example() -> dict[str, Any]:
             "unit": "one class per track per window",
             "min_count": 10,
         },
-        "models": {r: "sha256:" + "0f" * 32 for r in ("gate", "fer_unmasked", "fer_masked")} | {"route": "gate"},
+        "models": {r: "sha256:" + "0f" * 32 for r in ("gate", "fer_unmasked", "fer_masked")}
+        | {"route": "gate"},
     }
 
 
@@ -176,9 +177,15 @@ def test_the_pages_example_decodes_with_defaults() -> None:
         ({"seq": "42"}, "seq"),
         ({"coverage": 1.5}, "coverage"),
         ({"scene": "bright"}, "scene"),
-        ({"window": {"start": "2026-11-21T10:00:00", "seconds": 1, "time_quality": "synced"}}, "window.start"),
+        (
+            {"window": {"start": "2026-11-21T10:00:00", "seconds": 1, "time_quality": "synced"}},
+            "window.start",
+        ),
         ({"window": {"start": 1790000000, "seconds": 1, "time_quality": "synced"}}, "window.start"),
-        ({"window": {"start": "2026-11-21T10:00:00Z", "seconds": -1, "time_quality": "synced"}}, "window.seconds"),
+        (
+            {"window": {"start": "2026-11-21T10:00:00Z", "seconds": -1, "time_quality": "synced"}},
+            "window.seconds",
+        ),
         ({"counts": {"unmasked": {}, "masked": {}}}, "counts.unmasked.angry"),
         (
             {"counts": {r: dict.fromkeys(CELLS, 10**6 + 1) for r in ROUTES}, "flush": True},
@@ -212,7 +219,13 @@ def test_topics() -> None:
     assert topics("counts") == "edge/v1/lobby/kiosk-07/counts"
     for leaf in ("status", "health", "counts", "live", "reply/r-1", *(f"cmd/{c}" for c in contract.COMMANDS)):
         assert parse_topic(Topics("city/edge", "a", "b")(leaf)) == (Topics("city/edge", "a", "b"), leaf)
-    for bad in ("edge/v2/a/b/counts", "edge/v1/A/b/counts", "edge/v1/a/b/counts/x", "edge/v1/a/counts", "/v1/a/b"):
+    for bad in (
+        "edge/v2/a/b/counts",
+        "edge/v1/A/b/counts",
+        "edge/v1/a/b/counts/x",
+        "edge/v1/a/counts",
+        "/v1/a/b",
+    ):
         with pytest.raises(ContractError):
             parse_topic(bad)
     for parts in (("edge", "Lobby", "k"), ("edge", "lobby", ""), ("ed#ge", "a", "b"), ("edge/", "a", "b")):
@@ -222,10 +235,14 @@ def test_topics() -> None:
 
 def test_the_committed_documents_are_what_the_models_say() -> None:
     for name, text in asyncapi.files().items():
-        assert (DOCS / name).read_text(encoding="utf-8") == text, f"{name}: run python -m edge.asyncapi --write docs"
+        assert (DOCS / name).read_text(encoding="utf-8") == text, (
+            f"{name}: run python -m edge.asyncapi --write docs"
+        )
     assert asyncapi.main(["--check", str(DOCS)]) == 0
     for name in PAYLOADS:
-        jsonschema.Draft202012Validator.check_schema(json.loads((DOCS / f"schema/{name}.schema.json").read_text()))
+        jsonschema.Draft202012Validator.check_schema(
+            json.loads((DOCS / f"schema/{name}.schema.json").read_text())
+        )
 
 
 def test_the_yaml_says_what_was_meant(tmp_path: Path) -> None:

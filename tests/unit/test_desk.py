@@ -111,7 +111,12 @@ def bench(tmp_path: Path) -> Bench:
 def unsynced(bench: Bench) -> None:
     """Commit one window counted before the clock was set: the last 60 s, labelled 1970."""
     bench.writer.commit(
-        closing(end=datetime(1970, 1, 2, tzinfo=UTC), seconds=60, time_quality="unsynced", mono_end=bench.clock.mono)
+        closing(
+            end=datetime(1970, 1, 2, tzinfo=UTC),
+            seconds=60,
+            time_quality="unsynced",
+            mono_end=bench.clock.mono,
+        )
     )
 
 
@@ -250,7 +255,9 @@ def test_an_unreadable_row_holds_nobody_up(bench: Bench) -> None:
     for _ in range(3):
         bench.writer.commit(closing())
     bench.writer._db.execute("UPDATE rows SET report = '{}' WHERE seq = 1")  # noqa: SLF001
-    bench.writer._db.execute("UPDATE rows SET report = replace(report, '\"angry\":0', '\"angry\":-5') WHERE seq = 2")  # noqa: SLF001
+    bench.writer._db.execute(
+        "UPDATE rows SET report = replace(report, '\"angry\":0', '\"angry\":-5') WHERE seq = 2"
+    )  # noqa: SLF001
     bench.turn(0)
     assert [decode_counts(p).seq for p in bench.notes.leaf("counts")] == [3]
     assert bench.outbox.stats().refused == 2

@@ -96,7 +96,11 @@ def test_sent_rows_stay_for_replay_and_are_pruned_after_30_days(tmp_path: Path) 
         assert outbox.last_released() is None
         outbox.mark_sent([("a" * 32, 1), ("a" * 32, 3)], NOW)
         assert [row.seq for row in outbox.unsent(2)] == [2, 4]
-        assert [(row.seq, row.sent) for row in outbox.between("a" * 32, 1, 3)] == [(1, True), (2, False), (3, True)]
+        assert [(row.seq, row.sent) for row in outbox.between("a" * 32, 1, 3)] == [
+            (1, True),
+            (2, False),
+            (3, True),
+        ]
         last = outbox.last_released()
         assert last is not None
         assert last.seq == 3

@@ -52,7 +52,9 @@ def test_each_refusal_of_mqtt_3_1_1(code: int, kind: type[EdgeError], words: str
 
 
 @pytest.mark.parametrize("answer", [connack5(0x84), connack311(1), b"", None])
-def test_falls_back_where_mqtt_5_gets_no_answer(answer: bytes | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_falls_back_where_mqtt_5_gets_no_answer(
+    answer: bytes | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("edge.publish.CONNACK_S", 0.5)
     answers: dict[int, bytes | None] = {4: connack311(0)}
     if answer != b"":
@@ -90,7 +92,9 @@ def test_no_broker_silence_and_rubbish(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_stopping_ends_the_wait() -> None:
     began = time.monotonic()
     with FalseBroker({5: None}) as broker:
-        session = open_session(Broker("127.0.0.1", broker.port), "k", stopping=lambda: time.monotonic() > began + 0.3)
+        session = open_session(
+            Broker("127.0.0.1", broker.port), "k", stopping=lambda: time.monotonic() > began + 0.3
+        )
     assert time.monotonic() - began < 4
     session.close()
 
@@ -104,7 +108,10 @@ def test_a_puback_brings_its_reason() -> None:
             session.step(0.1)
         session.close()
     assert mid == 1
-    assert [(ack.mid, ack.code) for ack in session.acks] in ([(1, 0x87)], [])  # [] where it overtook the publish
+    assert [(ack.mid, ack.code) for ack in session.acks] in (
+        [(1, 0x87)],
+        [],
+    )  # [] where it overtook the publish
 
 
 def test_plain_only_on_loopback_or_when_asked_for() -> None:

@@ -58,7 +58,12 @@ def test_vision_file_round_trip_and_rights(tmp_path: Path) -> None:
 def test_undeclared_or_wrong_figures_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValidationError):
         VisionFile.model_validate({**FIGURES.model_dump(), "track": 7})
-    for text in ("", "{", "[]", FIGURES.model_dump_json().replace("cpu", "cpu\\u0000").replace("9.5", '"fast"')):
+    for text in (
+        "",
+        "{",
+        "[]",
+        FIGURES.model_dump_json().replace("cpu", "cpu\\u0000").replace("9.5", '"fast"'),
+    ):
         (tmp_path / VISION_FILE).write_text(text)
         with pytest.raises(StorageError, match=r"vision\.json is not what it should be .* delete it"):
             read_vision(tmp_path)
@@ -66,7 +71,9 @@ def test_undeclared_or_wrong_figures_are_refused(tmp_path: Path) -> None:
 
 def test_commands_count_and_a_pause_outlives_an_identify(tmp_path: Path) -> None:
     assert read_command(tmp_path) is None
-    states = [(c.number, c.command, c.paused) for c in (write_command(tmp_path, n) for n in ("identify", "pause"))]
+    states = [
+        (c.number, c.command, c.paused) for c in (write_command(tmp_path, n) for n in ("identify", "pause"))
+    ]
     states += [
         (c.number, c.command, c.paused) for c in (write_command(tmp_path, n) for n in ("identify", "resume"))
     ]
