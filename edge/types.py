@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime  # noqa: TC003 - dataclass fields are read at run time by the outbox
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:  # not at run time: the aggregator reads the contract without numpy
+    import numpy as np
+    from numpy.typing import NDArray
 
-U8 = NDArray[np.uint8]
-F32 = NDArray[np.float32]
+    U8 = NDArray[np.uint8]
+    F32 = NDArray[np.float32]
 
 EMOTIONS: Final = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
 """Label order of every FER model and of every confusion matrix (FER2013's own)."""

@@ -1,0 +1,71 @@
+# Everything installs into .venv; a target does nothing twice.
+SHELL := /bin/bash
+.DEFAULT_GOAL := demo
+.PHONY: demo test lint format bench lock gpu-pack docs clean mosquitto
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3.13 || command -v python3)
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+SET := $(if $(filter 3.11,$(VERSION)),bookworm,$(if $(filter 3.13,$(VERSION)),trixie))
+PIP := .venv/bin/pip --disable-pip-version-check --quiet install --no-deps
+COMPILE := .venv/bin/uv pip compile pyproject.toml --upgrade --generate-hashes --quiet --no-header --no-annotate \
+  --no-emit-index-url --no-emit-find-links --python-platform linux
+
+define supported
+@if [ -z "$(SET)" ]; then echo "Python 3.11 or 3.13 is needed, found '$(VERSION)': make $@ PYTHON=/path/to/python3.11" >&2; exit 2; fi
+endef
+
+.venv/bin/pip:
+	$(supported)
+	@$(PYTHON) -m venv .venv
+
+.venv/demo.stamp: requirements/demo-$(SET).txt pyproject.toml | .venv/bin/pip
+	@if [ ! -e .venv/dev.stamp ]; then echo "installing the appliance into .venv …" && \
+	  $(PIP) --require-hashes -r requirements/demo-$(SET).txt && $(PIP) -e .; fi
+	@touch $@
+
+.venv/dev.stamp: requirements/dev.txt pyproject.toml | .venv/bin/pip
+	@if [ "$(SET)" != bookworm ]; then echo "the host toolchain needs Python 3.11: make $@ PYTHON=/path/to/python3.11" >&2; exit 2; fi
+	@echo "installing the toolchain and the test tools into .venv (about 1.5 GB) …"
+	@$(PIP) --require-hashes -r requirements/dev.txt && $(PIP) -e .
+	@touch $@
+
+demo: .venv/demo.stamp  ## real faces to counts at a broker; SOURCE=<file|/dev/video0>, DEMO_WINDOW=10, DEMO_PRIVACY=off|default
+	@.venv/bin/edge demo $(if $(SOURCE),--source "$(SOURCE)")
+
+test: .venv/dev.stamp mosquitto  ## every test but the long ones
+	.venv/bin/python -m pytest
+
+lint: .venv/dev.stamp  ## ruff and mypy, both strict
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+format: .venv/dev.stamp
+	.venv/bin/ruff check --fix-only --quiet . ; .venv/bin/ruff format .
+
+bench: .venv/dev.stamp  ## speed and memory, as ratios measured in one run
+	.venv/bin/python bench/pipeline.py
+
+docs: .venv/dev.stamp  ## schemas and AsyncAPI from the contract
+	.venv/bin/python -m edge.asyncapi
+
+gpu-pack: .venv/dev.stamp  ## what a GPU machine needs, under 60 MiB
+	.venv/bin/edge-quantize gpu-pack
+
+lock: .venv/dev.stamp  ## compile the hashed locks anew
+	$(COMPILE) --python-version 3.11 --extra device -o requirements/device-bookworm.txt
+	$(COMPILE) --python-version 3.13 --extra device -o requirements/device-trixie.txt
+	$(COMPILE) --python-version 3.11 --extra demo -o requirements/demo-bookworm.txt
+	$(COMPILE) --python-version 3.13 --extra demo -o requirements/demo-trixie.txt
+	$(COMPILE) --python-version 3.11 --extra host --extra demo --group dev -o requirements/dev.txt
+
+mosquitto:
+	@if ! command -v mosquitto >/dev/null && ! [ -x /usr/sbin/mosquitto ]; then \
+	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	    echo "installing mosquitto for the broker tests …"; \
+	    (apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends mosquitto) >/dev/null 2>&1 \
+	      || echo "mosquitto could not be installed: the tests that need it will say so"; \
+	  else echo "tests that need a broker are skipped: sudo apt-get install mosquitto"; fi; fi
+
+clean:
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,1 @@
+"""Running the models: one protocol, one file a runtime."""

@@ -1,0 +1,35 @@
+"""The protocol every inference backend keeps."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from edge.figures import Percentiles
+    from edge.types import U8
+
+
+class Backend(Protocol):
+    """Runs the classifiers of one bundle."""
+
+    name: str
+    """What `health.backend` says, e.g. `cpu`."""
+    invoke: Percentiles
+    """Time of one invocation in ms."""
+    restarts: int
+    """How often a worker had to be started again."""
+
+    def outputs(self, role: str, chips: U8) -> NDArray[np.int8]:
+        """Raw int8 outputs (N, K) of uint8 chips (N, 48, 48). Raises BackendError when the model cannot run."""
+        ...
+
+    def probabilities(self, role: str, chips: U8) -> NDArray[np.float32]:
+        """Float32 (N, K) of uint8 chips (N, 48, 48), each row summing to about 1."""
+        ...
+
+    def close(self) -> None:
+        """Free the runtime; safe to call twice."""
+        ...

@@ -1,0 +1,184 @@
+"""The model bundle: manifest, checksums, golden answers. A bundle that computes wrongly is not used."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from edge.errors import BundleError
+from edge.preprocess import PREPROCESS_ID
+from edge.types import EMOTIONS, ROUTES, CropSpec
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from edge.backend.base import Backend
+
+Role = Literal["gate", "fer_unmasked", "fer_masked", "detector"]
+
+GOLDEN_TOLERANCE: Final = {"cpu": 2, "edgetpu": 6}
+"""Largest difference to a golden answer, in output LSB."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Tensor(_Part):
+    """Shape, dtype and quantisation of a model's input or output."""
+
+    shape: list[int]
+    dtype: str
+    scale: float
+    zero_point: int
+
+
+class Entry(_Part):
+    """One model of the bundle."""
+
+    role: Role
+    file: str = Field(pattern=r"^[^/\\]+$")
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    edgetpu: str | None = None
+    source: str | None = None
+    input: Tensor
+    output: Tensor
+    labels: list[str] = []
+    params: int | None = None
+    macs: int | None = None
+    metrics: dict[str, Any] = {}
+    uncertain_below: float = Field(default=0.0, ge=0, le=1)
+    confusion: list[list[int]] | None = None
+
+    @model_validator(mode="after")
+    def _label_order(self) -> Self:
+        wanted = {"gate": list(ROUTES), "fer_unmasked": list(EMOTIONS), "fer_masked": list(EMOTIONS)}
+        if self.role in wanted and self.labels != wanted[self.role]:
+            msg = f"labels of {self.role} are {self.labels}, not {wanted[self.role]}"
+            raise ValueError(msg)
+        return self
+
+
+class Preprocess(_Part):
+    """The preprocessing the models were trained for, and each detector's crop."""
+
+    id: str
+    crop: dict[str, CropSpec]
+
+
+class Manifest(_Part):
+    """`manifest.json`."""
+
+    schema_: Literal["edge.bundle/1"] = Field(alias="schema")
+    name: str
+    created: str
+    license: str
+    models: list[Entry]
+    preprocess: Preprocess
+    golden: str = Field(pattern=r"^[^/\\]+$")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        roles = [m.role for m in self.models]
+        if len(set(roles)) != len(roles):
+            msg = f"roles are not unique: {roles}"
+            raise ValueError(msg)
+        if self.preprocess.id != PREPROCESS_ID:
+            msg = f"preprocess.id is {self.preprocess.id!r}, this version computes {PREPROCESS_ID!r}"
+            raise ValueError(msg)
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A folder with a valid manifest whose files have the checksums it states."""
+
+    folder: Path
+    manifest: Manifest
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """Classifier roles it holds."""
+        return tuple(m.role for m in self.manifest.models if m.role != "detector")
+
+    def entry(self, role: str) -> Entry:
+        """The manifest entry of a role. Raises BundleError when the bundle has none."""
+        for model in self.manifest.models:
+            if model.role == role:
+                return model
+        msg = f"{self.folder}: the bundle has no model for role {role}: install one that has, or change models.strategy"
+        raise BundleError(msg)
+
+    def path(self, role: str) -> Path:
+        """The model file of a role."""
+        return self.folder / self.entry(role).file
+
+    def digest(self, role: str) -> str:
+        """`sha256:<64 hex>` of a role's model file."""
+        return f"sha256:{self.entry(role).sha256}"
+
+    def crop(self, detector: str) -> CropSpec:
+        """Crop constants for a detector's boxes. Raises BundleError when none were measured for it."""
+        try:
+            return self.manifest.preprocess.crop[detector]
+        except KeyError:
+            known = ", ".join(self.manifest.preprocess.crop)
+            msg = f"{self.folder}: no crop constants for detector {detector} (it has {known})"
+            raise BundleError(msg) from None
+
+
+def load_bundle(folder: Path) -> Bundle:
+    """Read a bundle and check every file's SHA-256. Raises BundleError saying which file and why."""
+    path = folder / "manifest.json"
+    try:
+        manifest = Manifest.model_validate_json(path.read_bytes())
+    except OSError as error:
+        msg = f"{path}: {error.strerror}: models.bundle must name a bundle folder"
+        raise BundleError(msg) from error
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(p) for p in first["loc"]) or "file"
+        msg = f"{path}: {where}: {first['msg']}: install the bundle again"
+        raise BundleError(msg) from error
+    for model in manifest.models:
+        file = folder / model.file
+        try:
+            digest = hashlib.sha256(file.read_bytes()).hexdigest()
+        except OSError as error:
+            msg = f"{file}: {error.strerror}: install the bundle again"
+            raise BundleError(msg) from error
+        if digest != model.sha256:
+            msg = f"{file}: sha256 is {digest[:12]}…, the manifest says {model.sha256[:12]}…: install the bundle again"
+            raise BundleError(msg)
+    return Bundle(folder, manifest)
+
+
+def check_golden(bundle: Bundle, backend: Backend, roles: tuple[str, ...]) -> None:
+    """Compute the bundle's golden answers and compare (`golden.npz`: `<role>_chips` u8, `<role>_outputs` int8).
+
+    Raises BundleError naming the role and the largest difference when one answer is off by more than the
+    backend's tolerance or has another argmax.
+    """
+    path = bundle.folder / bundle.manifest.golden
+    try:
+        with np.load(path, allow_pickle=False) as golden:
+            answers = {role: (golden[f"{role}_chips"], golden[f"{role}_outputs"]) for role in roles}
+    except (OSError, KeyError, ValueError) as error:
+        msg = f"{path}: {error}: install the bundle again"
+        raise BundleError(msg) from error
+    tolerance = GOLDEN_TOLERANCE.get(backend.name.split(":")[0], GOLDEN_TOLERANCE["cpu"])
+    for role, (chips, wanted) in answers.items():
+        got = backend.outputs(role, chips)
+        off = int(np.abs(got.astype(np.int16) - wanted.astype(np.int16)).max(initial=0))
+        flipped = int((got.argmax(axis=1) != wanted.argmax(axis=1)).sum())
+        if off > tolerance or flipped:
+            msg = (
+                f"{bundle.path(role)}: computes wrongly on {backend.name}: {flipped} of {len(chips)} golden answers "
+                f"differ, largest difference {off} LSB (allowed {tolerance}): install the bundle again, "
+                "or choose another accelerator"
+            )
+            raise BundleError(msg)

@@ -1,0 +1,225 @@
+"""`edge`: the appliance's command line. Heavy imports wait until a command needs them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import signal
+import sys
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from edge import __version__
+from edge.errors import ConfigError, EdgeError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edge.config import Config
+
+INSTALL: Final = 'pip install "edge-fer[device]"'
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code (table: docs/operate.md). Never shows a user a traceback."""
+    args = _parser().parse_args(argv)
+    logging.basicConfig(
+        level=logging.WARNING if getattr(args, "quiet", False) else logging.INFO,
+        format="%(levelname)s %(name)s %(message)s",
+        stream=sys.stderr,
+    )
+    try:
+        return int(args.func(args))
+    except EdgeError as error:
+        print(f"edge: {error}", file=sys.stderr)
+        return error.exit_code
+    except ImportError as error:
+        if error.name is None or error.name.partition(".")[0] == "edge":
+            raise
+        print(f"edge: {error.name} is not installed: {INSTALL}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # the reader of our output has gone, e.g. `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="edge", description="Anonymised facial-expression counts from a camera.")
+    parser.add_argument("--version", action="version", version=f"edge {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, text: str, *, config: bool = True) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(func=globals()[f"_{name.replace('-', '_')}"])
+        if config:
+            sub.add_argument("--config", type=Path, metavar="FILE", help="config.toml (without: development defaults)")
+        return sub
+
+    run = add("run", "both services, until the source ends or SIGTERM")
+    run.add_argument("--drain-timeout", type=float, default=30.0, metavar="S", help="wait for the broker at the end (30)")
+    run.add_argument("--source", help="a clip, picture, folder or /dev/video0 (development mode)")
+    vision = add("vision", "the vision service: camera to outbox")
+    vision.add_argument("--source", help="a clip, picture, folder or /dev/video0 (development mode)")
+    vision.add_argument("--annotate", type=Path, metavar="OUT", help="draw what is seen to OUT.mp4 or OUT.png")
+    vision.add_argument("--lifeline", action="store_true", help=argparse.SUPPRESS)
+    publish = add("publish", "the publisher service: outbox to broker")
+    publish.add_argument("--drain-timeout", type=float, default=None, metavar="S", help=argparse.SUPPRESS)
+    publish.add_argument("--lifeline", action="store_true", help=argparse.SUPPRESS)
+    demo = add("demo", "the whole path on real faces, with a broker of its own", config=False)
+    demo.add_argument("--source", help="your own clip, picture, folder or /dev/video0 instead of the built-in clip")
+    demo.add_argument("--seconds", type=float, default=60.0, help="how long a camera is watched (60)")
+    check = add("check-config", "every problem of a configuration, with line and key")
+    check.add_argument("--json", action="store_true", help="for programs")
+    status = add("status", "what the services say of themselves")
+    status.add_argument("--json", action="store_true", help="for programs")
+    return parser
+
+
+def _config(args: argparse.Namespace, stack: ExitStack) -> Config:
+    """The configuration of a command; without --config its storage is a folder that ends with the command."""
+    from edge import config as settings
+
+    source: str | None = getattr(args, "source", None)
+    if args.config is None:
+        config = settings.development(source)
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edge-")))
+        storage = settings.StorageSection(outbox=folder / "outbox.db", runtime=folder / "run")
+        return config.model_copy(update={"storage": storage})
+    config = settings.load(args.config)
+    if source is not None:
+        if config.device.mode == "production":
+            msg = f'--source is refused: {args.config} says device.mode = "production"'
+            raise ConfigError(msg)
+        camera = settings.development(source, config.models.bundle.parent).camera
+        config = config.model_copy(update={"camera": camera})
+    return config
+
+
+def _vision(args: argparse.Namespace) -> int:
+    with ExitStack() as stack:
+        config = _config(args, stack)
+        annotation = None
+        if args.annotate is not None:
+            if config.device.mode == "production":
+                msg = '--annotate is refused: it would write faces to a file, and device.mode is "production"'
+                raise ConfigError(msg)
+            from edge.annotate import Annotation
+
+            annotation = Annotation(args.annotate)
+        from edge.vision import Vision
+
+        service = Vision(config, on_frame=annotation.add if annotation else None)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: service.stop())
+        try:
+            service.run(lifeline=args.lifeline)
+        finally:
+            if annotation is not None:
+                annotation.close()
+        if annotation is not None:
+            print(args.annotate)
+        elif args.config is None:
+            _print_windows(config)
+    return 0
+
+
+def _print_windows(config: Config) -> None:
+    """What would have been published, one JSON line a window: the only output of a run without a broker."""
+    from edge.contract import counts_payload, encode
+    from edge.outbox import Outbox
+
+    with Outbox(config.storage.outbox) as outbox:
+        for row in outbox.unsent(10_000):
+            payload = counts_payload(
+                row.report(),
+                site=config.device.site,
+                device=config.device.id,
+                boot_id=row.boot_id,
+                seq=row.seq,
+                prev=row.prev,
+            )
+            print(encode(payload).decode())
+
+
+def _publish(args: argparse.Namespace) -> int:
+    if args.config is None:
+        msg = "edge publish needs --config FILE with an [mqtt] section"
+        raise ConfigError(msg)
+    from edge import config as settings
+    from edge.publisher import run_publisher
+
+    return run_publisher(settings.load(args.config), drain_timeout=args.drain_timeout, lifeline=args.lifeline)
+
+
+def _run(args: argparse.Namespace) -> int:
+    with ExitStack() as stack:
+        config = _config(args, stack)
+    if config.mqtt is None or args.source is not None:
+        print("edge: no [mqtt] in use: windows are printed, not published", file=sys.stderr)
+        args.annotate, args.lifeline = None, False
+        return _vision(args)
+    from edge.supervise import Supervisor
+
+    return Supervisor(args.config, args.drain_timeout).run()
+
+
+def _demo(args: argparse.Namespace) -> int:
+    from edge.demo import run_demo
+
+    return run_demo(source=args.source, seconds=args.seconds)
+
+
+def _check_config(args: argparse.Namespace) -> int:
+    from edge import config as settings
+
+    path = args.config or Path("config.toml")
+    problems: list[settings.Problem] = []
+    try:
+        config = settings.load(path)
+    except settings.ConfigProblems as error:
+        problems = error.problems
+    if args.json:
+        print(json.dumps({"file": str(path), "ok": not problems, "problems": [p._asdict() for p in problems]}))
+    elif problems:
+        for p in problems:
+            print(f"{path}:{p.line or 1}: {p.key}: {p.message}")
+        print(f"{len(problems)} problem{'s' if len(problems) > 1 else ''}")
+    else:
+        noise = "exact counts, no noise" if config.privacy.noise == "off" else f"epsilon {config.privacy.epsilon:g}"
+        print(f"{path}: ok: {config.device.site}/{config.device.id}, {config.window.seconds:g} s windows, {noise}")
+    return ConfigError.exit_code if problems else 0
+
+
+def _status(args: argparse.Namespace) -> int:
+    from edge import config as settings
+    from edge.outbox import Outbox
+    from edge.runtime import read_vision
+
+    if args.config is None:
+        msg = "edge status needs --config FILE to know where the services keep their files"
+        raise ConfigError(msg)
+    storage = settings.load(args.config).storage
+    figures = read_vision(storage.runtime)
+    outbox = None
+    if storage.outbox.exists():
+        with Outbox(storage.outbox) as box:
+            stats = box.stats()
+            outbox = {"unsent": stats.unsent, "oldest_s": round(stats.oldest_s, 1)}
+    if args.json:
+        vision = None if figures is None else figures.model_dump(mode="json")
+        print(json.dumps({"vision": vision, "outbox": outbox}))
+        return 0
+    if figures is None:
+        print(f"vision   has not run since boot ({storage.runtime})")
+    else:
+        print(f"vision   {figures.state}, {figures.fps:g} fps on {figures.backend}, scene {figures.scene}")
+        print(f"drops    {', '.join(f'{k} {v}' for k, v in figures.drops.items()) or 'none'}")
+        print(f"clock    {figures.time_quality}")
+    print("outbox   none yet" if outbox is None else "outbox   {unsent} unsent, oldest {oldest_s} s".format(**outbox))
+    return 0

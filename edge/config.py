@@ -1,0 +1,309 @@
+"""`config.toml`: every problem at once, with its line. The only place that knows TOML; imports nothing heavy."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NamedTuple, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from edge.bundle_name import newest_bundle
+from edge.errors import ConfigError
+from edge.types import Strategy  # noqa: TC001 - pydantic reads the annotation
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+Id = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,64}$")]
+FORBIDDEN_PURPOSES: Final = {"workplace", "education"}
+LOOPBACK: Final = {"localhost", "127.0.0.1", "::1"}
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Device(_Section):
+    """Who and where this kiosk is, and what it is for."""
+
+    id: Id
+    site: Id
+    purpose: str
+    signage_acknowledged: bool = False
+    mode: Literal["production", "development"] = "production"
+
+    @field_validator("purpose")
+    @classmethod
+    def _lawful(cls, value: str) -> str:
+        if value.strip().lower() in FORBIDDEN_PURPOSES:
+            msg = (
+                f"{value!r} is refused: inferring emotions at work and in education is prohibited "
+                "(EU AI Act, Regulation 2024/1689, Art. 5(1)(f))"
+            )
+            raise ValueError(msg)
+        if not value.strip():
+            msg = 'say what the counts are for, e.g. "audience-statistics"'
+            raise ValueError(msg)
+        return value
+
+    @model_validator(mode="after")
+    def _signage(self) -> Self:
+        if self.mode == "production" and not self.signage_acknowledged:
+            msg = "signage_acknowledged must be true: people must be told (EU AI Act, Art. 50(3)); put up the sign first"
+            raise ValueError(msg)
+        return self
+
+
+class CameraSection(_Section):
+    """Where frames come from. `realtime` paces a replay by its own times; stills last `still_seconds`."""
+
+    kind: Literal["picamera2", "v4l2", "rtsp", "replay"]
+    source: str | None = None
+    loop: bool = False
+    realtime: bool = False
+    still_seconds: float = Field(default=1.0, gt=0, le=3600)
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.kind in {"picamera2", "rtsp"}:
+            msg = f'kind = "{self.kind}" is not in this version: use "replay" or "v4l2"'
+            raise ValueError(msg)
+        if self.kind == "replay" and not self.source:
+            msg = 'kind = "replay" needs source: a video, a picture or a folder of pictures'
+            raise ValueError(msg)
+        if self.kind != "replay" and (self.loop or self.realtime):
+            msg = 'loop and realtime go with kind = "replay" only'
+            raise ValueError(msg)
+        return self
+
+
+class DetectorSection(_Section):
+    """How faces are found. `min_face` in frame pixels; `rotations` are head rolls in degrees to search."""
+
+    kind: Literal["haar", "blazeface", "hog"] = "haar"
+    min_face: int = Field(default=36, ge=20, le=4096)
+    rotations: tuple[Annotated[float, Field(ge=-180, le=180)], ...] = (0.0, -35.0, 35.0)
+
+    @model_validator(mode="after")
+    def _built(self) -> Self:
+        if self.kind != "haar":
+            msg = f'kind = "{self.kind}" is not in this version: use "haar"'
+            raise ValueError(msg)
+        if not self.rotations:
+            msg = "rotations is empty: nothing would be searched; give at least [0]"
+            raise ValueError(msg)
+        return self
+
+
+class ModelsSection(_Section):
+    """Which bundle, how faces are routed, on what. `uncertain_below` overrides the bundle's threshold."""
+
+    bundle: Path
+    strategy: Strategy = "gate"
+    accelerator: Literal["auto", "edgetpu", "cpu"] = "auto"
+    uncertain_below: float | None = Field(default=None, ge=0, le=1)
+
+    @field_validator("accelerator")
+    @classmethod
+    def _built(cls, value: str) -> str:
+        if value == "edgetpu":
+            msg = '"edgetpu" is not in this version: use "cpu" or "auto"'
+            raise ValueError(msg)
+        return value
+
+
+class WindowSection(_Section):
+    """Length of a counting window in seconds."""
+
+    seconds: float = Field(default=3600.0, ge=0.1, le=86400)
+
+
+class PrivacySection(_Section):
+    """What is done to the counts before they may leave; epsilon is per window."""
+
+    noise: Literal["discrete-laplace", "off"] = "discrete-laplace"
+    epsilon: float = Field(default=1.0, gt=0, le=100)
+    min_count: int = Field(default=10, ge=1, le=1_000_000)
+
+
+class TlsSection(_Section):
+    """PEM files of mutual TLS."""
+
+    ca: Path
+    cert: Path
+    key: Path
+
+
+class MqttSection(_Section):
+    """The broker. The port defaults to 8883 with TLS, 1883 without."""
+
+    host: str = Field(min_length=1)
+    port: int = Field(default=8883, ge=1, le=65535)
+    root: str = Field(default="edge", pattern=r"^[^/+#\x00]+(/[^/+#\x00]+)*$")
+    tls: TlsSection | None = None
+    username: str | None = None
+    password_file: Path | None = None
+    insecure: bool = False
+    protocol: Literal["auto", "5", "3.1.1"] = "auto"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _plain_port(cls, data: Any) -> Any:  # noqa: ANN401 - whatever TOML held
+        if isinstance(data, dict) and "tls" not in data:
+            return {"port": 1883, **data}
+        return data
+
+    @model_validator(mode="after")
+    def _safe(self) -> Self:
+        if self.tls is None and self.host not in LOOPBACK and not self.insecure:
+            msg = f"without tls only a loopback host is allowed, not {self.host!r}: give tls, or say insecure = true"
+            raise ValueError(msg)
+        if self.password_file is not None and self.username is None:
+            msg = "password_file needs username"
+            raise ValueError(msg)
+        return self
+
+
+class StorageSection(_Section):
+    """Where the outbox and the two runtime files lie; the outbox stays under `max_bytes`."""
+
+    outbox: Path = Path("/var/lib/edge/outbox.db")
+    runtime: Path = Path("/run/edge")
+    max_bytes: int = Field(default=64 * 2**20, ge=2**20)
+
+
+class ClockSection(_Section):
+    """How long windows of an unset clock are held back for a label, in seconds (None: by the camera's kind)."""
+
+    hold_seconds: float | None = Field(default=None, ge=0, le=86400)
+
+
+class Config(_Section):
+    """The whole file."""
+
+    device: Device
+    camera: CameraSection
+    models: ModelsSection
+    detector: DetectorSection = DetectorSection()
+    window: WindowSection = WindowSection()
+    privacy: PrivacySection = PrivacySection()
+    mqtt: MqttSection | None = None
+    storage: StorageSection = StorageSection()
+    clock: ClockSection = ClockSection()
+
+
+class Problem(NamedTuple):
+    """One thing wrong with a file: its line (1-based; None for the file as a whole), its key, what and how to mend."""
+
+    line: int | None
+    key: str
+    message: str
+
+
+class ConfigProblems(ConfigError):
+    """All problems of one file."""
+
+    def __init__(self, path: Path, problems: Sequence[Problem]) -> None:
+        self.path, self.problems = path, list(problems)
+        super().__init__("\n".join(f"{path}:{p.line or 1}: {p.key}: {p.message}" for p in self.problems))
+
+
+_PATHS: Final = (
+    ("camera", "source"),
+    ("models", "bundle"),
+    ("mqtt", "password_file"),
+    ("mqtt", "tls", "ca"),
+    ("mqtt", "tls", "cert"),
+    ("mqtt", "tls", "key"),
+    ("storage", "outbox"),
+    ("storage", "runtime"),
+)
+
+
+def load(path: Path) -> Config:
+    """Read and check a file. Raises ConfigProblems with every problem, or ConfigError when it cannot be read."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        table = tomllib.loads(text)
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        msg = f"{path}: {reason}: --config must name a TOML file"
+        raise ConfigError(msg) from error
+    except tomllib.TOMLDecodeError as error:
+        at = re.search(r"line (\d+)", str(error))
+        raise ConfigProblems(path, [Problem(int(at[1]) if at else None, "TOML", str(error))]) from error
+    try:
+        return Config.model_validate(_absolute(table, path.resolve().parent))
+    except ValidationError as error:
+        lines = _lines(text)
+        problems = [
+            _problem(tuple(map(str, e["loc"])), e["type"], e["msg"], lines)
+            for e in error.errors(include_url=False)
+        ]
+        raise ConfigProblems(path, sorted(problems, key=lambda p: p.line or 0)) from error
+
+
+def development(source: str | None = None, models: Path | None = None) -> Config:
+    """What commands run with when no --config is given: development mode, newest bundle, no publishing.
+
+    Raises ConfigError when there is no bundle under ./models or beside the package.
+    """
+    folders = [models] if models else [Path("models"), Path(__file__).resolve().parent.parent / "models"]
+    bundle = next((b for b in map(newest_bundle, folders) if b), None)
+    if bundle is None:
+        msg = "no model bundle under ./models: run from a folder that has one, or name it with --config"
+        raise ConfigError(msg)
+    return Config(
+        device=Device(id="development", site="desk", purpose="development", mode="development"),
+        camera=CameraSection(kind="v4l2", source=source or "/dev/video0")
+        if source is None or source.startswith("/dev/video")
+        else CameraSection(kind="replay", source=source),
+        models=ModelsSection(bundle=bundle),
+    )
+
+
+def _absolute(table: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """Resolve relative paths against the file's folder; whatever is of the wrong type is left for the check."""
+    for *sections, key in _PATHS:
+        place: Any = table
+        for section in sections:
+            place = place.get(section) if isinstance(place, dict) else None
+        if isinstance(place, dict) and isinstance(place.get(key), str) and place[key]:
+            place[key] = str(folder / place[key])
+    return table
+
+
+def _lines(text: str) -> dict[tuple[str, ...], int]:
+    """Line of each section and key written at the start of a line (dotted keys and inline tables: their line)."""
+    found: dict[tuple[str, ...], int] = {}
+    section: tuple[str, ...] = ()
+    for number, line in enumerate(text.splitlines(), 1):
+        if header := re.match(r"\s*\[\[?([^\]]+)\]", line):
+            section = tuple(part.strip().strip("\"'") for part in header[1].split("."))
+            found.setdefault(section, number)
+        elif pair := re.match(r"\s*([A-Za-z0-9_.\"'-]+)\s*=", line):
+            key = tuple(part.strip("\"'") for part in pair[1].split("."))
+            found.setdefault((*section, *key), number)
+    return found
+
+
+def _problem(loc: tuple[str, ...], kind: str, message: str, lines: dict[tuple[str, ...], int]) -> Problem:
+    line = next((lines[loc[:n]] for n in range(len(loc), 0, -1) if loc[:n] in lines), None)
+    if kind == "extra_forbidden":
+        message = "unknown key" + _did_you_mean(loc)
+    elif kind == "missing":
+        message = "is missing: add it"
+    return Problem(line, ".".join(loc) or "file", message.removeprefix("Value error, "))
+
+
+def _did_you_mean(loc: tuple[str, ...]) -> str:
+    known = list(Config.model_fields)
+    if len(loc) > 1 and loc[0] in Config.model_fields:
+        section = Config.model_fields[loc[0]].annotation
+        models = [section, *getattr(section, "__args__", ())]
+        known = [name for m in models for name in getattr(m, "model_fields", {})]
+    near = difflib.get_close_matches(loc[-1], known, 1)
+    return f"; did you mean {near[0]}?" if near else f"; known here: {', '.join(known)}"

@@ -1,0 +1,1 @@
+"""Site figures from the counts of many kiosks."""

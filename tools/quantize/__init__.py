@@ -1,0 +1,1 @@
+"""The host toolchain: makes the models that the appliance runs (`edge-quantize`)."""
