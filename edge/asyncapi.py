@@ -33,7 +33,7 @@ _SUMMARY: Final = {
 
 
 def schema(name: str) -> dict[str, Any]:
-    """JSON Schema (2020-12) of a payload. Fields it does not name are allowed, as decoders must ignore them."""
+    """JSON Schema (2020-12) of a payload. Fields it does not name are allowed: decoders ignore them."""
     body = _opened(PAYLOADS[name].model_json_schema(by_alias=True, mode="serialization"))
     required = [
         alias.alias or field
@@ -139,7 +139,7 @@ def document(version: str) -> dict[str, Any]:
 
 
 def yaml_lines(node: object, indent: int = 0) -> Iterator[str]:
-    """Block YAML of plain JSON data: mappings and lists nest, every scalar is written as JSON, which YAML reads."""
+    """Block YAML of plain JSON data; a scalar is written as JSON, which YAML reads as the same."""
     pad = "  " * indent
     items = node.items() if isinstance(node, dict) else ((None, item) for item in node)  # type: ignore[attr-defined]
     for key, value in items:

@@ -31,7 +31,7 @@ from edge.contract import (
 )
 from edge.errors import StorageError
 from edge.publish import event
-from edge.refusal import NO_SUBSCRIBER, NOT_AUTHORISED, REASONS
+from edge.refusal import FAILURE, NO_SUBSCRIBER, NOT_AUTHORISED, REASONS
 from edge.runtime import write_command
 
 if TYPE_CHECKING:
@@ -168,9 +168,7 @@ class Desk:
                 time_quality=quality,
             )
         except (ValueError, ContractError) as error:
-            log.error(  # noqa: TRY400 - one line
-                event("row-unsendable", boot_id=row.boot_id, seq=row.seq, why=error, next="kept aside")
-            )
+            log.error(event("row-unsendable", boot_id=row.boot_id, seq=row.seq, why=error, next="kept aside"))  # noqa: TRY400 - one line, no traceback
             outbox.refuse([row.key])
             return None
 
@@ -248,7 +246,7 @@ class Desk:
         sent: list[Key] = []
         for ack in acks:
             row = self._flight.pop(ack.mid, None)
-            if ack.code < 0x80 and ack.code != NO_SUBSCRIBER:  # noqa: PLR2004 - MQTT 5, 2.4: failures from 0x80
+            if ack.code < FAILURE and ack.code != NO_SUBSCRIBER:
                 if row is not None:
                     sent.append(row.key)
             elif row is not None:
@@ -310,7 +308,7 @@ class Desk:
                 written = write_command(self._runtime, command)  # type: ignore[arg-type] # one of the three
                 log.info(event("command", command=command, number=written.number, paused=written.paused))
             except StorageError as error:
-                log.error(event("command-lost", topic=message.topic, why=error))  # noqa: TRY400 - one line
+                log.error(event("command-lost", topic=message.topic, why=error))  # noqa: TRY400 - one line, no traceback
 
     def _reassert(self, session: Session, payload: bytes) -> None:
         """A late will must not cover our birth: publish it again, but not in a duel with a twin."""

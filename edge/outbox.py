@@ -1,4 +1,4 @@
-"""The outbox: a SQLite spool between the two services. Committed here first, published from here afterwards.
+"""The outbox, a SQLite spool between the two services: committed here first, published from here later.
 
 A commit is one transaction under WAL and `synchronous=FULL`: the window, its identity, the accumulators and
 the day of the last flush are all on disk, or none of them is. What crosses this wall is a `WindowReport`,
@@ -9,9 +9,6 @@ rows and marks them. Every failure is a `StorageError` that says what, where and
 from __future__ import annotations
 
 import json
-import os
-import sqlite3
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
@@ -20,12 +17,12 @@ from pydantic import TypeAdapter
 
 from edge.clock import Clock, SystemClock
 from edge.errors import StorageError
+from edge.spool import Spool, create, explained, is_damage, put_aside
 from edge.types import TimeQuality, WindowReport
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
     from pathlib import Path
-    from typing import Self
 
 Held = dict[str, dict[str, tuple[int, int]]]
 """Route → cell → (noised value, draws), as `edge.privacy` accumulates it; here only stored."""
@@ -52,9 +49,15 @@ CREATE TABLE rows (
   label_quality TEXT, UNIQUE (boot_id, seq));
 CREATE INDEX rows_by_state ON rows (state, n);
 """
-_COLUMNS: Final = (
-    "boot_id, seq, prev_boot_id, prev_last_seq, kernel_boot_id, report, committed, committed_mono, "
-    "label_start, label_quality, state"
+_SELECT: Final = (
+    "SELECT boot_id, seq, prev_boot_id, prev_last_seq, kernel_boot_id, report, committed, committed_mono, "
+    "label_start, label_quality, state FROM rows"
+)
+_DELETE_DONE: Final = (
+    "DELETE FROM rows WHERE n IN (SELECT n FROM rows WHERE state <> 0 AND n < ? ORDER BY n LIMIT 20)"
+)
+_DELETE_UNSENT: Final = (
+    "DELETE FROM rows WHERE n IN (SELECT n FROM rows WHERE state = 0 AND n < ? ORDER BY n LIMIT 20)"
 )
 
 
@@ -96,37 +99,7 @@ class OutboxStats:
     refused: int
 
 
-_ADVICE: Final = {
-    sqlite3.SQLITE_FULL: "the disk is full: make room, or lower storage.max_bytes",
-    sqlite3.SQLITE_READONLY: "it cannot be written: remount the filesystem, or give this service write access",
-    sqlite3.SQLITE_NOTADB: "move it away, or restart `edge vision`, which puts it aside",
-    sqlite3.SQLITE_CORRUPT: "it is damaged: restart `edge vision`, which puts it aside",
-    sqlite3.SQLITE_BUSY: "another process has held it for over 5 s: stop that process",
-    sqlite3.SQLITE_LOCKED: "another process has held it for over 5 s: stop that process",
-    sqlite3.SQLITE_CANTOPEN: "it cannot be opened: create the folder and give this service access",
-    sqlite3.SQLITE_IOERR: "the disk fails: check the SD card and `dmesg`",
-    sqlite3.SQLITE_PERM: "access is denied: give this service access to file and folder",
-}
-
-
-def _damaged(error: sqlite3.Error) -> bool:
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
-
-
-@contextmanager
-def _explained(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.Error as error:
-        advice = _ADVICE.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, "see the message")
-        msg = f"outbox {path}: {error}; {advice}"
-        raise StorageError(msg) from error
-    except OSError as error:
-        msg = f"outbox {path}: {error.strerror}; create the folder and give this service write access"
-        raise StorageError(msg) from error
-
-
-class Outbox:
+class Outbox(Spool):
     """An open outbox, used by one thread of one process; the other service has its own.
 
     `Outbox(path)` opens an existing one (the publisher's way); `open_for_vision` creates it. Raises
@@ -135,62 +108,10 @@ class Outbox:
     """
 
     def __init__(self, path: Path, *, max_bytes: int = DEFAULT_MAX_BYTES, clock: Clock | None = None) -> None:
-        self.path = path
+        super().__init__(path, _SCHEMA, VERSION)
         self._max_bytes = max_bytes
         self._clock = clock or SystemClock()
         self._boot_id: str | None = None
-        with _explained(path):
-            self._db = sqlite3.connect(
-                f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=5, isolation_level=None
-            )
-        try:
-            with _explained(path):
-                self._db.execute("PRAGMA journal_mode=WAL")
-                self._db.execute("PRAGMA synchronous=FULL")
-                self._db.execute(f"PRAGMA journal_size_limit={1024 * 1024}")
-                self._prepare()
-                self._inode = path.stat().st_ino
-        except BaseException:
-            self._db.close()
-            raise
-
-    def _prepare(self) -> None:
-        with self._transaction():
-            found = self._db.execute("PRAGMA user_version").fetchone()[0]
-            if found == 0 and not self._db.execute("SELECT 1 FROM sqlite_master").fetchone():
-                for statement in filter(str.strip, _SCHEMA.split(";")):
-                    self._db.execute(statement)
-                self._db.execute(f"PRAGMA user_version={VERSION}")
-            elif found != VERSION:
-                msg = (
-                    f"outbox {self.path} has schema {found}, this version reads {VERSION}: "
-                    "install the version that wrote it, or move the file away"
-                )
-                raise StorageError(msg)
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        with _explained(self.path):
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-                self._db.execute("COMMIT")
-            except BaseException:
-                with suppress(sqlite3.Error):  # some errors, a full disk say, have rolled back already
-                    self._db.execute("ROLLBACK")
-                raise
-
-    def close(self) -> None:
-        """Close the database; what is committed is on disk already."""
-        self._db.close()
-
-    def __enter__(self) -> Self:
-        """Use as a context manager that closes."""
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Close."""
-        self.close()
 
     def _meta(self, name: str) -> str | None:
         found = self._db.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
@@ -212,7 +133,8 @@ class Outbox:
                 "SELECT boot_id, last_seq FROM boots WHERE last_seq > 0 ORDER BY ordinal DESC LIMIT 1"
             ).fetchone()
             self._db.execute(
-                "INSERT INTO boots (boot_id, kernel_boot_id, prev_boot_id, prev_last_seq) VALUES (?, ?, ?, ?)",
+                "INSERT INTO boots (boot_id, kernel_boot_id, prev_boot_id, prev_last_seq)"
+                " VALUES (?, ?, ?, ?)",
                 (boot_id, kernel_boot_id, *(last or (None, None))),
             )
             if self._meta("policy") != policy:
@@ -241,17 +163,18 @@ class Outbox:
                 (self._boot_id,),
             ).fetchone()
             seq = int(last_seq) + 1
+            body = _REPORT.dump_json(report).decode()
             now, mono = self._clock.utcnow().timestamp(), self._clock.monotonic()
             self._db.execute(
-                "INSERT INTO rows (boot_id, seq, prev_boot_id, prev_last_seq, kernel_boot_id, report, committed,"
-                " committed_mono) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO rows (boot_id, seq, prev_boot_id, prev_last_seq, kernel_boot_id, report,"
+                " committed, committed_mono) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 (
                     self._boot_id,
                     seq,
                     prev_boot,
                     prev_seq,
                     kernel,
-                    _REPORT.dump_json(report).decode(),
+                    body,
                     now,
                     mono,
                 ),
@@ -272,61 +195,45 @@ class Outbox:
             if (pages - free) * size <= self._max_bytes:
                 return
             newest = self._db.execute("SELECT max(n) FROM rows").fetchone()[0]
-            if self._delete_oldest("state <> 0", newest):
+            if self._db.execute(_DELETE_DONE, (newest,)).rowcount:
                 continue
-            lost = self._delete_oldest("state = 0", newest)
+            lost = self._db.execute(_DELETE_UNSENT, (newest,)).rowcount
             if not lost:
                 return
             self._set_meta("dropped", str(int(self._meta("dropped") or 0) + lost))
 
-    def _delete_oldest(self, which: str, newest: int) -> int:
-        return self._db.execute(
-            f"DELETE FROM rows WHERE n IN (SELECT n FROM rows WHERE {which} AND n < ? ORDER BY n LIMIT 20)",  # noqa: S608
-            (newest,),
-        ).rowcount
-
     # ---- the publisher's side
-
-    def replaced(self) -> bool:
-        """Whether the file at the path is no longer the one open here (vision put a damaged one aside)."""
-        try:
-            return self.path.stat().st_ino != self._inode
-        except FileNotFoundError:
-            return True
-        except OSError as error:
-            msg = f"outbox {self.path}: {error.strerror}; give this service access to the folder"
-            raise StorageError(msg) from error
 
     def current_boot(self) -> str | None:
         """The boot_id of the latest run, None before the first."""
-        with _explained(self.path):
+        with explained(self.path):
             found = self._db.execute("SELECT boot_id FROM boots ORDER BY ordinal DESC LIMIT 1").fetchone()
         return None if found is None else str(found[0])
 
     def unsent(self, limit: int = BATCH, *, excluding: Iterable[Key] = ()) -> list[Row]:
         """The oldest unsent rows, in order of commit, without those `excluding` names (in flight, held)."""
         skip = set(excluding)
-        with _explained(self.path):
+        with explained(self.path):
             found = self._db.execute(
-                f"SELECT {_COLUMNS} FROM rows WHERE state = ? ORDER BY n LIMIT ?",  # noqa: S608 - constants
+                _SELECT + " WHERE state = ? ORDER BY n LIMIT ?",
                 (_UNSENT, limit + len(skip)),
             ).fetchall()
         return [row for row in map(_row, found) if row.key not in skip][:limit]
 
     def between(self, boot_id: str, low: int, high: int) -> list[Row]:
         """At most `BATCH` rows of a run with low ≤ seq ≤ high, ascending, refused ones left out."""
-        with _explained(self.path):
+        with explained(self.path):
             found = self._db.execute(
-                f"SELECT {_COLUMNS} FROM rows WHERE boot_id = ? AND seq BETWEEN ? AND ? AND state < 2 ORDER BY seq LIMIT ?",  # noqa: S608
+                _SELECT + " WHERE boot_id = ? AND seq BETWEEN ? AND ? AND state < 2 ORDER BY seq LIMIT ?",
                 (boot_id, low, high, BATCH),
             ).fetchall()
         return [_row(values) for values in found]
 
     def last_released(self) -> Row | None:
         """The latest row that has been acknowledged: what `live` shows."""
-        with _explained(self.path):
+        with explained(self.path):
             found = self._db.execute(
-                f"SELECT {_COLUMNS} FROM rows WHERE state = ? ORDER BY n DESC LIMIT 1",  # noqa: S608
+                _SELECT + " WHERE state = ? ORDER BY n DESC LIMIT 1",
                 (_SENT,),
             ).fetchone()
         return None if found is None else _row(found)
@@ -336,7 +243,7 @@ class Outbox:
         self._mark(keys, _SENT, when.timestamp())
 
     def refuse(self, keys: Iterable[Key]) -> None:
-        """Set rows aside that can never be sent (unreadable, off contract), so that others are not held up."""
+        """Set aside rows that can never be sent (unreadable, off contract), so they hold up no others."""
         self._mark(keys, _REFUSED, None)
 
     def _mark(self, keys: Iterable[Key], state: int, when: float | None) -> None:
@@ -350,17 +257,19 @@ class Outbox:
         """Fix a row's start and time quality, once: a row that has a label keeps it."""
         with self._transaction():
             self._db.execute(
-                "UPDATE rows SET label_start = ?, label_quality = ? WHERE boot_id = ? AND seq = ? AND label_start IS NULL",
+                "UPDATE rows SET label_start = ?, label_quality = ?"
+                " WHERE boot_id = ? AND seq = ? AND label_start IS NULL",
                 (start.isoformat(), quality, *key),
             )
 
     def stats(self) -> OutboxStats:
         """What waits, how long, and what was lost."""
-        with _explained(self.path):
+        with explained(self.path):
             unsent = self._db.execute("SELECT count(*) FROM rows WHERE state = 0").fetchone()[0]
             refused = self._db.execute("SELECT count(*) FROM rows WHERE state = ?", (_REFUSED,)).fetchone()[0]
             oldest = self._db.execute(
-                "SELECT kernel_boot_id, committed, committed_mono FROM rows WHERE state = 0 ORDER BY n LIMIT 1"
+                "SELECT kernel_boot_id, committed, committed_mono FROM rows"
+                " WHERE state = 0 ORDER BY n LIMIT 1"
             ).fetchone()
             dropped = int(self._meta("dropped") or 0)
         age = 0.0
@@ -371,7 +280,7 @@ class Outbox:
         return OutboxStats(unsent, max(0.0, round(age, 1)), dropped, refused)
 
     def prune(self, now: datetime) -> int:
-        """Delete rows sent over 30 days before `now`; returns how many. Call it only while the clock is synced."""
+        """Delete rows sent over 30 days before `now`; returns how many. Only by a synced clock."""
         with self._transaction():
             return self._db.execute(
                 "DELETE FROM rows WHERE state = ? AND sent_at < ?", (_SENT, (now - KEEP_SENT).timestamp())
@@ -405,21 +314,6 @@ def _row(
     )
 
 
-def _put_aside(path: Path, runtime: Path | None) -> int:
-    """Rename database, -wal and -shm together; returns the generation and notes it in the runtime folder."""
-    generation = 1
-    while (aside := path.with_name(f"{path.name}.damaged-{generation}")).exists():
-        generation += 1
-    # The database last: as long as it is there, a crash in between leads here again.
-    for suffix in ("-wal", "-shm", ""):
-        with suppress(FileNotFoundError):
-            path.with_name(path.name + suffix).rename(aside.with_name(aside.name + suffix))
-    if runtime is not None:
-        with suppress(OSError):
-            (runtime / "outbox.generation").write_text(f"{generation}\n", encoding="ascii")
-    return generation
-
-
 def open_for_vision(
     path: Path, *, max_bytes: int = DEFAULT_MAX_BYTES, runtime: Path | None = None, clock: Clock | None = None
 ) -> tuple[Outbox, int | None]:
@@ -431,16 +325,10 @@ def open_for_vision(
     """
 
     def opened() -> Outbox:
-        with _explained(path):
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o660))
-            with suppress(PermissionError):  # not the owner: the group bits were set by whoever is
-                path.chmod(0o660)
+        create(path)
         outbox = Outbox(path, max_bytes=max_bytes, clock=clock)
         try:
-            with _explained(path):
-                verdict = outbox._db.execute("PRAGMA quick_check(1)").fetchone()[0]  # noqa: SLF001
-            if verdict != "ok":
-                raise _damage(path, verdict)
+            outbox.check()
         except BaseException:
             outbox.close()
             raise
@@ -449,15 +337,7 @@ def open_for_vision(
     try:
         return opened(), None
     except StorageError as error:
-        if not (isinstance(error.__cause__, sqlite3.Error) and _damaged(error.__cause__)):
+        if not is_damage(error.__cause__):
             raise
-    generation = _put_aside(path, runtime)
+    generation = put_aside(path, runtime)
     return opened(), generation
-
-
-def _damage(path: Path, verdict: str) -> StorageError:
-    cause = sqlite3.DatabaseError(verdict)
-    cause.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
-    error = StorageError(f"outbox {path}: {verdict}")
-    error.__cause__ = cause
-    return error

@@ -7,14 +7,13 @@ publish that the broker's ACL swallowed published, and so must not be believed.
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import ssl
 import struct
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 import paho.mqtt.client as mqtt
 from paho.mqtt import MQTTException
@@ -23,14 +22,16 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
+from edge.broker import is_loopback, password, tls_context
 from edge.errors import BrokerRefused, BrokerUnavailable, ConfigError
 from edge.refusal import UNSUPPORTED_VERSION, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from paho.mqtt.reasoncodes import ReasonCode
+
+    from edge.broker import BrokerSettings
 
 IN_FLIGHT: Final = 50
 """Messages sent and not yet acknowledged, at most; less where the broker says so."""
@@ -45,34 +46,6 @@ V5: Final = MQTTProtocolVersion.MQTTv5
 V311: Final = MQTTProtocolVersion.MQTTv311
 _MALFORMED: Final = (OSError, ValueError, LookupError, AssertionError, struct.error, MQTTException)
 """What paho raises on a socket's end and on packets that are none."""
-
-
-class TlsFiles(Protocol):
-    """`mqtt.tls`: the CA, and this device's certificate and key."""
-
-    @property
-    def ca(self) -> Path: ...  # noqa: D102
-    @property
-    def cert(self) -> Path | None: ...  # noqa: D102
-    @property
-    def key(self) -> Path | None: ...  # noqa: D102
-
-
-class BrokerSettings(Protocol):
-    """The `mqtt` section, as far as a connection needs it."""
-
-    @property
-    def host(self) -> str: ...  # noqa: D102
-    @property
-    def port(self) -> int: ...  # noqa: D102
-    @property
-    def tls(self) -> TlsFiles | None: ...  # noqa: D102
-    @property
-    def username(self) -> str | None: ...  # noqa: D102
-    @property
-    def password_file(self) -> Path | None: ...  # noqa: D102
-    @property
-    def insecure(self) -> bool: ...  # noqa: D102
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,46 +79,6 @@ def event(name: str, **fields: object) -> str:
         plain = text and not any(c.isspace() or c in '"=' for c in text)
         words.append(f"{key}={text if plain else json.dumps(text, ensure_ascii=False)}")
     return " ".join(words)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether plain MQTT to this host stays on this machine."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
-
-
-def tls_context(files: TlsFiles) -> ssl.SSLContext:
-    """A context that verifies the broker and shows this device's certificate. Raises ConfigError.
-
-    Read afresh for every connection, so that a renewed certificate needs no restart.
-    """
-    for name in ("ca", "cert", "key"):
-        path = getattr(files, name)
-        if path is not None and not path.is_file():
-            msg = f"mqtt.tls.{name}: {path} does not exist: put it there, or mend the path"
-            raise ConfigError(msg)
-    try:
-        context = ssl.create_default_context(cafile=str(files.ca))
-        if files.cert is not None:
-            context.load_cert_chain(str(files.cert), None if files.key is None else str(files.key))
-    except OSError as error:  # ssl.SSLError is one
-        msg = f"mqtt.tls: CA, certificate or key cannot be used ({error}): check files and rights"
-        raise ConfigError(msg) from error
-    return context
-
-
-def _password(path: Path | None) -> str | None:
-    if path is None:
-        return None
-    try:
-        return path.read_text(encoding="utf-8").rstrip("\r\n")
-    except OSError as error:
-        msg = f"mqtt.password_file: {path} cannot be read ({error.strerror}): mend the path or its rights"
-        raise ConfigError(msg) from error
 
 
 class Session:
@@ -194,7 +127,7 @@ class Session:
             msg = f"mqtt: plain MQTT to {broker.host} is refused: give mqtt.tls, or say mqtt.insecure = true"
             raise ConfigError(msg)
         if broker.username is not None:
-            client.username_pw_set(broker.username, _password(broker.password_file))
+            client.username_pw_set(broker.username, password(broker.password_file))
         if will is not None:
             client.will_set(will[0], will[1], qos=1, retain=True)
         self._client = client
@@ -332,24 +265,24 @@ class Session:
     # ---- paho's callbacks, all called from within `loop`
 
     def _on_connect(
-        self, _c: Any, _u: Any, _f: Any, reason: ReasonCode, properties: Properties | None
-    ) -> None:  # noqa: ANN401
+        self, _c: object, _u: object, _f: object, reason: ReasonCode, properties: Properties | None
+    ) -> None:
         self._connack = reason
         allowed = int(getattr(properties, "ReceiveMaximum", 65535))
         self.window = max(1, min(IN_FLIGHT, allowed - _SPARE))
         self._retain = bool(getattr(properties, "RetainAvailable", 1))
         self._qos1 = int(getattr(properties, "MaximumQoS", 2)) >= 1
 
-    def _on_disconnect(self, _c: Any, _u: Any, _f: Any, reason: ReasonCode, _p: Any) -> None:  # noqa: ANN401
+    def _on_disconnect(self, _c: object, _u: object, _f: object, reason: ReasonCode, _p: object) -> None:
         self._goodbye = reason
 
-    def _on_subscribe(self, *_: Any) -> None:  # noqa: ANN401
+    def _on_subscribe(self, *_: object) -> None:
         self.subscribed = True
 
-    def _on_publish(self, _c: Any, _u: Any, mid: int, reason: ReasonCode, _p: Any) -> None:  # noqa: ANN401
+    def _on_publish(self, _c: object, _u: object, mid: int, reason: ReasonCode, _p: object) -> None:
         self.acks.append(Ack(mid, int(reason.value)))
 
-    def _on_message(self, _c: Any, _u: Any, message: mqtt.MQTTMessage) -> None:  # noqa: ANN401
+    def _on_message(self, _c: object, _u: object, message: mqtt.MQTTMessage) -> None:
         properties = message.properties
         self.incoming.append(
             Incoming(
@@ -362,7 +295,7 @@ class Session:
         )
 
 
-def open_session(
+def open_session(  # noqa: PLR0913 - options by keyword
     broker: BrokerSettings,
     client_id: str,
     *,

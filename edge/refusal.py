@@ -10,6 +10,8 @@ from typing import Final
 from edge.errors import BrokerRefused, BrokerUnavailable
 
 NO_SUBSCRIBER: Final = 0x10
+FAILURE: Final = 0x80
+"""Reason codes from here on are failures (MQTT 5, section 2.4)."""
 UNSUPPORTED_VERSION: Final = 0x84
 NOT_AUTHORISED: Final = 0x87
 

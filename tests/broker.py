@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import signal
 import socket
 import subprocess
 import threading
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Self
 import pytest
 
 if TYPE_CHECKING:
+    import signal
     from pathlib import Path
 
 MOSQUITTO = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
@@ -84,7 +84,7 @@ class Mosquitto:
 
 
 class FalseBroker:
-    """Answers every CONNECT with the given bytes (None: with silence) and remembers the versions it was asked.
+    """Answers every CONNECT with the given bytes (None: silence) and remembers the versions it was asked for.
 
     `answers` maps an MQTT protocol level (4, 5) to a CONNACK; a level that is missing is hung up on.
     """

@@ -12,7 +12,7 @@ from edge.publisher import run_publisher
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from appliance import configuration  # noqa: E402 - beside the tests, not installed
+from appliance import configuration
 
 
 def main() -> int:

@@ -28,7 +28,7 @@ whole = st.integers(0, 2**53)
 figures = st.floats(0, 1e9)
 times = st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001 - naive bounds
 cells = st.fixed_dictionaries({c: st.none() | st.integers(0, 10**6) for c in CELLS})
-drawn = st.fixed_dictionaries({c: whole for c in CELLS})
+drawn = st.fixed_dictionaries(dict.fromkeys(CELLS, whole))
 scenes = st.sampled_from(["ok", "dark", "covered", "frozen", "paused"])
 qualities = st.sampled_from(["synced", "holdover", "unsynced"])
 prevs = st.none() | st.builds(contract.Prev, boot_id=boots, last_seq=seqs)
@@ -142,7 +142,7 @@ def example() -> dict[str, Any]:
             "unit": "one class per track per window",
             "min_count": 10,
         },
-        "models": {r: "sha256:" + "0f" * 32 for r in ("gate", "fer_unmasked", "fer_masked")}
+        "models": dict.fromkeys(("gate", "fer_unmasked", "fer_masked"), "sha256:" + "0f" * 32)
         | {"route": "gate"},
     }
 

@@ -64,7 +64,7 @@ class Notes:
     incoming: list[Incoming] = field(default_factory=list)
     published: list[tuple[str, bytes, dict[str, Any]]] = field(default_factory=list)
 
-    def publish(self, topic: str, payload: bytes, **options: Any) -> int:  # noqa: ANN401
+    def publish(self, topic: str, payload: bytes, **options: Any) -> int:  # noqa: ANN401 - noted as given
         """Note it."""
         self.published.append((topic, payload, options))
         return len(self.published)
@@ -254,10 +254,10 @@ def test_health_on_connect_each_window_and_each_minute(bench: Bench) -> None:
 def test_an_unreadable_row_holds_nobody_up(bench: Bench) -> None:
     for _ in range(3):
         bench.writer.commit(closing())
-    bench.writer._db.execute("UPDATE rows SET report = '{}' WHERE seq = 1")  # noqa: SLF001
-    bench.writer._db.execute(
+    bench.writer._db.execute("UPDATE rows SET report = '{}' WHERE seq = 1")  # noqa: SLF001 - the test breaks it on purpose
+    bench.writer._db.execute(  # noqa: SLF001 - the test breaks it on purpose
         "UPDATE rows SET report = replace(report, '\"angry\":0', '\"angry\":-5') WHERE seq = 2"
-    )  # noqa: SLF001
+    )
     bench.turn(0)
     assert [decode_counts(p).seq for p in bench.notes.leaf("counts")] == [3]
     assert bench.outbox.stats().refused == 2
@@ -286,7 +286,10 @@ def test_a_replay_of_more_than_there_ever_was(bench: Bench) -> None:
         bench.writer.commit(closing())
     bench.turn(0)
     ask = {"id": "r-9", "boot_id": "b" * 32, "from": 2, "to": 10**12, "later": "field"}
-    bench.notes.incoming.append(Incoming(TOPICS("cmd/replay"), json.dumps(ask).encode(), retained=False, response_topic=None, correlation=None))  # fmt: skip
+    message = Incoming(
+        TOPICS("cmd/replay"), json.dumps(ask).encode(), retained=False, response_topic=None, correlation=None
+    )
+    bench.notes.incoming.append(message)
     bench.turn(0)
     bench.turn(0)
     assert json.loads(bench.notes.leaf("reply/r-9")[0]) == {"id": "r-9", "sent": 2, "gone": 10**12 - 3}

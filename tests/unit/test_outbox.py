@@ -12,15 +12,18 @@ import textwrap
 import time
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from appliance import closing, vision
 
 from edge.errors import StorageError
-from edge.outbox import BATCH, Held, Outbox, open_for_vision
+from edge.outbox import BATCH, Held, Outbox, Row, open_for_vision
 from edge.privacy import Policy
 from edge.types import Vote, WindowReport
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 HAPPY = [Vote("unmasked", "happy")] * 3
 NOISY = Policy("discrete-laplace", Fraction(1), 10)
@@ -51,7 +54,7 @@ def test_a_failing_close_changes_nothing(tmp_path: Path) -> None:
     class Interrupted(Exception):  # noqa: N818
         pass
 
-    def failing(held: Held, day: str | None) -> tuple[WindowReport, Held]:
+    def failing(_held: Held, _day: str | None) -> tuple[WindowReport, Held]:
         raise Interrupted
 
     with vision(tmp_path) as outbox:
@@ -175,7 +178,7 @@ def test_sigkill_while_committing_loses_no_acknowledged_window(tmp_path: Path) -
     previous = None
     with Outbox(tmp_path / "outbox.db") as outbox:
         for boot in boots:
-            found = []
+            found: list[Row] = []
             while batch := outbox.between(boot, len(found) + 1, 10**9):
                 found += batch
             # One more than acknowledged may be there: committed, and killed before it could say so.
@@ -247,12 +250,12 @@ def test_missing_folder_missing_file_a_folder_in_its_place(tmp_path: Path) -> No
         open_for_vision(tmp_path / "folder")
 
 
-def test_locked_by_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_locked_by_another(tmp_path: Path) -> None:
     with vision(tmp_path) as outbox:
         outbox.commit(closing())
         other = sqlite3.connect(tmp_path / "outbox.db", isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
-        outbox._db.execute("PRAGMA busy_timeout=100")  # noqa: SLF001 - five seconds are too long for a test
+        outbox._db.execute("PRAGMA busy_timeout=100")  # noqa: SLF001 - the test breaks it on purpose
         with pytest.raises(StorageError, match=r"locked.*stop that process"):
             outbox.commit(closing())
         assert len(outbox.unsent()) == 1, "reading goes on"
@@ -264,12 +267,12 @@ def test_locked_by_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_full_by_page_count(tmp_path: Path) -> None:
     with vision(tmp_path) as outbox:
         outbox.commit(closing())
-        pages = outbox._db.execute("PRAGMA page_count").fetchone()[0]  # noqa: SLF001
-        outbox._db.execute(f"PRAGMA max_page_count={pages}")  # noqa: SLF001
-        with pytest.raises(StorageError, match=r"full.*make room"):
+        pages = outbox._db.execute("PRAGMA page_count").fetchone()[0]  # noqa: SLF001 - the test breaks it on purpose
+        outbox._db.execute(f"PRAGMA max_page_count={pages}")  # noqa: SLF001 - the test breaks it on purpose
+        with pytest.raises(StorageError, match=r"full.*make room"):  # noqa: PT012 - the one that fails is any of them
             for _ in range(50):
                 last = outbox.commit(closing())
-        outbox._db.execute("PRAGMA max_page_count=100000")  # noqa: SLF001
+        outbox._db.execute("PRAGMA max_page_count=100000")  # noqa: SLF001 - the test breaks it on purpose
         assert outbox.commit(closing()) == last + 1
         assert [row.seq for row in outbox.between("a" * 32, 1, 99)] == list(range(1, last + 2))
 
@@ -288,7 +291,7 @@ def test_full_and_read_only_filesystem(tmp_path: Path) -> None:
     try:
         with vision(folder) as outbox:
             last = 0
-            with pytest.raises(StorageError, match=r"make room|disk"):
+            with pytest.raises(StorageError, match=r"make room|disk"):  # noqa: PT012 - the one that fails is any of them
                 for _ in range(2000):
                     last = outbox.commit(closing())
             assert last > 0

@@ -23,7 +23,7 @@ votes = st.lists(st.builds(Vote, route=st.sampled_from(ROUTES), cell=st.sampled_
 
 
 def chi_square(drawn: Counter[int], epsilon: Fraction, reach: int) -> tuple[float, int]:
-    """Pearson's statistic against P(x) = (1-q)/(1+q)·q^|x| on -reach … reach, tails pooled; and its freedom."""
+    """Pearson's statistic on -reach … reach with the tails pooled, and its degrees of freedom."""
     n = drawn.total()
     q = math.exp(-float(epsilon))
     expected = {x: n * (1 - q) / (1 + q) * q ** abs(x) for x in range(-reach, reach + 1)}
@@ -52,9 +52,9 @@ def test_the_check_can_fail() -> None:
 
     def broken(source: random.Random) -> int:
         magnitude = abs(discrete_laplace(Fraction(1), source.randrange))
-        return magnitude if source.random() < 0.5 else -magnitude  # noqa: PLR2004
+        return magnitude if source.random() < 0.5 else -magnitude
 
-    source = random.Random(1)  # noqa: S311
+    source = random.Random(1)  # noqa: S311 - a fixed seed
     drawn = Counter(broken(source) for _ in range(20_000))
     drawn[0] *= 2
     assert chi_square(drawn, Fraction(1), 6)[0] > 1000
@@ -69,7 +69,7 @@ class _Asked(Exception):  # noqa: N818 - a signal, not an error
 
 
 def enumerated(epsilon: Fraction, floor: Fraction) -> tuple[dict[int, Fraction], Fraction]:
-    """Follow every path of random decisions that is likelier than `floor`: exact mass per value, mass not followed."""
+    """Follow every path of decisions likelier than `floor`: exact mass per value, mass not followed."""
     mass: dict[int, Fraction] = {}
     lost = Fraction(0)
     paths: list[tuple[tuple[int, ...], Fraction]] = [((), Fraction(1))]
@@ -113,7 +113,7 @@ def test_epsilon_must_be_positive() -> None:
 
 
 def test_only_integers_are_asked_for_and_returned() -> None:
-    source = random.Random(4)  # noqa: S311
+    source = random.Random(4)  # noqa: S311 - a fixed seed
 
     def randbelow(n: int) -> int:
         assert type(n) is int
@@ -140,8 +140,13 @@ def policy(kind: Literal["discrete-laplace", "off"] = "discrete-laplace", min_co
 
 def test_one_draw_for_each_of_sixteen_cells_whatever_was_seen() -> None:
     for seen in ([], [Vote("masked", "sad")] * 100):
-        asked = []
-        release(tally(seen), nothing_held(), policy(), flush=False, draw=lambda e: asked.append(e) or 0)  # noqa: B023
+        asked: list[Fraction] = []
+
+        def draw(epsilon: Fraction, asked: list[Fraction] = asked) -> int:
+            asked.append(epsilon)
+            return 0
+
+        release(tally(seen), nothing_held(), policy(), flush=False, draw=draw)
         assert asked == [Fraction(1)] * 16
 
 

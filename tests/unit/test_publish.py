@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import ssl
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from broker import FalseBroker, connack5, connack311, free_port
 
+from edge.broker import is_loopback, tls_context
 from edge.errors import BrokerRefused, BrokerUnavailable, ConfigError, EdgeError
-from edge.publish import V5, V311, Session, UnansweredVersion, event, is_loopback, open_session, tls_context
+from edge.publish import V5, V311, Session, UnansweredVersion, event, open_session
 from edge.refusal import REASONS
 from edge.subscribe import Broker
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 WAITING = {0x80, 0x83, 0x88, 0x89, 0x97, 0x9F}
 
@@ -116,7 +114,7 @@ def test_a_puback_brings_its_reason() -> None:
 
 def test_plain_only_on_loopback_or_when_asked_for() -> None:
     assert all(map(is_loopback, ("localhost", "127.0.0.1", "127.8.8.8", "::1", "[::1]")))
-    assert not any(map(is_loopback, ("broker.local", "10.0.0.1", "localhost.example", "0.0.0.0")))  # noqa: S104
+    assert not any(map(is_loopback, ("broker.local", "10.0.0.1", "localhost.example", "0.0.0.0")))  # noqa: S104 - no binding
     with pytest.raises(ConfigError, match=r"insecure = true"):
         Session(Broker("broker.local", 1883), "k")
     Session(Broker("broker.local", 1883, insecure=True), "k")
@@ -135,7 +133,7 @@ def test_tls_files_are_checked(tmp_path: Path) -> None:
         tls_context(Files())
     system = ssl.get_default_verify_paths().cafile
     if system is not None:
-        Files.ca.write_bytes(open(system, "rb").read())  # noqa: PTH123, SIM115
+        Files.ca.write_bytes(Path(system).read_bytes())
         assert tls_context(Files()).verify_mode == ssl.CERT_REQUIRED
 
 

@@ -1,0 +1,106 @@
+"""Where the broker is and what is shown to it: the `mqtt` section as a connection sees it."""
+
+from __future__ import annotations
+
+import ipaddress
+import ssl
+from typing import TYPE_CHECKING, Protocol
+
+from edge.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class TlsFiles(Protocol):
+    """`mqtt.tls`: the CA, and this device's certificate and key."""
+
+    @property
+    def ca(self) -> Path:
+        """CA that signed the broker's certificate."""
+        ...
+
+    @property
+    def cert(self) -> Path | None:
+        """The device's certificate, or None."""
+        ...
+
+    @property
+    def key(self) -> Path | None:
+        """Its key; None where it is in the certificate file."""
+        ...
+
+
+class BrokerSettings(Protocol):
+    """The `mqtt` section, as far as a connection needs it."""
+
+    @property
+    def host(self) -> str:
+        """Name or address."""
+        ...
+
+    @property
+    def port(self) -> int:
+        """TCP port."""
+        ...
+
+    @property
+    def tls(self) -> TlsFiles | None:
+        """None: plain."""
+        ...
+
+    @property
+    def username(self) -> str | None:
+        """None: no login."""
+        ...
+
+    @property
+    def password_file(self) -> Path | None:
+        """Its first line is the password."""
+        ...
+
+    @property
+    def insecure(self) -> bool:
+        """Whether plain is allowed beyond loopback."""
+        ...
+
+
+def is_loopback(host: str) -> bool:
+    """Whether plain MQTT to this host stays on this machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def tls_context(files: TlsFiles) -> ssl.SSLContext:
+    """A context that verifies the broker and shows this device's certificate. Raises ConfigError.
+
+    Read afresh for every connection, so that a renewed certificate needs no restart.
+    """
+    for name in ("ca", "cert", "key"):
+        path = getattr(files, name)
+        if path is not None and not path.is_file():
+            msg = f"mqtt.tls.{name}: {path} does not exist: put it there, or mend the path"
+            raise ConfigError(msg)
+    try:
+        context = ssl.create_default_context(cafile=str(files.ca))
+        if files.cert is not None:
+            context.load_cert_chain(str(files.cert), None if files.key is None else str(files.key))
+    except OSError as error:  # ssl.SSLError is one
+        msg = f"mqtt.tls: CA, certificate or key cannot be used ({error}): check files and rights"
+        raise ConfigError(msg) from error
+    return context
+
+
+def password(path: Path | None) -> str | None:
+    """The first line of the password file, None without one. Raises ConfigError."""
+    if path is None:
+        return None
+    try:
+        return path.read_text(encoding="utf-8").rstrip("\r\n")
+    except OSError as error:
+        msg = f"mqtt.password_file: {path} cannot be read ({error.strerror}): mend the path or its rights"
+        raise ConfigError(msg) from error
