@@ -62,7 +62,9 @@ def _parser() -> argparse.ArgumentParser:
         return sub
 
     run = add("run", "both services, until the source ends or SIGTERM")
-    run.add_argument("--drain-timeout", type=float, default=30.0, metavar="S", help="wait for the broker at the end (30)")
+    run.add_argument(
+        "--drain-timeout", type=float, default=30.0, metavar="S", help="wait for the broker at the end (30)"
+    )
     run.add_argument("--source", help="a clip, picture, folder or /dev/video0 (development mode)")
     vision = add("vision", "the vision service: camera to outbox")
     vision.add_argument("--source", help="a clip, picture, folder or /dev/video0 (development mode)")

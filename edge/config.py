@@ -52,7 +52,9 @@ class Device(_Section):
     @model_validator(mode="after")
     def _signage(self) -> Self:
         if self.mode == "production" and not self.signage_acknowledged:
-            msg = "signage_acknowledged must be true: people must be told (EU AI Act, Art. 50(3)); put up the sign first"
+            msg = (
+                "signage_acknowledged must be true: people must be told (EU AI Act, Art. 50(3)); put up the sign first"
+            )
             raise ValueError(msg)
         return self
 
@@ -240,8 +242,7 @@ def load(path: Path) -> Config:
     except ValidationError as error:
         lines = _lines(text)
         problems = [
-            _problem(tuple(map(str, e["loc"])), e["type"], e["msg"], lines)
-            for e in error.errors(include_url=False)
+            _problem(tuple(map(str, e["loc"])), e["type"], e["msg"], lines) for e in error.errors(include_url=False)
         ]
         raise ConfigProblems(path, sorted(problems, key=lambda p: p.line or 0)) from error
 

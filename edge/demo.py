@@ -31,7 +31,10 @@ LAST_WORDS_S: Final = 3.0
 """How long the subscriber waits for what the broker still holds after the appliance has ended."""
 
 PRIVACY: Final = {
-    "off": ('noise = "off"\nmin_count = 1', "EXACT counts: noise off and no threshold, for this demo only. A kiosk adds noise."),
+    "off": (
+        'noise = "off"\nmin_count = 1',
+        "EXACT counts: noise off and no threshold, for this demo only. A kiosk adds noise.",
+    ),
     "default": (
         'noise = "discrete-laplace"\nepsilon = 1.0\nmin_count = 10',
         "NOISED counts: epsilon 1 per window, released from 10 on. With so few visitors most cells stay null.",
@@ -50,7 +53,7 @@ def _choices() -> tuple[float, str]:
         window = float(text)
     except ValueError:
         window = 0.0
-    if not 1 <= window <= 3600:  # noqa: PLR2004 - an hour
+    if not 1 <= window <= 3600:
         msg = f"DEMO_WINDOW={text}: give seconds from 1 to 3600"
         raise ConfigError(msg)
     if privacy not in PRIVACY:

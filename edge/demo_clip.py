@@ -60,7 +60,8 @@ def _room() -> U8:
     rows = np.concatenate([np.linspace(150, 185, height * 3 // 4), np.linspace(95, 120, height - height * 3 // 4)])
     wall = rows[:, None] + np.linspace(-12, 12, width)[None, :]
     grain = np.random.default_rng(7).normal(0, 3, (height, width))
-    return np.clip((wall + grain)[..., None] + (6, 0, -4), 0, 255).astype(np.uint8)
+    room: U8 = np.clip((wall + grain)[..., None] + (6, 0, -4), 0, 255).astype(np.uint8)
+    return room
 
 
 def _place(canvas: U8, portrait: U8, height: float, x: float, y: float) -> None:

@@ -41,13 +41,13 @@ class StorageError(EdgeError):
     exit_code = 74
 
 
-class BrokerUnavailable(EdgeError):  # noqa: N818 - named by the reaction: wait and try again
+class BrokerUnavailable(EdgeError):
     """Wait: the broker is absent or did not take everything in time; the rows are kept."""
 
     exit_code = 75
 
 
-class BrokerRefused(EdgeError):  # noqa: N818 - named by the reaction: mend the credentials or the broker
+class BrokerRefused(EdgeError):
     """Mend credentials, certificate or ACL: the broker answered and said no."""
 
     exit_code = 77

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Final
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from edge.types import F32, U8, CropSpec, FaceBox
 
 PREPROCESS_ID: Final = "gray48/1"
@@ -42,7 +43,7 @@ def square(image: U8, box: FaceBox, crop: CropSpec) -> U8:
     turn = np.deg2rad(box.angle)
     cx, cy = cx - shift * float(np.sin(turn)), cy + shift * float(np.cos(turn))
     if box.angle:
-        matrix = cv2.getRotationMatrix2D((cx, cy), box.angle, 1.0)
+        matrix = np.asarray(cv2.getRotationMatrix2D((cx, cy), box.angle, 1.0), np.float64)
         matrix[:, 2] += side / 2 - cx, side / 2 - cy
         return cv2.warpAffine(
             image, matrix, (side, side), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from edge.privacy import Accumulators
     from edge.types import Frame, Scene
 
+    Close = Callable[[Accumulators, str | None], tuple[WindowReport, Accumulators]]
+
 log = logging.getLogger("edge.vision")
 
 POLL: Final = 0.25
@@ -49,8 +51,6 @@ WAITING_WINDOWS: Final = 1000
 """Windows kept in RAM while the outbox cannot be written; then the oldest is given up, and counted."""
 SHORTEST: Final = 1e-3
 """A last window shorter than this (seconds) holds nothing and is not closed."""
-
-Close = "Callable[[Accumulators, str | None], tuple[WindowReport, Accumulators]]"
 
 
 class Vision:
@@ -84,10 +84,8 @@ class Vision:
         )
         self._detector = Haar(min_face=config.detector.min_face, rotations=config.detector.rotations)
         self._crop = self._bundle.crop(self._detector.kind)
-        self._models = ModelsStatement(
-            *(self._bundle.digest(r) if r in roles else None for r in ("gate", "fer_unmasked", "fer_masked")),
-            route=config.models.strategy,
-        )
+        digests = {role: self._bundle.digest(role) if role in roles else None for role in ROLES["gate"]}
+        self._models = ModelsStatement(**digests, route=config.models.strategy)
         p = config.privacy
         self._policy = Policy(p.noise, Fraction(str(p.epsilon)), p.min_count)
         self._outbox, damaged = open_for_vision(
@@ -153,7 +151,9 @@ class Vision:
         if len(large) < len(boxes):
             self._drops["too_small"] = self._drops.get("too_small", 0) + 1
         began = self._lap("detect", began)
-        chips = np.stack([chip(frame.image, b, self._crop) for b in large]) if large else np.empty((0, 48, 48), np.uint8)
+        chips = (
+            np.stack([chip(frame.image, b, self._crop) for b in large]) if large else np.empty((0, 48, 48), np.uint8)
+        )
         began = self._lap("preprocess", began)
         numbers = self._tracker.associate(large, frame.t, still=frame.still)
         tracks: list[Track] = []

@@ -26,7 +26,9 @@ def interpreter_class() -> Any:  # noqa: ANN401 - neither runtime ships types
         try:
             from ai_edge_litert.interpreter import Interpreter
         except ImportError as error:
-            msg = 'no TFLite runtime: pip install "edge-fer[device]" (tflite-runtime, or ai-edge-litert on Python ≥ 3.12)'
+            msg = (
+                'no TFLite runtime: pip install "edge-fer[device]" (tflite-runtime, or ai-edge-litert on Python ≥ 3.12)'
+            )
             raise BackendError(msg) from error
     return Interpreter
 

@@ -42,7 +42,7 @@ def read_still(path: Path) -> U8:
         msg = f"{path}: the file is empty (0 bytes): give another picture"
         raise SourceError(msg)
     try:
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR)
+        image: cv2.typing.MatLike | None = cv2.imdecode(data, cv2.IMREAD_COLOR)
     except cv2.error as error:  # e.g. more pixels than OpenCV decodes
         msg = f"{path}: {error.err}: give a smaller picture"
         raise SourceError(msg) from error
@@ -57,9 +57,7 @@ class Replay:
 
     live = False
 
-    def __init__(
-        self, source: Path, *, loop: bool = False, realtime: bool = False, still_seconds: float = 1.0
-    ) -> None:
+    def __init__(self, source: Path, *, loop: bool = False, realtime: bool = False, still_seconds: float = 1.0) -> None:
         """Check the source. `realtime` paces frames by their own times; `still_seconds` is how long a still lasts.
 
         Raises SourceError when there is nothing to read.

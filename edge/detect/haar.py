@@ -47,9 +47,11 @@ class Haar:
         when OpenCV comes without its cascades (OpenCV 5 does).
         """
         path = Path(getattr(getattr(cv2, "data", None), "haarcascades", "")) / CASCADE
-        self._cascade = cv2.CascadeClassifier(str(path)) if hasattr(cv2, "CascadeClassifier") else None
-        if self._cascade is None or self._cascade.empty():
-            msg = f"OpenCV {cv2.__version__} has no {CASCADE}: install opencv-python-headless 4.x"
+        msg = f"OpenCV {cv2.__version__} has no {CASCADE}: install opencv-python-headless 4.x"
+        if not hasattr(cv2, "CascadeClassifier"):
+            raise BackendError(msg)
+        self._cascade = cv2.CascadeClassifier(str(path))
+        if self._cascade.empty():
             raise BackendError(msg)
         self._min_face, self._rotations, self._max_side = min_face, tuple(rotations), max_side
         self._turn = 0
@@ -92,7 +94,7 @@ class Haar:
         back: NDArray[np.float64] | None = None
         if angle:
             height, width = grey.shape
-            turn = cv2.getRotationMatrix2D((width / 2, height / 2), angle, 1.0)
+            turn = np.asarray(cv2.getRotationMatrix2D((width / 2, height / 2), angle, 1.0), np.float64)
             cos, sin = abs(turn[0, 0]), abs(turn[0, 1])
             size = int(height * sin + width * cos), int(height * cos + width * sin)
             turn[:, 2] += (size[0] - width) / 2, (size[1] - height) / 2
