@@ -69,8 +69,7 @@ def document(version: str) -> dict[str, Any]:
         channels[name] = {
             "address": _ADDRESS + leaf,
             "description": _SUMMARY[name],
-            "parameters": parameters
-            | ({"id": {"$ref": "#/components/parameters/id"}} if "{id}" in leaf else {}),
+            "parameters": parameters | ({"id": {"$ref": "#/components/parameters/id"}} if "{id}" in leaf else {}),
             "messages": {message: {"$ref": f"#/components/messages/{message}"}} if message else {},
         }
         command = leaf.startswith("cmd/")
@@ -158,8 +157,7 @@ def _yaml_key(key: str) -> str:
 def files() -> dict[str, str]:
     """What docs/ must hold: path → text."""
     made = {
-        f"schema/{name}.schema.json": json.dumps(schema(name), indent=1, ensure_ascii=False) + "\n"
-        for name in PAYLOADS
+        f"schema/{name}.schema.json": json.dumps(schema(name), indent=1, ensure_ascii=False) + "\n" for name in PAYLOADS
     }
     made["asyncapi.yaml"] = "\n".join(yaml_lines(document("1.0.0"))) + "\n"
     return made

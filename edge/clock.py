@@ -83,9 +83,7 @@ class SystemClock:
     services, and through their restarts, that the clock has been synced once. `synced` is injectable.
     """
 
-    def __init__(
-        self, marker: Path | None = None, *, synced: Callable[[], bool] = kernel_says_synced
-    ) -> None:
+    def __init__(self, marker: Path | None = None, *, synced: Callable[[], bool] = kernel_says_synced) -> None:
         self.kernel_boot_id = read_kernel_boot_id()
         self._marker = marker
         self._synced = synced

@@ -315,7 +315,7 @@ def decode_counts(data: bytes | str) -> Counts:
     return decode(Counts, data)
 
 
-def counts_payload(  # noqa: PLR0913 - identity and label are fixed elsewhere, each by its own rule
+def counts_payload(
     report: WindowReport,
     *,
     site: str,

@@ -115,9 +115,7 @@ class Desk:
             self._send_replays(outbox, session)
         if now >= self._health_at and figures is not None:
             self._health_at = now + HEALTH_S
-            self._note(
-                session.publish(self._topics("health"), encode(self._health(outbox, figures)), retain=True)
-            )
+            self._note(session.publish(self._topics("health"), encode(self._health(outbox, figures)), retain=True))
         last = outbox.last_released()
         if last is not None and last.key != self._live:
             self._live = last.key
@@ -168,7 +166,7 @@ class Desk:
                 time_quality=quality,
             )
         except (ValueError, ContractError) as error:
-            log.error(event("row-unsendable", boot_id=row.boot_id, seq=row.seq, why=error, next="kept aside"))  # noqa: TRY400 - one line, no traceback
+            log.error(event("row-unsendable", boot_id=row.boot_id, seq=row.seq, why=error, next="kept aside"))
             outbox.refuse([row.key])
             return None
 
@@ -253,9 +251,7 @@ class Desk:
                 self._not_taken(ack)
             elif ack.code != NO_SUBSCRIBER and ack.code not in self._denied:
                 self._denied.add(ack.code)
-                log.warning(
-                    event("publish-denied", code=f"0x{ack.code:02X}", why=REASONS.get(ack.code, "unknown"))
-                )
+                log.warning(event("publish-denied", code=f"0x{ack.code:02X}", why=REASONS.get(ack.code, "unknown")))
         if sent and outbox is not None:
             outbox.mark_sent(sent, self._clock.utcnow())
             self._probing = False
@@ -271,9 +267,7 @@ class Desk:
         topic = self._topics("counts")
         code = f"0x{ack.code:02X}"
         if ack.code == NO_SUBSCRIBER:
-            log.warning(
-                event("no-subscriber", code=code, topic=topic, next="rows are kept, retried each minute")
-            )
+            log.warning(event("no-subscriber", code=code, topic=topic, next="rows are kept, retried each minute"))
         elif ack.code == NOT_AUTHORISED:
             log.error(
                 event(
@@ -285,9 +279,7 @@ class Desk:
             )
         else:
             why = REASONS.get(ack.code, "unknown reason: see the broker's log")
-            log.error(
-                event("alarm", code=code, topic=topic, why=why, next="rows are kept, retried each minute")
-            )
+            log.error(event("alarm", code=code, topic=topic, why=why, next="rows are kept, retried each minute"))
 
     def _take(self, session: Session, message: Incoming) -> None:
         try:
@@ -308,7 +300,7 @@ class Desk:
                 written = write_command(self._runtime, command)  # type: ignore[arg-type] # one of the three
                 log.info(event("command", command=command, number=written.number, paused=written.paused))
             except StorageError as error:
-                log.error(event("command-lost", topic=message.topic, why=error))  # noqa: TRY400 - one line, no traceback
+                log.error(event("command-lost", topic=message.topic, why=error))
 
     def _reassert(self, session: Session, payload: bytes) -> None:
         """A late will must not cover our birth: publish it again, but not in a duel with a twin."""
@@ -319,9 +311,7 @@ class Desk:
             return
         if self._birth is not None and seen.state != "online" and now >= self._reassert_at:
             self._reassert_at = now + RETRY_S
-            log.warning(
-                event("status-covered", state=seen.state, next="two devices with this id? published again")
-            )
+            log.warning(event("status-covered", state=seen.state, next="two devices with this id? published again"))
             self._note(session.publish(self._topics("status"), encode(self._birth), retain=True))
 
     def _take_replay(self, message: Incoming) -> None:
@@ -331,9 +321,7 @@ class Desk:
             log.warning(event("replay-refused", why=error))
             return
         if len(self._replays) >= REPLAYS:
-            log.warning(
-                event("replay-refused", id=command.id, why="too many at once", next="ask again later")
-            )
+            log.warning(event("replay-refused", id=command.id, why="too many at once", next="ask again later"))
             return
         to = message.response_topic
         if not to or "+" in to or "#" in to:

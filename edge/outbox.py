@@ -53,12 +53,8 @@ _SELECT: Final = (
     "SELECT boot_id, seq, prev_boot_id, prev_last_seq, kernel_boot_id, report, committed, committed_mono, "
     "label_start, label_quality, state FROM rows"
 )
-_DELETE_DONE: Final = (
-    "DELETE FROM rows WHERE n IN (SELECT n FROM rows WHERE state <> 0 AND n < ? ORDER BY n LIMIT 20)"
-)
-_DELETE_UNSENT: Final = (
-    "DELETE FROM rows WHERE n IN (SELECT n FROM rows WHERE state = 0 AND n < ? ORDER BY n LIMIT 20)"
-)
+_DELETE_DONE: Final = "DELETE FROM rows WHERE n IN (SELECT n FROM rows WHERE state <> 0 AND n < ? ORDER BY n LIMIT 20)"
+_DELETE_UNSENT: Final = "DELETE FROM rows WHERE n IN (SELECT n FROM rows WHERE state = 0 AND n < ? ORDER BY n LIMIT 20)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +129,7 @@ class Outbox(Spool):
                 "SELECT boot_id, last_seq FROM boots WHERE last_seq > 0 ORDER BY ordinal DESC LIMIT 1"
             ).fetchone()
             self._db.execute(
-                "INSERT INTO boots (boot_id, kernel_boot_id, prev_boot_id, prev_last_seq)"
-                " VALUES (?, ?, ?, ?)",
+                "INSERT INTO boots (boot_id, kernel_boot_id, prev_boot_id, prev_last_seq) VALUES (?, ?, ?, ?)",
                 (boot_id, kernel_boot_id, *(last or (None, None))),
             )
             if self._meta("policy") != policy:
@@ -268,8 +263,7 @@ class Outbox(Spool):
             unsent = self._db.execute("SELECT count(*) FROM rows WHERE state = 0").fetchone()[0]
             refused = self._db.execute("SELECT count(*) FROM rows WHERE state = ?", (_REFUSED,)).fetchone()[0]
             oldest = self._db.execute(
-                "SELECT kernel_boot_id, committed, committed_mono FROM rows"
-                " WHERE state = 0 ORDER BY n LIMIT 1"
+                "SELECT kernel_boot_id, committed, committed_mono FROM rows WHERE state = 0 ORDER BY n LIMIT 1"
             ).fetchone()
             dropped = int(self._meta("dropped") or 0)
         age = 0.0
@@ -289,12 +283,7 @@ class Outbox(Spool):
 
 def _flush_day(report: WindowReport) -> str:
     # The same rounding as edge.privacy.flush_day; the stages do not import each other.
-    return (
-        (report.start + timedelta(seconds=report.seconds, milliseconds=500))
-        .astimezone(UTC)
-        .date()
-        .isoformat()
-    )
+    return (report.start + timedelta(seconds=report.seconds, milliseconds=500)).astimezone(UTC).date().isoformat()
 
 
 def _row(

@@ -208,12 +208,10 @@ class Session:
     def subscribe(self, *topics: str) -> None:
         """Ask for these topics at QoS 1. A broker may grant what it then keeps silent about."""
         self._client.subscribe(
-            [(topic, SubscribeOptions(qos=1)) for topic in topics]
-            if self.v5
-            else [(topic, 1) for topic in topics]
+            [(topic, SubscribeOptions(qos=1)) for topic in topics] if self.v5 else [(topic, 1) for topic in topics]
         )
 
-    def publish(  # noqa: PLR0913 - each is a field of the packet
+    def publish(
         self,
         topic: str,
         payload: bytes,
@@ -240,9 +238,7 @@ class Session:
                 properties.CorrelationData = correlation
             if response_topic is not None:
                 properties.ResponseTopic = response_topic
-        info = self._client.publish(
-            topic, payload, qos=1, retain=retain and self._retain, properties=properties
-        )
+        info = self._client.publish(topic, payload, qos=1, retain=retain and self._retain, properties=properties)
         if info.rc not in (mqtt.MQTT_ERR_SUCCESS, mqtt.MQTT_ERR_QUEUE_SIZE):
             msg = f"the connection was lost ({mqtt.error_string(info.rc)}): connecting again"
             raise BrokerUnavailable(msg)
@@ -295,7 +291,7 @@ class Session:
         )
 
 
-def open_session(  # noqa: PLR0913 - options by keyword
+def open_session(
     broker: BrokerSettings,
     client_id: str,
     *,

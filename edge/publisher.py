@@ -86,12 +86,8 @@ class Publisher:
 
     def run(self) -> int:
         """Serve until told to stop; see `run_publisher`."""
-        before = {
-            number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)
-        }
-        log.info(
-            event("start", version=__version__, outbox=self._config.storage.outbox, host=self._mqtt.host)
-        )
+        before = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+        log.info(event("start", version=__version__, outbox=self._config.storage.outbox, host=self._mqtt.host))
         try:
             return self._serve()
         finally:
@@ -244,11 +240,7 @@ class Publisher:
                     next="broker does not answer MQTT 5; live is not retained",
                 )
             )
-        log.info(
-            event(
-                "connected", host=self._mqtt.host, port=self._mqtt.port, mqtt="5" if session.v5 else "3.1.1"
-            )
-        )
+        log.info(event("connected", host=self._mqtt.host, port=self._mqtt.port, mqtt="5" if session.v5 else "3.1.1"))
         self._session, self._version, self._said = session, session.version, ""
         self._delay, self._connected_once = FIRST_RETRY_S, True
         self._desk.greet(session, birth)
@@ -284,9 +276,7 @@ class Publisher:
             return
         try:
             self._settle(session)
-            farewell = Status(
-                state="stopped", boot_id=self._boot_id, version=__version__, since=self._clock.utcnow()
-            )
+            farewell = Status(state="stopped", boot_id=self._boot_id, version=__version__, since=self._clock.utcnow())
             mid = session.publish(self._topics("status"), encode(farewell), retain=True)
             end = time.monotonic() + STOP_S
             while time.monotonic() < end and not any(ack.mid == mid for ack in session.acks):

@@ -45,7 +45,7 @@ def configuration(folder: Path, port: int, **mqtt: Any) -> Config:  # noqa: ANN4
     )
 
 
-def closing(  # noqa: PLR0913 - options by keyword
+def closing(
     votes: Sequence[Vote] = (),
     policy: Policy = EXACT,
     *,

@@ -1,4 +1,4 @@
-"""The publisher as a process of its own: `python service.py FOLDER PORT [retry_s] [--lifeline DRAIN_S]`."""
+"""The publisher as a process of its own: `python service.py FOLDER PORT [--retry S] [--lifeline DRAIN_S]`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 import edge.desk
 from edge.publisher import run_publisher
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from appliance import configuration
+from tests.appliance import configuration
 
 
 def main() -> int:

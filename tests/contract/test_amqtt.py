@@ -8,11 +8,11 @@ import textwrap
 from typing import TYPE_CHECKING
 
 import pytest
-from appliance import closing, vision
-from broker import free_port, wait_for_port
-from conftest import Ear, Service, wait
 
 from edge.types import Vote
+from tests.appliance import closing, vision
+from tests.broker import free_port, wait_for_port
+from tests.wire import Ear, Service, wait
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,9 +10,6 @@ from typing import TYPE_CHECKING
 
 import jsonschema
 import pytest
-from appliance import DIGEST, closing, vision
-from broker import FalseBroker, Mosquitto, connack5, connack311, free_port, needs_mosquitto
-from conftest import Ear, Service, wait
 
 from edge.contract import PAYLOADS, ReplayCommand, decode, encode
 from edge.outbox import Outbox
@@ -20,6 +17,9 @@ from edge.publish import open_session
 from edge.runtime import InvokeMs, VisionFile, read_command, write_vision
 from edge.subscribe import Broker
 from edge.types import Vote
+from tests.appliance import DIGEST, closing, vision
+from tests.broker import FalseBroker, Mosquitto, connack5, connack311, free_port, needs_mosquitto
+from tests.wire import Ear, Service, wait
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -155,9 +155,7 @@ def test_status_birth_will_and_farewell(tmp_path: Path, mosquitto: Mosquitto) ->
 
 def encode_offline() -> bytes:
     """A will of an older connection."""
-    return json.dumps(
-        {"state": "offline", "boot_id": BOOT, "version": "0", "since": "2026-11-21T00:00:00Z"}
-    ).encode()
+    return json.dumps({"state": "offline", "boot_id": BOOT, "version": "0", "since": "2026-11-21T00:00:00Z"}).encode()
 
 
 def retained(port: int, topic: str) -> dict[str, str]:
@@ -180,9 +178,7 @@ def test_commands_replay_and_pause(tmp_path: Path, mosquitto: Mosquitto) -> None
         before = {m.payload for m in ear.heard}
         asker = open_session(Broker("127.0.0.1", mosquitto.port), "asker")
         command = ReplayCommand(id="r-1", boot_id=BOOT, from_=3, to=9)
-        asker.publish(
-            "edge/v1/lobby/kiosk-07/cmd/replay", encode(command), correlation=b"c-1", response_topic=reply
-        )
+        asker.publish("edge/v1/lobby/kiosk-07/cmd/replay", encode(command), correlation=b"c-1", response_topic=reply)
         asker.publish("edge/v1/lobby/kiosk-07/cmd/pause", b"")
         asker.step(0.5)
         wait(lambda: any(m.topic == reply for m in ear.heard), 30, service.lines)

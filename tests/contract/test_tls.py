@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
-from broker import Mosquitto, needs_mosquitto
 
 from edge.errors import BrokerRefused, EdgeError
 from edge.publish import open_session
 from edge.subscribe import Broker
+from tests.broker import Mosquitto, needs_mosquitto
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -64,8 +64,7 @@ def test_client_certificates(tmp_path: Path) -> None:
     certificate(tmp_path, "device", "kiosk-07", "ca")
     certificate(tmp_path, "stranger", "kiosk-07", "other")
     lines = "\n".join(
-        f"{k} {tmp_path / v}"
-        for k, v in (("cafile", "ca.crt"), ("certfile", "server.crt"), ("keyfile", "server.key"))
+        f"{k} {tmp_path / v}" for k, v in (("cafile", "ca.crt"), ("certfile", "server.crt"), ("keyfile", "server.key"))
     )
     with Mosquitto(tmp_path, f"{lines}\nrequire_certificate true\nuse_identity_as_username true") as broker:
 

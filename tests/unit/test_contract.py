@@ -142,8 +142,7 @@ def example() -> dict[str, Any]:
             "unit": "one class per track per window",
             "min_count": 10,
         },
-        "models": dict.fromkeys(("gate", "fer_unmasked", "fer_masked"), "sha256:" + "0f" * 32)
-        | {"route": "gate"},
+        "models": dict.fromkeys(("gate", "fer_unmasked", "fer_masked"), "sha256:" + "0f" * 32) | {"route": "gate"},
     }
 
 
@@ -235,14 +234,10 @@ def test_topics() -> None:
 
 def test_the_committed_documents_are_what_the_models_say() -> None:
     for name, text in asyncapi.files().items():
-        assert (DOCS / name).read_text(encoding="utf-8") == text, (
-            f"{name}: run python -m edge.asyncapi --write docs"
-        )
+        assert (DOCS / name).read_text(encoding="utf-8") == text, f"{name}: run python -m edge.asyncapi --write docs"
     assert asyncapi.main(["--check", str(DOCS)]) == 0
     for name in PAYLOADS:
-        jsonschema.Draft202012Validator.check_schema(
-            json.loads((DOCS / f"schema/{name}.schema.json").read_text())
-        )
+        jsonschema.Draft202012Validator.check_schema(json.loads((DOCS / f"schema/{name}.schema.json").read_text()))
 
 
 def test_the_yaml_says_what_was_meant(tmp_path: Path) -> None:

@@ -8,13 +8,13 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
-from appliance import closing, vision
 
 from edge.contract import Status, Topics, decode_counts
 from edge.desk import RETRY_S, Desk
 from edge.outbox import Outbox, open_for_vision
 from edge.publish import Ack, Incoming
 from edge.runtime import InvokeMs, VisionFile, read_command
+from tests.appliance import closing, vision
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -254,10 +254,8 @@ def test_health_on_connect_each_window_and_each_minute(bench: Bench) -> None:
 def test_an_unreadable_row_holds_nobody_up(bench: Bench) -> None:
     for _ in range(3):
         bench.writer.commit(closing())
-    bench.writer._db.execute("UPDATE rows SET report = '{}' WHERE seq = 1")  # noqa: SLF001 - the test breaks it on purpose
-    bench.writer._db.execute(  # noqa: SLF001 - the test breaks it on purpose
-        "UPDATE rows SET report = replace(report, '\"angry\":0', '\"angry\":-5') WHERE seq = 2"
-    )
+    bench.writer._db.execute("UPDATE rows SET report = '{}' WHERE seq = 1")
+    bench.writer._db.execute("UPDATE rows SET report = replace(report, '\"angry\":0', '\"angry\":-5') WHERE seq = 2")
     bench.turn(0)
     assert [decode_counts(p).seq for p in bench.notes.leaf("counts")] == [3]
     assert bench.outbox.stats().refused == 2

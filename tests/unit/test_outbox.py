@@ -15,12 +15,12 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import pytest
-from appliance import closing, vision
 
 from edge.errors import StorageError
 from edge.outbox import BATCH, Held, Outbox, Row, open_for_vision
 from edge.privacy import Policy
 from edge.types import Vote, WindowReport
+from tests.appliance import closing, vision
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -145,7 +145,7 @@ CHILD = textwrap.dedent("""
     import sys
     from pathlib import Path
     sys.path[:0] = sys.argv[2:]
-    from appliance import closing, vision
+    from tests.appliance import closing, vision
     outbox = vision(Path(sys.argv[1]), sys.stdin.readline().strip())
     while True:
         sys.stdout.write(f"{outbox.commit(closing())}\\n")
@@ -255,7 +255,7 @@ def test_locked_by_another(tmp_path: Path) -> None:
         outbox.commit(closing())
         other = sqlite3.connect(tmp_path / "outbox.db", isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
-        outbox._db.execute("PRAGMA busy_timeout=100")  # noqa: SLF001 - the test breaks it on purpose
+        outbox._db.execute("PRAGMA busy_timeout=100")
         with pytest.raises(StorageError, match=r"locked.*stop that process"):
             outbox.commit(closing())
         assert len(outbox.unsent()) == 1, "reading goes on"
@@ -267,12 +267,12 @@ def test_locked_by_another(tmp_path: Path) -> None:
 def test_full_by_page_count(tmp_path: Path) -> None:
     with vision(tmp_path) as outbox:
         outbox.commit(closing())
-        pages = outbox._db.execute("PRAGMA page_count").fetchone()[0]  # noqa: SLF001 - the test breaks it on purpose
-        outbox._db.execute(f"PRAGMA max_page_count={pages}")  # noqa: SLF001 - the test breaks it on purpose
+        pages = outbox._db.execute("PRAGMA page_count").fetchone()[0]
+        outbox._db.execute(f"PRAGMA max_page_count={pages}")
         with pytest.raises(StorageError, match=r"full.*make room"):  # noqa: PT012 - the one that fails is any of them
             for _ in range(50):
                 last = outbox.commit(closing())
-        outbox._db.execute("PRAGMA max_page_count=100000")  # noqa: SLF001 - the test breaks it on purpose
+        outbox._db.execute("PRAGMA max_page_count=100000")
         assert outbox.commit(closing()) == last + 1
         assert [row.seq for row in outbox.between("a" * 32, 1, 99)] == list(range(1, last + 2))
 

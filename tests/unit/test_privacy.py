@@ -169,9 +169,7 @@ def test_what_is_released_adds_up(windows: list[list[Vote]], drawn: list[int], m
     total, told_draws = 0, 0
     for number, seen in enumerate(windows, 1):
         flush = number == len(windows)
-        released, draws, held = release(
-            tally(seen), held, policy(min_count=min_count), flush=flush, draw=noted
-        )
+        released, draws, held = release(tally(seen), held, policy(min_count=min_count), flush=flush, draw=noted)
         for route in ROUTES:
             for cell in CELLS:
                 value = released[route][cell]

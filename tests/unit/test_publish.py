@@ -7,13 +7,13 @@ import time
 from pathlib import Path
 
 import pytest
-from broker import FalseBroker, connack5, connack311, free_port
 
 from edge.broker import is_loopback, tls_context
 from edge.errors import BrokerRefused, BrokerUnavailable, ConfigError, EdgeError
 from edge.publish import V5, V311, Session, UnansweredVersion, event, open_session
 from edge.refusal import REASONS
 from edge.subscribe import Broker
+from tests.broker import FalseBroker, connack5, connack311, free_port
 
 WAITING = {0x80, 0x83, 0x88, 0x89, 0x97, 0x9F}
 
@@ -50,9 +50,7 @@ def test_each_refusal_of_mqtt_3_1_1(code: int, kind: type[EdgeError], words: str
 
 
 @pytest.mark.parametrize("answer", [connack5(0x84), connack311(1), b"", None])
-def test_falls_back_where_mqtt_5_gets_no_answer(
-    answer: bytes | None, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_falls_back_where_mqtt_5_gets_no_answer(answer: bytes | None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edge.publish.CONNACK_S", 0.5)
     answers: dict[int, bytes | None] = {4: connack311(0)}
     if answer != b"":
@@ -90,9 +88,7 @@ def test_no_broker_silence_and_rubbish(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_stopping_ends_the_wait() -> None:
     began = time.monotonic()
     with FalseBroker({5: None}) as broker:
-        session = open_session(
-            Broker("127.0.0.1", broker.port), "k", stopping=lambda: time.monotonic() > began + 0.3
-        )
+        session = open_session(Broker("127.0.0.1", broker.port), "k", stopping=lambda: time.monotonic() > began + 0.3)
     assert time.monotonic() - began < 4
     session.close()
 

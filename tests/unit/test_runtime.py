@@ -71,12 +71,8 @@ def test_undeclared_or_wrong_figures_are_refused(tmp_path: Path) -> None:
 
 def test_commands_count_and_a_pause_outlives_an_identify(tmp_path: Path) -> None:
     assert read_command(tmp_path) is None
-    states = [
-        (c.number, c.command, c.paused) for c in (write_command(tmp_path, n) for n in ("identify", "pause"))
-    ]
-    states += [
-        (c.number, c.command, c.paused) for c in (write_command(tmp_path, n) for n in ("identify", "resume"))
-    ]
+    states = [(c.number, c.command, c.paused) for c in (write_command(tmp_path, n) for n in ("identify", "pause"))]
+    states += [(c.number, c.command, c.paused) for c in (write_command(tmp_path, n) for n in ("identify", "resume"))]
     assert states == [(1, "identify", False), (2, "pause", True), (3, "identify", True), (4, "resume", False)]
     (tmp_path / COMMAND_FILE).write_text("torn")
     assert write_command(tmp_path, "pause").paused
