@@ -75,9 +75,9 @@ def warp(chip: U8, spec: Augment, rng: np.random.Generator) -> U8:
     linear = np.array([[cos * mirror, -sin], [sin * mirror, cos]])
     shift = rng.uniform(-spec.shift, spec.shift, 2) * side
     matrix = np.column_stack([linear, middle + shift - linear @ (middle, middle)])
-    return cv2.warpAffine(
-        chip, matrix, (side, side), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
-    ).astype(np.uint8, copy=False)
+    return cv2.warpAffine(chip, matrix, (side, side), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE).astype(
+        np.uint8, copy=False
+    )
 
 
 def light(chip: U8, spec: Augment, rng: np.random.Generator) -> U8:

@@ -7,13 +7,10 @@ from threading import Event, Thread
 from typing import TYPE_CHECKING
 
 import numpy as np
-
 from edge_quantize.augment import augment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
-
-    from numpy.typing import NDArray
 
     from edge_quantize.augment import Augment
     from edge_quantize.samples import F32, U8, Samples

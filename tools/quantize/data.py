@@ -85,8 +85,10 @@ class Rendered:
 
 @dataclass(frozen=True, slots=True)
 class RealCrops:
-    """Face crops of real photos: `images` uint8 (M, 48, 48), `label` uint8 (M,) 1 = masked, `photo` int32
-    (M,) the photo a crop comes from, `scale` float32 (M,) side of the crop over side of the face box.
+    """Face crops of real photos.
+
+    `images` uint8 (M, 48, 48), `label` uint8 (M,) 1 = masked, `photo` int32 (M,) the photo a crop comes from,
+    `scale` float32 (M,) side of the crop over side of the face box.
     """
 
     images: U8

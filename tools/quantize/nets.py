@@ -53,9 +53,7 @@ def _fer(name: str, stem: tuple[int, int], stages: tuple[tuple[int, int, int], .
     """A residual net from (channels, stride) of its stem and (channels, blocks, stride) of its stages."""
     rows = [Row("stem", "conv", *stem)]
     for s, (channels, blocks, stride) in enumerate(stages, 1):
-        rows += [
-            Row(f"stage{s}.{b}", "block", channels, stride if b == 0 else 1) for b in range(blocks)
-        ]
+        rows += [Row(f"stage{s}.{b}", "block", channels, stride if b == 0 else 1) for b in range(blocks)]
     return Net(name, tuple(rows), classes=7, dropout=0.3)
 
 
@@ -134,7 +132,7 @@ def build_keras(net: Net, batch: int | None = None) -> Any:  # noqa: ANN401 - ke
 
     `batch=1` fixes the batch, as conversion needs it.
     """
-    import keras  # noqa: PLC0415 - seconds to import
+    import keras
 
     layers = keras.layers
 

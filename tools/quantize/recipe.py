@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
-from edge.errors import ConfigError
 from edge_quantize.augment import Augment
 from edge_quantize.nets import NETS
+
+from edge.errors import ConfigError
 
 RECIPES: Final = Path(__file__).parent / "recipes"
 Role = Literal["gate", "fer_unmasked", "fer_masked"]
@@ -120,7 +121,7 @@ def _check_types(values: dict[str, Any], cls: type, where: str) -> None:
 def _fits(value: object, kind: str) -> bool:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if kind.startswith("tuple"):
-        return isinstance(value, list) and len(value) == 2 and all(_fits(v, "float") for v in value)  # noqa: PLR2004
+        return isinstance(value, list) and len(value) == 2 and all(_fits(v, "float") for v in value)
     if kind == "float":
         return number
     if kind == "int":

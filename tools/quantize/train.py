@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import os
@@ -13,20 +12,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-
-from edge.errors import ConfigError, SourceError
-from edge.preprocess import to_input
 from edge_quantize.augment import Augment, augment
 from edge_quantize.batches import batches
 from edge_quantize.data import load_arrays, load_fer2013
 from edge_quantize.nets import NETS, build_keras, keras_weights, set_keras_weights
 from edge_quantize.recipe import Recipe, load_recipe
-from edge_quantize.run_folder import RunFolder
+from edge_quantize.run_folder import RunFolder, load_all
 from edge_quantize.samples import Labelled, Samples, load_samples
 
+from edge.errors import ConfigError, SourceError
+from edge.preprocess import to_input
+
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Callable
 
+    from edge_quantize.nets import Weights
     from edge_quantize.samples import F32, U8
 
 SAVE_EVERY = 180.0
@@ -62,7 +63,7 @@ def score(model: Any, labelled: Labelled) -> dict[str, float]:  # noqa: ANN401
 
 def estimate_normalisation(model: Any, chips: U8, seed: int, batch: int = 128) -> None:  # noqa: ANN401
     """Set every BN layer's statistics to the mean of those of lightly augmented batches."""
-    import keras  # noqa: PLC0415
+    import keras
 
     layers = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
     usual = [layer.momentum for layer in layers]
@@ -104,6 +105,11 @@ def view_mean(logits: F32) -> F32:
     return np.asarray((shifted / shifted.sum(axis=-1, keepdims=True)).mean(axis=0), np.float32)
 
 
+def _start_weights(init: str, runs: Path) -> Weights:
+    """Neutral weights to start from: a file of them, or those of a finished run."""
+    return load_all(Path(init)) if init.endswith(".npz") else RunFolder(runs / init).final_weights()
+
+
 def load_run(folder: Path) -> Any:  # noqa: ANN401
     """Finished model of a run folder (logits). Raises SourceError when it is not finished."""
     run = RunFolder(folder)
@@ -121,13 +127,14 @@ def load_run(folder: Path) -> Any:  # noqa: ANN401
 
 def make_step(recipe: Recipe, model: Any, average: Any) -> Callable[..., Any]:  # noqa: ANN401
     """Compiled training step (x, targets, rate) → (loss, share right): SGD with Nesterov momentum, L2, EMA."""
-    import tensorflow as tf  # noqa: PLC0415
+    import tensorflow as tf
 
     weights = [v.value for v in model.trainable_variables]
     decay = [recipe.l2 if v.path.endswith("kernel") else 0.0 for v in model.trainable_variables]
     speed = [tf.Variable(tf.zeros_like(w), trainable=False) for w in weights]
-    pairs = [(a.value, v.value) for a, v in zip(average.variables, model.variables, strict=True)
-             if v.dtype == "float32"]
+    pairs = [
+        (a.value, v.value) for a, v in zip(average.variables, model.variables, strict=True) if v.dtype == "float32"
+    ]
     count = tf.Variable(0.0, trainable=False)
 
     @tf.function(reduce_retracing=True)
@@ -158,7 +165,7 @@ def train(recipe: Recipe, run: RunFolder, masks: Path, *, resume: bool = False) 
     """
     if recipe.bf16:  # before TensorFlow is imported: bf16 products, fp32 sums, about 15 % faster where known
         os.environ.setdefault("TF_SET_ONEDNN_FPMATH_MODE", "BF16")
-    import keras  # noqa: PLC0415
+    import keras
 
     keras.utils.set_random_seed(recipe.seed)
     samples = load_samples(recipe, masks)
@@ -172,7 +179,7 @@ def train(recipe: Recipe, run: RunFolder, masks: Path, *, resume: bool = False) 
     else:
         run.start(recipe)
         if recipe.init is not None:
-            set_keras_weights(net, model, RunFolder(run.path.parent / recipe.init).final_weights())
+            set_keras_weights(net, model, _start_weights(recipe.init, run.path.parent))
         set_keras_weights(net, average, keras_weights(net, model))
     samples = with_teacher(recipe, samples, run.path.parent)
     _loop(recipe, run, samples, model, average, state)
@@ -182,7 +189,7 @@ def train(recipe: Recipe, run: RunFolder, masks: Path, *, resume: bool = False) 
     return finish(recipe, run, samples, average, state)
 
 
-def _loop(  # noqa: PLR0913 - the parts of one run
+def _loop(
     recipe: Recipe,
     run: RunFolder,
     samples: Samples,
@@ -190,7 +197,7 @@ def _loop(  # noqa: PLR0913 - the parts of one run
     average: Any,  # noqa: ANN401
     state: State,
 ) -> None:
-    import tensorflow as tf  # noqa: PLC0415
+    import tensorflow as tf
 
     net = NETS[recipe.net]
     budget = recipe.budget_minutes * 60
@@ -276,5 +283,5 @@ def _command(args: argparse.Namespace) -> int:
         raise ConfigError(msg)
     run = RunFolder(args.out or Path("build/train") / recipe.name)
     result = train(recipe, run, args.masks, resume=args.resume)
-    print(json.dumps(result, indent=1))  # noqa: T201 - the command's answer
+    print(json.dumps(result, indent=1))
     return 0 if "scores" in result else 1

@@ -1,0 +1,268 @@
+"""Recipes, run folders and the training loop, on nets and data of a few chips."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from edge_quantize import cli, nets, train
+from edge_quantize.augment import Augment
+from edge_quantize.batches import batches
+from edge_quantize.recipe import RECIPES, Recipe, load_recipe, recipe_from
+from edge_quantize.run_folder import RunFolder, load_all
+from edge_quantize.samples import Labelled, Samples
+
+from edge.errors import ConfigError, EdgeError, SourceError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+keras = pytest.importorskip("keras", reason="the host extra is not installed")
+
+STILL = Augment(flip=0, rotate=0, scale=(1, 1), shift=0, p_light=0, p_camera=0, p_erase=0)
+TINY = Recipe(
+    name="tiny", role="gate", net="gate", budget_minutes=0.02, batch=8, warmup_steps=0, bf16=False, augment=STILL
+)
+
+
+def two_classes(count: int = 32) -> Samples:
+    """Dark and bright chips: a task that any net learns in a few steps."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(count) % 2
+    chips = (rng.integers(0, 60, (count, 48, 48)) + 180 * labels[:, None, None]).astype(np.uint8)
+    seen = Labelled(chips, labels.astype(np.int64))
+    return Samples(chips, np.eye(2, dtype=np.float32)[labels], np.arange(count), seen, {"public": seen})
+
+
+@pytest.fixture
+def samples(monkeypatch: pytest.MonkeyPatch) -> Samples:
+    made = two_classes()
+    monkeypatch.setattr(train, "load_samples", lambda _recipe, _masks: made)
+    return made
+
+
+@pytest.fixture
+def feed(samples: Samples) -> Iterator[Any]:
+    made = batches(samples, 8, 1, lambda: STILL)
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda p: p.stem)
+def test_every_recipe_loads(path: Path) -> None:
+    recipe = load_recipe(path.stem)
+    assert recipe.name == path.stem
+    assert nets.NETS[recipe.net].classes == (2 if recipe.role == "gate" else 7)
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"peak_rat": 0.1}, "unknown key 'peak_rat'"),
+        ({"batch": "many"}, "batch = 'many' should be int"),
+        ({"batch": True}, "batch = True should be int"),
+        ({"net": "vgg"}, "net = 'vgg'"),
+        ({"role": "chin"}, "role = 'chin'"),
+        ({"budget_minutes": 0}, "positive"),
+        ({"augment": {"scale": [1]}}, "scale"),
+        ({"augment": {"zoom": 1}}, "unknown key 'zoom'"),
+        ({"augment": 3}, "must be a table"),
+    ],
+)
+def test_a_bad_recipe_is_refused(change: dict[str, Any], complaint: str) -> None:
+    table = {"role": "gate", "net": "gate", "budget_minutes": 1.0} | change
+    with pytest.raises(ConfigError, match=complaint):
+        recipe_from(table, "x", "x.toml")
+
+
+def test_an_unknown_recipe_names_the_known(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="fer_masked, fer_unmasked"):
+        load_recipe("fer_unmaked")
+    broken = tmp_path / "broken.toml"
+    broken.write_text("role = ", encoding="utf-8")
+    with pytest.raises(ConfigError, match="broken"):
+        load_recipe(str(broken))
+
+
+def test_the_rate_warms_up_and_anneals_with_the_budget() -> None:
+    recipe = replace(TINY, peak_rate=0.1, warmup_steps=10)
+    assert recipe.rate(0, 0.0) == pytest.approx(0.01)
+    assert recipe.rate(9, 0.0) == pytest.approx(0.1)
+    assert recipe.rate(500, 0.5) == pytest.approx(0.05)
+    assert recipe.rate(500, 1.0) == pytest.approx(0)
+    assert recipe.rate(500, 1.3) == pytest.approx(0)  # a step that ends after the budget
+    assert recipe.ranges(0.5) == recipe.augment
+    assert replace(recipe, augment=Augment()).ranges(0.95).p_camera == 0
+
+
+def test_an_epoch_draws_every_chip_once(samples: Samples, feed: Iterator[Any]) -> None:
+    drawn = np.concatenate([next(feed)[0] for _ in range(len(samples.chips) // 8)])
+    assert sorted(chip.tobytes() for chip in drawn) == sorted(chip.tobytes() for chip in samples.chips)
+
+
+def test_targets_stay_with_their_chips(feed: Iterator[Any]) -> None:
+    for _ in range(6):
+        chips, targets = next(feed)
+        assert np.array_equal(chips.mean(axis=(1, 2)) > 120, targets[:, 1] == 1)
+
+
+def test_an_error_while_augmenting_reaches_the_loop(samples: Samples) -> None:
+    def fail() -> Augment:
+        message = "no such ranges"
+        raise RuntimeError(message)
+
+    with pytest.raises(RuntimeError, match="no such ranges"):
+        next(batches(samples, 8, 1, fail))
+
+
+def test_a_run_learns_and_leaves_all_that_is_needed(samples: Samples, tmp_path: Path) -> None:
+    recipe = replace(TINY, budget_minutes=0.1, peak_rate=0.05)
+    run = RunFolder(tmp_path / "run")
+    result = train.train(recipe, run, tmp_path)
+    assert result["scores"]["public"]["accuracy"] == 1.0
+    assert run.recipe() == recipe
+    assert {"commit", "python", "keras"} <= json.loads((run.path / "origin.json").read_text()).keys()
+    with (run.path / "log.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
+    assert int(rows[-1]["step"]) <= result["steps"]
+    # the saved model is the scored one, in both forms
+    model = keras.models.load_model(run.path / "final.keras", compile=False)
+    logits = np.asarray(model((samples.chips[..., None].astype(np.float32) - 128) / 128))
+    assert (logits.argmax(1) == samples.tests["public"].labels).all()
+    again = train.probabilities(train.load_run(run.path), samples.chips)
+    assert again == pytest.approx(np.exp(logits) / np.exp(logits).sum(1, keepdims=True), abs=1e-5)
+
+
+def test_resuming_goes_on_where_the_run_stood(samples: Samples, tmp_path: Path) -> None:
+    assert len(samples.chips)
+    run = RunFolder(tmp_path / "run")
+    first = train.train(TINY, run, tmp_path)
+    longer = replace(TINY, budget_minutes=0.04)
+    second = train.train(longer, run, tmp_path, resume=True)
+    assert second["steps"] > first["steps"]
+    assert second["seconds"] >= first["seconds"]
+    with pytest.raises(ConfigError, match="nothing to resume"):
+        train.train(TINY, RunFolder(tmp_path / "none"), tmp_path, resume=True)
+
+
+def test_sigterm_saves_a_checkpoint(samples: Samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert len(samples.chips)
+    before = signal.getsignal(signal.SIGTERM)
+    real = train.make_step
+
+    def stopping(*arguments: Any) -> Any:  # noqa: ANN401
+        step = real(*arguments)
+
+        def once(*inner: Any) -> Any:  # noqa: ANN401
+            os.kill(os.getpid(), signal.SIGTERM)
+            return step(*inner)
+
+        return once
+
+    monkeypatch.setattr(train, "make_step", stopping)
+    run = RunFolder(tmp_path / "run")
+    result = train.train(replace(TINY, budget_minutes=60), run, tmp_path)
+    assert result == {"stopped_at_step": 1}
+    assert run.load_checkpoint()[2] == 1
+    assert signal.getsignal(signal.SIGTERM) is before
+    with pytest.raises(SourceError):
+        run.final_weights()
+
+
+def test_a_checkpoint_of_a_fer_net_stays_small_and_exact_enough(tmp_path: Path) -> None:
+    weights = nets.seeded_weights(nets.NETS["fer-cpu"])
+    run = RunFolder(tmp_path)
+    run.save_checkpoint(weights, weights, 7, 12.5)
+    assert (tmp_path / "checkpoint.npz").stat().st_size <= 7.5e6
+    live, averaged, step, seconds = run.load_checkpoint()
+    assert (step, seconds) == (7, 12.5)
+    assert live.keys() == averaged.keys() == weights.keys()
+    for name, array in weights.items():
+        assert np.abs(live[name] - array).max() <= 1e-3 * np.abs(array).max()
+
+
+def test_decay_acts_on_kernels_only() -> None:
+    net = nets.NETS["gate"]
+    model, average = nets.build_keras(net), nets.build_keras(net)
+    nets.set_keras_weights(net, model, nets.seeded_weights(net))
+    step = train.make_step(replace(TINY, l2=1.0, momentum=0.0), model, average)
+    plain, plain_average = nets.build_keras(net), nets.build_keras(net)
+    nets.set_keras_weights(net, plain, nets.seeded_weights(net))
+    without = train.make_step(replace(TINY, l2=0.0, momentum=0.0), plain, plain_average)
+    keras.utils.set_random_seed(0)
+    x, targets, rate = np.zeros((4, 48, 48, 1), np.float32), np.eye(2, dtype=np.float32)[[0, 1, 0, 1]], np.float32(0.5)
+    for one in (model, plain):
+        one.get_layer("dropout").rate = 0.0
+    step(x, targets, rate)
+    without(x, targets, rate)
+    start, decayed, kept = nets.seeded_weights(net), nets.keras_weights(net, model), nets.keras_weights(net, plain)
+    for name, old in start.items():
+        expected = kept[name] - 0.5 * old if name.endswith("kernel") else kept[name]
+        assert decayed[name] == pytest.approx(expected, abs=1e-4), name
+
+
+def test_statistics_are_the_plain_mean_of_the_batches(samples: Samples) -> None:
+    net = nets.NETS["gate"]
+    model = nets.build_keras(net)
+    nets.set_keras_weights(net, model, nets.seeded_weights(net))
+    flat = np.full_like(samples.chips, 200)
+    train.estimate_normalisation(model, flat, seed=0, batch=8)
+    kernel = nets.seeded_weights(net)["conv1/kernel"]
+    inside = kernel.sum(axis=(0, 1, 2)) * (200 - 128) / 128
+    mean = nets.keras_weights(net, model)["conv1/mean"]
+    # all but the padded edge of the map (23 of 24 rows and columns) sees the full kernel
+    assert np.abs(mean - inside).max() < 0.1 * np.abs(inside).max() + 0.1
+    assert all(n.momentum == nets.BN_MOMENTUM for n in model.layers if isinstance(n, keras.layers.BatchNormalization))
+
+
+def test_the_teacher_enters_the_targets(tmp_path: Path) -> None:
+    samples = two_classes(4)
+    logits = np.zeros((2, 40, 2), np.float32)
+    logits[:, 10] = [[0, np.log(3)], [0, np.log(3)]]
+    np.savez(tmp_path / "t.npz", logits=logits)
+    samples = replace(samples, row=np.array([10, 3, 10, 5]))
+    recipe = replace(TINY, teacher=str(tmp_path / "t.npz"), teacher_weight=0.5)
+    mixed = train.with_teacher(recipe, samples, tmp_path).targets
+    assert mixed[0] == pytest.approx([0.5 + 0.125, 0.375])
+    assert mixed[1] == pytest.approx([0.25, 0.75])
+    sharp = train.with_teacher(replace(recipe, teacher_temperature=0.5), samples, tmp_path).targets
+    assert sharp[0] == pytest.approx([0.5 + 0.05, 0.45])
+    assert train.with_teacher(TINY, samples, tmp_path) is samples
+
+
+def test_an_unfinished_or_foreign_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="not a run folder"):
+        train.load_run(tmp_path)
+    RunFolder(tmp_path).start(TINY)
+    with pytest.raises(SourceError, match=r"final\.npz"):
+        train.load_run(tmp_path)
+    (tmp_path / "final.npz").write_bytes(b"no archive")
+    with pytest.raises(SourceError):
+        load_all(tmp_path / "final.npz")
+
+
+def test_the_command_line_prints_one_line_for_an_error(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert cli.main(["train", "--recipe", "none-such"]) == ConfigError.exit_code
+    assert capsys.readouterr().err.count("\n") == 1
+    monkeypatch.setenv("EDGE_DATA", str(tmp_path))
+    assert cli.main(["train", "--recipe", "gate", "--out", str(tmp_path / "run")]) == SourceError.exit_code
+    assert "EDGE_DATA" in capsys.readouterr().err
+    assert issubclass(SourceError, EdgeError)
+
+
+def test_the_command_line_says_how_to_install(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli, "find_spec", lambda name: None if name == "tensorflow" else object())
+    assert cli.main(["train"]) == 2
+    assert capsys.readouterr().err == 'edge-quantize needs TensorFlow and more: pip install "edge-fer[host]"\n'

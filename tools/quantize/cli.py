@@ -1,0 +1,42 @@
+"""`edge-quantize`: one subcommand a module of the toolchain."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Final
+
+INSTALL: Final = 'edge-quantize needs TensorFlow and more: pip install "edge-fer[host]"'
+COMMANDS: Final = ("masks", "train", "evaluate", "convert", "bundle", "gpu.pack")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns its exit code. An error at the user is one line on stderr."""
+    if any(find_spec(name) is None for name in ("tensorflow", "cv2", "numpy")):
+        print(INSTALL, file=sys.stderr)
+        return 2
+    from edge.errors import EdgeError
+
+    parser = argparse.ArgumentParser(prog="edge-quantize", description="Make the models the appliance runs.")
+    subparsers = parser.add_subparsers(required=True, metavar="command")
+    for name in COMMANDS:
+        try:
+            module = import_module(f"edge_quantize.{name}")
+        except ModuleNotFoundError as error:
+            if error.name != f"edge_quantize.{name}":
+                raise
+            continue
+        if hasattr(module, "add_parser"):
+            module.add_parser(subparsers)
+    args = parser.parse_args(argv)
+    try:
+        return int(args.func(args) or 0)
+    except EdgeError as error:
+        print(f"edge-quantize: {error}", file=sys.stderr)
+        return error.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

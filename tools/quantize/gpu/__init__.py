@@ -1,0 +1,1 @@
+"""Training on a GPU machine in plain PyTorch; weights come home under neutral names."""

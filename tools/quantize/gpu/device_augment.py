@@ -1,0 +1,116 @@
+"""The augmentation of `edge_quantize.augment` on whole batches on the device; JPEG is left out."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - PyTorch's own usage
+
+if TYPE_CHECKING:
+    from edge_quantize.augment import Augment
+    from torch import Tensor
+
+BLUR_REACH = 3
+"""Half the side of a blur kernel in pixels."""
+
+
+def augment(chips: Tensor, spec: Augment) -> Tensor:
+    """Augmented, normalised batch: uint8 (N, 48, 48) → float32 (N, 1, 48, 48) of whole grey levels."""
+    x = warp(chips[:, None].float(), spec)
+    x = _some(x, light(x, spec), spec.p_light)
+    if spec.p_camera:
+        hit = torch.rand(len(x), device=x.device) < spec.p_camera
+        kind = torch.randint(4, (len(x),), device=x.device)
+        for k, effect in enumerate((noise, blur, motion, resolution)):
+            x = torch.where((hit & (kind == k))[:, None, None, None], effect(x, spec), x)
+    if spec.p_erase:
+        x = _some(x, erase(x, spec), spec.p_erase)
+    return (x.round().clamp(0, 255) - 128) / 128
+
+
+def _some(x: Tensor, changed: Tensor, share: float) -> Tensor:
+    """`changed` for a random share of the batch, `x` for the rest."""
+    return torch.where((torch.rand(len(x), device=x.device) < share)[:, None, None, None], changed, x)
+
+
+def _even(x: Tensor, low: float, high: float) -> Tensor:
+    """One number a chip, (N,), even in [low, high)."""
+    return torch.rand(len(x), device=x.device) * (high - low) + low
+
+
+def warp(x: Tensor, spec: Augment) -> Tensor:
+    """Flip, rotate, scale and shift in one bilinear pass; what lies outside repeats the edge."""
+    turn = _even(x, -spec.rotate, spec.rotate) * math.pi / 180
+    zoom = _even(x, *spec.scale)
+    mirror = torch.where(torch.rand(len(x), device=x.device) < spec.flip, -1.0, 1.0)
+    cos, sin = turn.cos() / zoom, turn.sin() / zoom
+    dx, dy = _even(x, -2 * spec.shift, 2 * spec.shift), _even(x, -2 * spec.shift, 2 * spec.shift)
+    # grid_sample asks where each output pixel comes from: the inverse of the map, in half sides
+    first = torch.stack([cos * mirror, sin * mirror, -mirror * (cos * dx + sin * dy)], 1)
+    second = torch.stack([-sin, cos, sin * dx - cos * dy], 1)
+    grid = F.affine_grid(torch.stack([first, second], 1), list(x.shape), align_corners=False)
+    return F.grid_sample(x, grid, padding_mode="border", align_corners=False)
+
+
+def light(x: Tensor, spec: Augment) -> Tensor:
+    """Gamma, even in its logarithm, then contrast about the mean."""
+    gamma = _even(x, math.log(spec.gamma[0]), math.log(spec.gamma[1])).exp()[:, None, None, None]
+    contrast = _even(x, *spec.contrast)[:, None, None, None]
+    y = 255 * (x.clamp(0, 255) / 255) ** gamma
+    mean = y.mean(dim=(1, 2, 3), keepdim=True)
+    return (mean + contrast * (y - mean)).clamp(0, 255)
+
+
+def noise(x: Tensor, spec: Augment) -> Tensor:
+    """Gaussian noise of a strength drawn for each chip."""
+    return x + _even(x, 0, spec.noise)[:, None, None, None] * torch.randn_like(x)
+
+
+def _filter(x: Tensor, kernels: Tensor) -> Tensor:
+    """Each chip through its own kernel (N, K, K), edges repeated."""
+    half = kernels.shape[-1] // 2
+    padded = F.pad(x, (half, half, half, half), mode="replicate").transpose(0, 1)
+    return F.conv2d(padded, kernels[:, None], groups=len(x)).transpose(0, 1)
+
+
+def blur(x: Tensor, _spec: Augment) -> Tensor:
+    """Gaussian blur of σ .4 to 1.2 pixels."""
+    at = torch.arange(-BLUR_REACH, BLUR_REACH + 1, device=x.device)
+    line = torch.exp(-0.5 * (at / _even(x, 0.4, 1.2)[:, None]) ** 2)
+    line = line / line.sum(1, keepdim=True)
+    return _filter(x, line[:, :, None] * line[:, None, :])
+
+
+def motion(x: Tensor, _spec: Augment) -> Tensor:
+    """Blur along a line of 3 to 5 pixels in any direction."""
+    length = torch.randint(3, 6, (len(x),), device=x.device)
+    turn = _even(x, 0, math.pi)
+    along = torch.linspace(-0.5, 0.5, 9, device=x.device) * (length - 1)[:, None]
+    rows = (2 + along * turn.sin()[:, None]).round().long()
+    columns = (2 + along * turn.cos()[:, None]).round().long()
+    kernels = torch.zeros(len(x), 25, device=x.device).scatter_(1, rows * 5 + columns, 1.0)
+    return _filter(x, (kernels / kernels.sum(1, keepdim=True)).view(-1, 5, 5))
+
+
+def resolution(x: Tensor, _spec: Augment) -> Tensor:
+    """Down to 24 to 40 pixels, one size a batch, and up again."""
+    side = x.shape[-1]
+    small = int(torch.randint(side // 2, side * 5 // 6 + 1, ()))
+    shrunk = F.interpolate(x, (small, small), mode="area")
+    return F.interpolate(shrunk, (side, side), mode="bicubic", align_corners=False).clamp(0, 255)
+
+
+def erase(x: Tensor, spec: Augment) -> Tensor:
+    """Cover one rectangle with one grey level."""
+    side = x.shape[-1]
+    area, aspect = _even(x, *spec.erase) * side * side, _even(x, -0.7, 0.7).exp()
+    height, width = (area * aspect).sqrt().clamp(1, side), (area / aspect).sqrt().clamp(1, side)
+    top = torch.rand(len(x), device=x.device) * (side - height)
+    left = torch.rand(len(x), device=x.device) * (side - width)
+    at = torch.arange(side, device=x.device)
+    rows = (at >= top[:, None]) & (at < (top + height)[:, None])
+    columns = (at >= left[:, None]) & (at < (left + width)[:, None])
+    covered = rows[:, None, :, None] & columns[:, None, None, :]
+    return torch.where(covered, _even(x, 0, 256).floor()[:, None, None, None], x)

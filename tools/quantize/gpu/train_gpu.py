@@ -1,0 +1,299 @@
+"""Training on a GPU machine in plain PyTorch, in commands of at most ten minutes.
+
+    python3 tools/quantize/gpu/train_gpu.py check
+    python3 tools/quantize/gpu/train_gpu.py teach   --out OUT [--teachers 2]
+    python3 tools/quantize/gpu/train_gpu.py student --recipe gpu_unmasked --out OUT
+    python3 tools/quantize/gpu/train_gpu.py student --recipe gpu_masked --out OUT
+
+Each reads build/gpu-pack (`edge-quantize gpu-pack`) and files of the earlier commands from --out, or from the
+pack where they were carried back into it. OUT then holds `teacher_logits.npz` (8 views, fp16) and the
+students `fer_unmasked.npz`, `fer_masked.npz` under neutral names, kernels in fp16.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import importlib.util
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def _find_packages() -> None:
+    """Make `edge` and `edge_quantize` importable on a machine where nothing is installed."""
+    if importlib.util.find_spec("edge_quantize") is not None:
+        return
+    sys.path.insert(0, str(ROOT))
+    folder = ROOT / "tools" / "quantize"
+    spec = importlib.util.spec_from_file_location(
+        "edge_quantize", folder / "__init__.py", submodule_search_locations=[str(folder)]
+    )
+    if spec is None or spec.loader is None:
+        msg = f"no package in {folder}"
+        raise ImportError(msg)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["edge_quantize"] = module
+    spec.loader.exec_module(module)
+
+
+_find_packages()
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+import torch.nn.functional as F  # noqa: E402, N812
+from edge_quantize.data import load_arrays, load_fer2013, soft_targets  # noqa: E402
+from edge_quantize.gpu.device_augment import augment, warp  # noqa: E402
+from edge_quantize.gpu.torch_net import TorchNet, set_torch_weights, torch_weights  # noqa: E402
+from edge_quantize.nets import NETS, seeded_weights  # noqa: E402
+from edge_quantize.recipe import Recipe, load_recipe  # noqa: E402
+
+from edge.errors import EdgeError, SourceError  # noqa: E402
+from edge.preprocess import to_input  # noqa: E402
+
+if TYPE_CHECKING:
+    from edge_quantize.data import I64, U8, Fer2013
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+BOUND = 1e-4
+"""Largest difference of a logit between the two builders, fp32."""
+SHOW_EVERY = 20.0
+"""Seconds between lines of progress."""
+
+
+def check() -> float:
+    """Largest |Δlogit| against the committed forward pass; raises SourceError above `BOUND`."""
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    golden = load_arrays(ROOT / "tools/quantize/frozen/forward.npz", ("chips", "fer-cpu", "fer-gpu", "gate"))
+    x = _batch(golden["chips"].astype(np.uint8))
+    worst = 0.0
+    for name in ("fer-cpu", "fer-gpu", "gate"):
+        model = TorchNet(NETS[name]).to(DEVICE)
+        set_torch_weights(model, seeded_weights(NETS[name]))
+        with torch.no_grad():
+            logits = model.eval()(x).cpu().numpy()
+        worst = max(worst, float(np.abs(logits - golden[name]).max()))
+    if not worst <= BOUND:
+        msg = f"the PyTorch builder differs from the Keras builder by {worst:.2g} > {BOUND} in a logit"
+        raise SourceError(msg)
+    return worst
+
+
+def _batch(chips: U8) -> Tensor:
+    """Normalised float (N, 1, 48, 48) on the device, of uint8 chips."""
+    return torch.from_numpy(to_input(chips)).permute(0, 3, 1, 2).to(DEVICE)
+
+
+def fit(recipe: Recipe, model: TorchNet, chips: Tensor, targets: Tensor) -> tuple[TorchNet, int]:
+    """Train on uint8 chips (N, 48, 48) and targets (N, classes); the averaged model and the steps done."""
+    model = model.to(DEVICE, memory_format=torch.channels_last).train()
+    average = TorchNet(model.net).to(DEVICE, memory_format=torch.channels_last)
+    average.load_state_dict(model.state_dict())
+    decayed = [p for p in model.parameters() if p.ndim > 1]
+    plain = [p for p in model.parameters() if p.ndim == 1]
+    groups = [{"params": decayed, "weight_decay": recipe.l2}, {"params": plain, "weight_decay": 0.0}]
+    optimiser = torch.optim.SGD(groups, lr=0.0, momentum=recipe.momentum, nesterov=True)
+    live = [t for t in model.state_dict().values() if t.is_floating_point()]
+    kept = [t for t in average.state_dict().values() if t.is_floating_point()]
+    budget = recipe.budget_minutes * 60
+    start = shown = time.monotonic()
+    step, order = 0, torch.empty(0, dtype=torch.long, device=DEVICE)
+    while (spent := (time.monotonic() - start) / budget) < 1:
+        if len(order) < recipe.batch:
+            order = torch.randperm(len(chips), device=DEVICE)
+        chosen, order = order[: recipe.batch], order[recipe.batch :]
+        rate = recipe.rate(step, spent)
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+        x = augment(chips[chosen], recipe.ranges(spent)).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(DEVICE.type, torch.bfloat16):
+            logits = model(x)
+        loss = F.cross_entropy(logits.float(), targets[chosen])
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        step += 1
+        torch._foreach_lerp_(kept, live, 1 - min(recipe.ema, (1 + step) / (10 + step)))
+        if step % 16 == 0 and DEVICE.type == "cuda":
+            torch.cuda.synchronize()  # or the clock runs ahead of the work
+        if time.monotonic() - shown > SHOW_EVERY:
+            shown = time.monotonic()
+            print(f"{recipe.name} {spent:4.0%} step {step} loss {float(loss):.3f}", flush=True)
+    _estimate_normalisation(average, chips, recipe)
+    return average.eval(), step
+
+
+@torch.no_grad()
+def _estimate_normalisation(model: TorchNet, chips: Tensor, recipe: Recipe, batches: int = 24) -> None:
+    """BN statistics of the averaged weights: plain mean over batches that are moved, not degraded."""
+    norms = [m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    for m in norms:
+        m.reset_running_stats()
+        m.momentum = None  # the plain mean of all batches
+    model.train()
+    for _ in range(batches):
+        rows = torch.randint(len(chips), (min(recipe.batch, len(chips)),), device=DEVICE)
+        model(augment(chips[rows], recipe.augment.geometry_only()))
+
+
+@torch.no_grad()
+def logits_of(model: TorchNet, chips: U8, views: int = 1) -> NDArray[np.float32]:
+    """Logits (views, N, classes): as it is, mirrored, then slightly moved and turned."""
+    from edge_quantize.augment import Augment
+
+    moved = Augment(rotate=6, scale=(0.93, 1.07), shift=0.04)
+    found = []
+    for view in range(views):
+        parts = []
+        for i in range(0, len(chips), 2048):
+            x = torch.from_numpy(chips[i : i + 2048]).to(DEVICE)[:, None].float()
+            if view == 1:
+                x = x.flip(3)
+            elif view > 1:
+                x = warp(x, moved)
+            parts.append(model((x - 128) / 128).float().cpu().numpy())
+        found.append(np.concatenate(parts))
+    return np.stack(found)
+
+
+def teach(recipe: Recipe, fer: Fer2013, out: Path, teachers: int) -> dict[str, Any]:
+    """Train teachers and write the mean of their logits for all faces: `teacher_logits.npz`."""
+    rows = fer.train_rows()
+    chips, targets = _on_device(recipe, fer.images[rows], _labels(recipe, fer, rows))
+    wanted = np.flatnonzero(fer.usable | fer.public)
+    total, scores = np.zeros((8, len(fer.images), 7), np.float32), []
+    for k in range(teachers):
+        torch.manual_seed(recipe.seed + k)
+        model, steps = fit(recipe, TorchNet(NETS[recipe.net]), chips, targets)
+        logits = np.zeros_like(total)
+        logits[:, wanted] = logits_of(model, fer.images[wanted], views=8)
+        scores.append({"steps": steps, "public": _accuracy(logits[0], fer)})
+        total += logits / teachers
+    np.savez_compressed(out / "teacher_logits.npz", logits=total.astype(np.float16))
+    return {"teachers": scores, "together": _accuracy(total.mean(axis=0), fer)}
+
+
+def student(recipe: Recipe, fer: Fer2013, pack: Path, out: Path, processes: int) -> dict[str, Any]:
+    """Train a student by its recipe and write it as `<role>.npz`; returns its scores on PublicTest."""
+    torch.manual_seed(recipe.seed)
+    if recipe.role == "fer_masked":
+        chips, rows, tested, tested_rows = render(fer, pack, processes)
+    else:
+        rows, tested_rows = fer.train_rows(), fer.public_rows()
+        chips, tested = fer.images[rows], fer.images[tested_rows]
+    labels = _labels(recipe, fer, rows)
+    if recipe.teacher and recipe.teacher_weight:
+        logits = load_arrays(_earlier(recipe.teacher, out, pack), ("logits",))["logits"].astype(np.float32)
+        answer = torch.softmax(torch.from_numpy(logits) / recipe.teacher_temperature, -1).mean(0).numpy()
+        labels = (1 - recipe.teacher_weight) * labels + recipe.teacher_weight * answer[rows]
+    model = TorchNet(NETS[recipe.net])
+    if recipe.init:
+        with np.load(_earlier(recipe.init, out, pack), allow_pickle=False) as archive:
+            set_torch_weights(model, {name: archive[name] for name in archive.files})
+    model, steps = fit(recipe, model, *_on_device(recipe, chips, labels))
+    halved = {k: v.astype(np.float16) if v.ndim > 1 else v for k, v in torch_weights(model).items()}
+    np.savez(out / f"{recipe.role}.npz", **halved)  # type: ignore[arg-type]
+    set_torch_weights(model, halved)
+    if not len(tested):
+        return {"steps": steps, "n": 0}
+    right = logits_of(model, tested)[0].argmax(1) == fer.labels[tested_rows]
+    return {"steps": steps, "accuracy": float(right.mean()), "n": len(right)}
+
+
+def render(fer: Fer2013, pack: Path, processes: int) -> tuple[U8, I64, U8, I64]:
+    """Three masked renderings of the train faces, and the frozen masked PublicTest: chips and rows of each.
+
+    Where another OpenCV renders other pixels than were frozen, there is nothing to score on: no test chips.
+    """
+    from edge_quantize import mask_sets
+    from edge_quantize.landmarks import Landmarks
+
+    found = load_arrays(pack / "landmarks.npz", ("points", "found"))
+    marks = Landmarks(found["points"].astype(np.float32), found["found"].astype(np.bool_))
+    sets = [mask_sets.render_set(fer.images, fer.train_rows(), marks, seed, processes=processes) for seed in (1, 2, 3)]
+    chips = np.concatenate([made.images for made in sets])
+    rows = np.concatenate([made.params["index"] for made in sets]).astype(np.int64)
+    try:
+        frozen = mask_sets.render_frozen(fer.images)
+    except SourceError as error:
+        print(f"not scored: {error}", file=sys.stderr)
+        return chips, rows, fer.images[:0], rows[:0]
+    tested = frozen.params["index"].astype(np.int64)
+    kept = fer.public[tested]
+    return chips, rows, frozen.images[kept], tested[kept]
+
+
+def _labels(recipe: Recipe, fer: Fer2013, rows: I64) -> NDArray[np.float32]:
+    """Smoothed soft targets (N, 7) of rows."""
+    soft = soft_targets(fer.labels[rows], fer.votes[rows], recipe.votes_weight)
+    return ((1 - recipe.smoothing) * soft + recipe.smoothing / soft.shape[1]).astype(np.float32)
+
+
+def _on_device(recipe: Recipe, chips: U8, targets: NDArray[np.float32]) -> tuple[Tensor, Tensor]:
+    if len(chips) < recipe.batch:
+        msg = f"{len(chips)} chips are fewer than one batch of {recipe.batch}"
+        raise SourceError(msg)
+    return torch.from_numpy(chips).to(DEVICE), torch.from_numpy(targets.astype(np.float32)).to(DEVICE)
+
+
+def _earlier(name: str, out: Path, pack: Path) -> Path:
+    """A file that an earlier command made, in `out` or carried back into the pack."""
+    return out / name if (out / name).exists() else pack / name
+
+
+def thinned(fer: Fer2013, every: int) -> Fer2013:
+    """The data with only every so many rows to train and to score on: for a rehearsal."""
+    kept = np.arange(len(fer.labels)) % every == 0
+    return dataclasses.replace(fer, usable=fer.usable & kept, public=fer.public & kept)
+
+
+def _accuracy(logits: NDArray[np.float32], fer: Fer2013) -> float:
+    rows = fer.public_rows()
+    return float((logits[rows].argmax(1) == fer.labels[rows]).mean())
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns its exit code."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("command", choices=("check", "teach", "student"))
+    parser.add_argument("--recipe", help="name in recipes/ or a .toml file")
+    parser.add_argument("--pack", type=Path, default=ROOT / "build/gpu-pack")
+    parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT", "build/gpu-out")))
+    parser.add_argument("--budget-minutes", type=float, help="of one net, instead of the recipe's")
+    parser.add_argument("--batch", type=int, help="instead of the recipe's")
+    parser.add_argument("--teachers", type=int, default=2)
+    parser.add_argument("--every", type=int, default=1, help="rehearse on every so many rows only")
+    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="for rendering masks")
+    args = parser.parse_args(argv)
+    torch.backends.cudnn.benchmark = True
+    try:
+        if args.command == "check":
+            print(f"largest difference of a logit: {check():.2g}")
+            return 0
+        name = args.recipe or ("gpu_teacher" if args.command == "teach" else "gpu_unmasked")
+        changes = {"budget_minutes": args.budget_minutes, "batch": args.batch}
+        recipe = dataclasses.replace(load_recipe(name), **{k: v for k, v in changes.items() if v is not None})
+        fer = thinned(load_fer2013(args.pack), args.every)
+        args.out.mkdir(parents=True, exist_ok=True)
+        if args.command == "teach":
+            result = teach(recipe, fer, args.out, args.teachers)
+        else:
+            result = student(recipe, fer, args.pack, args.out, args.processes)
+        record = {"recipe": dataclasses.asdict(recipe), "torch": torch.__version__, **result}
+        (args.out / f"{recipe.name}.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        print(json.dumps(result))
+    except EdgeError as error:
+        print(f"train_gpu: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

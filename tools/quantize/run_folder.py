@@ -1,0 +1,205 @@
+"""The folder of one training run: recipe, origin, log, checkpoint, final weights, curves, progress."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from edge_quantize.data import load_arrays
+from edge_quantize.recipe import Recipe, recipe_from
+
+from edge.errors import ConfigError, SourceError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from edge_quantize.nets import Weights
+    from numpy.typing import NDArray
+
+LOG_COLUMNS = ("step", "seconds", "rate", "loss", "agreement", "val_loss", "val_accuracy")
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """A run folder at `path`; made by `start`."""
+
+    path: Path
+
+    def start(self, recipe: Recipe) -> None:
+        """Create the folder with the recipe as used and what is needed to repeat the run."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        (self.path / "result.json").unlink(missing_ok=True)
+        _write_json(self.path / "recipe.json", dataclasses.asdict(recipe))
+        _write_json(self.path / "origin.json", origin())
+        with (self.path / "log.csv").open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerow(LOG_COLUMNS)
+
+    def recipe(self) -> Recipe:
+        """The recipe as used. Raises SourceError when the folder holds no run."""
+        path = self.path / "recipe.json"
+        try:
+            table = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            msg = f"{self.path} is not a run folder: {error}"
+            raise SourceError(msg) from None
+        name = table.pop("name")
+        return recipe_from({k: v for k, v in table.items() if v is not None}, name, str(path))
+
+    def log(self, step: int, seconds: float, rate: float, means: NDArray[np.float64], seen: dict[str, float]) -> None:
+        """Append one line: training means (loss, agreement) since the last, validation scores."""
+        row = [step, round(seconds), f"{rate:.5f}", *(f"{m:.4f}" for m in means)]
+        row += [f"{seen['loss']:.4f}", f"{seen['accuracy']:.4f}"]
+        with (self.path / "log.csv").open("a", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerow(row)
+        if not sys.stderr.isatty():
+            print("epoch", dict(zip(LOG_COLUMNS, row, strict=True)), file=sys.stderr, flush=True)
+
+    def save_checkpoint(self, live: Weights, averaged: Weights, step: int, seconds: float) -> None:
+        """One file, replaced atomically: kernels as fp16 (≤ 7.5 MB for a FER net), no optimiser state."""
+        arrays: dict[str, Any] = {f"live:{k}": _half(v) for k, v in live.items()}
+        arrays |= {f"average:{k}": _half(v) for k, v in averaged.items()}
+        _write_npz(self.path / "checkpoint.npz", arrays | {"step": step, "seconds": seconds})
+
+    def load_checkpoint(self) -> tuple[Weights, Weights, int, float]:
+        """Live weights, averaged weights, step and seconds. Raises ConfigError when there is none."""
+        path = self.path / "checkpoint.npz"
+        if not path.exists():
+            msg = f"nothing to resume in {self.path}"
+            raise ConfigError(msg)
+        found = load_all(path)
+        live = {k.removeprefix("live:"): v for k, v in found.items() if k.startswith("live:")}
+        averaged = {k.removeprefix("average:"): v for k, v in found.items() if k.startswith("average:")}
+        return live, averaged, int(found["step"]), float(found["seconds"])
+
+    def save_final(self, weights: Weights) -> None:
+        """Write the finished weights under neutral names, fp32."""
+        _write_npz(self.path / "final.npz", weights)
+
+    def final_weights(self) -> Weights:
+        """Finished weights. Raises SourceError when the run is not finished."""
+        return load_all(self.path / "final.npz")
+
+    def write_result(self, result: dict[str, Any]) -> None:
+        """Write `result.json`, add a line to the log of scores on PublicTest, draw the curves."""
+        _write_json(self.path / "result.json", result)
+        line = json.dumps({"at": datetime.now(UTC).isoformat(timespec="seconds"), **result})
+        with (self.path / "public_scores.jsonl").open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+        draw_curves(self.path)
+
+    @contextmanager
+    def progress(self, recipe: Recipe, spent: float) -> Iterator[Callable[[float, int, float, float], None]]:
+        """A function to call after each step (seconds, step, loss, rate): a bar, or a line a minute."""
+        budget = recipe.budget_minutes * 60
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+            columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+            with Progress(*columns, console=Console(stderr=True)) as bar:
+                task = bar.add_task(recipe.name, total=budget, completed=spent)
+
+                def draw(seconds: float, step: int, loss: float, rate: float) -> None:
+                    text = f"{recipe.name} step {step} loss {loss:.3f} rate {rate:.4f}"
+                    bar.update(task, completed=min(seconds, budget), description=text)
+
+                yield draw
+            return
+        last = time.monotonic()
+
+        def line(seconds: float, step: int, loss: float, rate: float) -> None:
+            nonlocal last
+            if time.monotonic() - last >= 60:
+                last = time.monotonic()
+                left = max(0.0, budget - seconds) / 60
+                text = f"{recipe.name} step {step} loss {loss:.3f} rate {rate:.4f}, {left:.0f} min left"
+                print(text, file=sys.stderr, flush=True)
+
+        yield line
+
+
+def load_all(path: Path) -> dict[str, NDArray[np.float32]]:
+    """Every array of an npz file as float32. Raises SourceError when absent or damaged."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            names = tuple(archive.files)
+    except (OSError, ValueError) as error:
+        msg = f"{path} cannot be read: {error}"
+        raise SourceError(msg) from None
+    return {name: array.astype(np.float32) for name, array in load_arrays(path, names).items()}
+
+
+def origin() -> dict[str, str]:
+    """Commit, versions and machine kind, as far as they can be told."""
+    found = {"started": datetime.now(UTC).isoformat(timespec="seconds"), "machine": platform.machine()}
+    found |= {"python": platform.python_version(), "cpus": str(os.cpu_count())}
+    for package in ("tensorflow-cpu", "tensorflow", "keras", "numpy", "opencv-python-headless"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    here = Path(__file__).parent
+    for key, arguments in {"commit": ("rev-parse", "HEAD"), "changed": ("status", "--porcelain", ".")}.items():
+        try:
+            done = subprocess.run(  # noqa: S603 - fixed arguments
+                ("git", *arguments),  # noqa: S607 - whichever git is on PATH
+                cwd=here,
+                capture_output=True,
+                text=True,
+                check=True,
+                timeout=10,
+            )
+            found[key] = done.stdout.strip()
+        except (OSError, subprocess.SubprocessError):
+            found[key] = "unknown"
+    return found
+
+
+def draw_curves(folder: Path) -> None:
+    """Draw `curves.png` from `log.csv` where matplotlib is installed."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return
+    with (folder / "log.csv").open(encoding="utf-8") as file:
+        rows = [[float(cell) for cell in row] for row in list(csv.reader(file))[1:]]
+    if not rows:
+        return
+    columns = dict(zip(LOG_COLUMNS, np.array(rows).T, strict=True))
+    figure = Figure(figsize=(9, 3.5), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for axes, names in ((left, ("loss", "val_loss")), (right, ("agreement", "val_accuracy"))):
+        for name in names:
+            axes.plot(columns["seconds"] / 60, columns[name], label=name)
+        axes.set_xlabel("minutes of training")
+        axes.grid(alpha=0.3)
+        axes.legend()
+    figure.savefig(folder / "curves.png", dpi=110)
+
+
+def _half(array: NDArray[np.float32]) -> NDArray[np.generic]:
+    """Kernels as fp16; vectors stay fp32, for a variance may be beyond what fp16 holds."""
+    return array.astype(np.float16) if array.ndim > 1 else array
+
+
+def _write_npz(path: Path, arrays: Mapping[str, Any]) -> None:
+    fresh = path.with_suffix(".part.npz")
+    np.savez(fresh, **arrays)
+    fresh.replace(path)
+
+
+def _write_json(path: Path, value: object) -> None:
+    path.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,133 @@
+"""What a recipe trains on and is watched by: chips with soft targets, gathered from the datasets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from edge_quantize.data import (
+    Fer2013,
+    held_out_photos,
+    load_fer2013,
+    load_real_crops,
+    load_rendered,
+    soft_targets,
+)
+from edge_quantize.nets import NETS
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from edge_quantize.recipe import Recipe
+
+U8 = NDArray[np.uint8]
+F32 = NDArray[np.float32]
+I64 = NDArray[np.int64]
+
+RENDERINGS = 2
+"""Masked renderings of the train set that are used where they exist."""
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """`chips` uint8 (N, 48, 48) and their true class `labels` int64 (N,)."""
+
+    chips: U8
+    labels: I64
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """Chips to train on with soft `targets` float32 (N, classes), and the sets to watch.
+
+    `row` int64 (N,) is the FER2013 row of a chip, -1 for a real photo. `validation` is held out of train;
+    `tests` are scored once, at the end: PublicTest or what is made of it, and held-out real photos.
+    """
+
+    chips: U8
+    targets: F32
+    row: I64
+    validation: Labelled
+    tests: dict[str, Labelled]
+
+
+def load_samples(recipe: Recipe, masks: Path) -> Samples:
+    """Samples of a recipe. `masks` is the folder of rendered masks and real crops.
+
+    Raises SourceError when data are missing or damaged.
+    """
+    data = load_fer2013()
+    build = {"fer_unmasked": _unmasked, "fer_masked": _masked, "gate": _gate}[recipe.role]
+    samples = build(recipe, data, masks)
+    classes = NETS[recipe.net].classes
+    smooth = (1 - recipe.smoothing) * samples.targets + recipe.smoothing / classes
+    return replace(samples, targets=smooth.astype(np.float32))
+
+
+def _unmasked(recipe: Recipe, data: Fer2013, _masks: Path) -> Samples:
+    train, held = data.train_val()
+    targets = soft_targets(data.labels, data.votes, recipe.votes_weight)
+    public = data.public_rows()
+    return Samples(
+        data.images[train],
+        targets[train],
+        train,
+        Labelled(data.images[held], data.labels[held].astype(np.int64)),
+        {"public": Labelled(data.images[public], data.labels[public].astype(np.int64))},
+    )
+
+
+def _masked_train(masks: Path, train: I64, held: I64) -> tuple[U8, I64, U8, I64]:
+    """Renderings of train rows and of held-out rows: chips, rows, chips, rows."""
+    files = [masks / f"fer2013-train-{k}.npz" for k in range(RENDERINGS)]
+    parts = [load_rendered(path) for path in files if path.exists() or path is files[0]]
+    chips = np.concatenate([part.images for part in parts])
+    rows = np.concatenate([part.index for part in parts]).astype(np.int64)
+    inside = np.isin(rows, train)
+    first = np.arange(len(rows)) < len(parts[0].index)
+    kept = np.isin(rows, held) & first
+    return chips[inside], rows[inside], chips[kept], rows[kept]
+
+
+def _masked(recipe: Recipe, data: Fer2013, masks: Path) -> Samples:
+    train, held = data.train_val()
+    chips, rows, held_chips, held_rows = _masked_train(masks, train, held)
+    targets = soft_targets(data.labels, data.votes, recipe.votes_weight)
+    public = load_rendered(masks / "fer2013-public.npz")
+    return Samples(
+        chips,
+        targets[rows],
+        rows,
+        Labelled(held_chips, data.labels[held_rows].astype(np.int64)),
+        {"public_masked": Labelled(public.images, data.labels[public.index].astype(np.int64))},
+    )
+
+
+def _gate(recipe: Recipe, data: Fer2013, masks: Path) -> Samples:
+    train, held = data.train_val()
+    masked, rows, held_masked, held_rows = _masked_train(masks, train, held)
+    real = load_real_crops(masks / "real.npz")
+    out = held_out_photos(real.photo)
+    again = np.repeat(np.flatnonzero(~out), recipe.real_repeats)
+    # One rendering's worth of masked faces, or the classes would stand two to one.
+    once = np.random.default_rng(recipe.seed).permutation(len(rows))[: len(train)]
+    masked, rows = masked[once], rows[once]
+    labels = np.concatenate([np.zeros(len(train)), np.ones(len(rows)), real.label[again]]).astype(np.int64)
+    public = load_rendered(masks / "fer2013-public.npz")
+
+    def pairs(plain: U8, covered: U8) -> Labelled:
+        truth = np.repeat([0, 1], [len(plain), len(covered)]).astype(np.int64)
+        return Labelled(np.concatenate([plain, covered]), truth)
+
+    return Samples(
+        np.concatenate([data.images[train], masked, real.images[again]]),
+        np.eye(2, dtype=np.float32)[labels],
+        np.concatenate([train, rows, np.full(len(again), -1)]),
+        pairs(data.images[held_rows], held_masked),
+        {
+            "public_pairs": pairs(data.images[public.index], public.images),
+            "real_held_out": Labelled(real.images[out], real.label[out].astype(np.int64)),
+        },
+    )
