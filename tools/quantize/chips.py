@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
+from edge_quantize import mask_sets
+from edge_quantize.data import Fer2013, held_out_photos, load_fer2013
 
 from edge.errors import ConfigError, SourceError
 from edge.preprocess import chip
 from edge.types import EMOTIONS, ROUTES, CropSpec, FaceBox
-from edge_quantize import mask_sets
-from edge_quantize.data import Fer2013, load_fer2013
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from edge.types import U8
 
 MASKS: Final = Path("build/masks")
-
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +94,17 @@ def for_role(role: str) -> RoleChips:
                          fer.labels[index[in_a]].astype(np.int64), device_crop(tested.images),
                          fer.labels[index].astype(np.int64))  # fmt: skip
     if role == "gate":
+        half = np.concatenate([fer.images[half_a], tested.images[in_a]])
+        both = device_crop(np.concatenate([fer.images[public], tested.images]))
         return RoleChips(
-            ROUTES,
-            np.concatenate([bare[0], worn]), np.repeat([0, 1], [len(bare[0]), len(worn)]),
-            np.concatenate([fer.images[half_a], tested.images[in_a]]), np.repeat([0, 1], [len(half_a), int(in_a.sum())]),
-            device_crop(np.concatenate([fer.images[public], tested.images])), np.repeat([0, 1], [len(public), len(index)]),
-        )  # fmt: skip
+            names=ROUTES,
+            train=np.concatenate([bare[0], worn]),
+            train_labels=np.repeat([0, 1], [len(bare[0]), len(worn)]),
+            fit=half,
+            fit_labels=np.repeat([0, 1], [len(half_a), int(in_a.sum())]),
+            test=both,
+            test_labels=np.repeat([0, 1], [len(public), len(index)]),
+        )
     msg = f"no role {role!r}: gate, fer_unmasked or fer_masked"
     raise ConfigError(msg)
 
@@ -117,8 +121,6 @@ class RealTest:
 
 def real_held_out(folder: Path = MASKS) -> RealTest:
     """Crops of the held-out photographs. Raises SourceError when real.npz is missing."""
-    from edge_quantize.batches import held_out_photos  # noqa: PLC0415 - the split that training used
-
     path = folder / "real.npz"
     try:
         with np.load(path, allow_pickle=False) as made:

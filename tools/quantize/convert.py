@@ -9,16 +9,17 @@ from __future__ import annotations
 import io
 import os
 import sys
+import warnings
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+from edge_quantize import metrics, score
 
 from edge.errors import BundleError, ConfigError, SourceError
 from edge.preprocess import CHIP, to_input
-from edge_quantize import metrics, score
 
 if TYPE_CHECKING:
     import argparse
@@ -69,7 +70,7 @@ def load_keras(path: Path) -> Any:  # noqa: ANN401 - Keras has no types
 
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    import keras  # noqa: PLC0415 - seconds, and only here
+    import keras
 
     try:
         model = keras.models.load_model(path, compile=False)
@@ -77,7 +78,7 @@ def load_keras(path: Path) -> Any:  # noqa: ANN401 - Keras has no types
         msg = f"{path}: not a Keras model that can be read ({str(error).splitlines()[0]})"
         raise SourceError(msg) from error
     shape = getattr(model, "input_shape", None)
-    if not isinstance(shape, tuple) or tuple(shape[1:]) != (CHIP, CHIP, 1) or len(model.output_shape) != 2:  # noqa: PLR2004
+    if not isinstance(shape, tuple) or tuple(shape[1:]) != (CHIP, CHIP, 1) or len(model.output_shape) != 2:
         msg = f"{path}: takes {shape} and gives {model.output_shape}; expected (None, 48, 48, 1) and (None, classes)"
         raise ConfigError(msg)
     return model
@@ -107,7 +108,7 @@ def fold_temperature(model: Any, temperature: float) -> None:  # noqa: ANN401
 def predict(model: Any, chips: U8, batch: int = 256) -> F32:  # noqa: ANN401
     """Float outputs (N, K) of uint8 chips (N, 48, 48)."""
     parts = [np.asarray(model(to_input(chips[i : i + batch]), training=False)) for i in range(0, len(chips), batch)]
-    return np.concatenate(parts).astype(np.float32)
+    return np.asarray(np.concatenate(parts), dtype=np.float32)
 
 
 def softmax(logits: F32) -> F32:
@@ -137,8 +138,8 @@ def to_tflite(model: Any, sample: U8) -> bytes:  # noqa: ANN401
         BundleError: the result has another input or output quantisation than `gray48/1` asks for.
 
     """
-    import keras  # noqa: PLC0415
-    import tensorflow as tf  # noqa: PLC0415
+    import keras
+    import tensorflow as tf
 
     # A free batch dimension would add SHAPE, STRIDED_SLICE and PACK, which do not map to an Edge TPU.
     inputs = keras.Input(batch_shape=(1, CHIP, CHIP, 1), name="chip")
@@ -157,7 +158,9 @@ def to_tflite(model: Any, sample: U8) -> bytes:  # noqa: ANN401
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
     converter.inference_input_type = tf.int8
     converter.inference_output_type = tf.int8
-    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()), warnings.catch_warnings():
+        # It speaks of statistics that post-training quantisation gathers from the representative set.
+        warnings.filterwarnings("ignore", message="Statistics for quantized inputs")
         flat = bytes(converter.convert())
     check_quantisation(flat)
     return flat
@@ -173,8 +176,8 @@ def check_quantisation(flat: bytes | Path) -> None:
     given, answer = score.quantisation(score.open_interpreter(flat))
     if (given["dtype"], given["scale"], given["zero_point"]) != ("int8", INPUT_SCALE, 0):
         msg = (
-            f"the model's input is {given['dtype']} with scale {given['scale']!r} and zero point {given['zero_point']}, "
-            "not int8, 0.0078125 and 0: the representative set must hold an all-0 and an all-255 chip"
+            f"the model's input is {given['dtype']} with scale {given['scale']!r} and zero point {given['zero_point']}"
+            ", not int8, 0.0078125 and 0: the representative set must hold an all-0 and an all-255 chip"
         )
         raise BundleError(msg)
     if (answer["dtype"], answer["scale"], answer["zero_point"]) != ("int8", OUTPUT_SCALE, -128):
@@ -230,7 +233,7 @@ def cost(model: Any) -> tuple[int, int]:  # noqa: ANN401
 
 def command(args: argparse.Namespace) -> int:
     """Run `edge-quantize convert`."""
-    from edge_quantize.chips import for_role  # noqa: PLC0415
+    from edge_quantize.chips import for_role
 
     data = for_role(args.role)
     model = load_keras(args.model)
@@ -254,7 +257,9 @@ def command(args: argparse.Namespace) -> int:
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Register `convert`."""
     parser = subparsers.add_parser("convert", help="quantise one Keras model to full int8")
-    parser.add_argument("--model", type=Path, required=True, help="a .keras file, (48, 48, 1) → logits or probabilities")
+    parser.add_argument(
+        "--model", type=Path, required=True, help="a .keras file, (48, 48, 1) → logits or probabilities"
+    )
     parser.add_argument("--role", required=True, choices=("gate", "fer_unmasked", "fer_masked"))
     parser.add_argument("--out", type=Path, required=True, help="the .tflite file to write")
     parser.add_argument("--max-loss", type=float, default=MAX_LOSS, help="points int8 may lose against float")

@@ -10,17 +10,20 @@ turn, the one that works most often first.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing import get_context
-from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from edge.errors import SourceError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
 
 MESH_POINTS: Final[dict[str, int]] = {
     # Left and right are the picture's. The jaw runs from the left temple over the chin to the right temple.
@@ -84,7 +87,7 @@ def open_face_mesh() -> Any:  # noqa: ANN401 - mediapipe has no types
     os.environ.setdefault("GLOG_minloglevel", "2")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
-        from mediapipe.python.solutions import face_mesh  # noqa: PLC0415 - heavy, and needed by this command alone
+        from mediapipe.python.solutions import face_mesh
     except ImportError as error:
         message = f"placing masks needs mediapipe, which does not import ({error}): install the extra 'edge-fer[host]'"
         raise SourceError(message) from error
@@ -129,7 +132,7 @@ def find(mesh: Any, image: NDArray[np.uint8]) -> NDArray[np.float32] | None:  # 
         (31, 2) x and y in pixels of the picture, or None when no presentation shows a plausible face.
 
     """
-    grey = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)  # noqa: PLR2004
+    grey = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
     height, width = grey.shape[:2]
     for view in CASCADE:
         matrix, canvas = _matrix(height, width, view)
@@ -144,7 +147,8 @@ def find(mesh: Any, image: NDArray[np.uint8]) -> NDArray[np.float32] | None:  # 
         back = cv2.invertAffineTransform(matrix)
         points = seen @ back[:, :2].T + back[:, 2]
         if _plausible(points, height, width):
-            return points.astype(np.float32)
+            kept: NDArray[np.float32] = points.astype(np.float32)
+            return kept
     return None
 
 

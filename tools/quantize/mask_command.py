@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -20,17 +20,18 @@ if TYPE_CHECKING:
 
 def _photo(args: argparse.Namespace) -> int:
     """Put a mask on the face of one photograph and write it at the same size."""
-    from edge_quantize import landmarks, masks  # noqa: PLC0415
-    from edge_quantize.templates import KINDS, TRAIN_VARIANTS, read_template  # noqa: PLC0415
+    from edge_quantize import landmarks, masks
+    from edge_quantize.templates import KINDS, TRAIN_VARIANTS, read_template
 
     if args.out is None:
         msg = "--image needs --out FILE"
         raise ConfigError(msg)
-    image = cv2.imread(str(args.image), cv2.IMREAD_COLOR)
+    # OpenCV's types do not say that it gives None for what it cannot read.
+    image: Any = cv2.imread(str(args.image), cv2.IMREAD_COLOR)
     if image is None:
         msg = f"{args.image}: not a readable picture"
         raise SourceError(msg)
-    photo = image.astype(np.uint8, copy=False)
+    photo: U8 = image
     points = landmarks.find_in_photo(landmarks.open_face_mesh(), photo)
     if points is None:
         msg = f"{args.image}: no face found: give a picture with one upright face"
@@ -56,16 +57,18 @@ def contact_sheet(faces: U8, made: U8, columns: int = 16, rows: int = 6) -> U8:
     count = min(len(made), columns * rows) // columns * columns
     pairs = np.concatenate([faces[:count], made[:count]], axis=1)
     sheet = pairs.reshape(-1, columns, 96, 48).swapaxes(1, 2).reshape(-1, columns * 48)
-    return cv2.resize(sheet, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC).astype(np.uint8, copy=False)
+    large: U8 = cv2.resize(sheet, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC).astype(np.uint8, copy=False)
+    return large
 
 
 def _data_set(args: argparse.Namespace) -> int:
     """Write landmarks, renderings, the frozen test set, real chips, contact sheets and the reject log."""
-    from edge.types import EMOTIONS  # noqa: PLC0415
-    from edge_quantize import landmarks, mask_sets, real_masks  # noqa: PLC0415
-    from edge_quantize.data import data_root, load_fer2013  # noqa: PLC0415
-    from edge_quantize.progress import bar  # noqa: PLC0415
-    from edge_quantize.templates import KINDS  # noqa: PLC0415
+    from edge_quantize import landmarks, mask_sets, real_masks
+    from edge_quantize.data import data_root, load_fer2013
+    from edge_quantize.progress import bar
+    from edge_quantize.templates import KINDS
+
+    from edge.types import EMOTIONS
 
     folder: Path = args.folder
     fer = load_fer2013()

@@ -7,32 +7,32 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import cv2
 import numpy as np
-
-from edge.errors import SourceError
 from edge_quantize import masks
 from edge_quantize.templates import FROZEN_VARIANTS, KINDS, TRAINED_KINDS, UNSEEN_KIND
+
+from edge.errors import SourceError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from edge_quantize.landmarks import Landmarks
     from numpy.typing import NDArray
 
     from edge.types import U8
-    from edge_quantize.landmarks import Landmarks
 
 FROZEN: Final = Path(__file__).parent / "frozen" / "fer2013-public.npz"
 """Per-image parameters of the frozen masked PublicTest."""
 FROZEN_SHA256: Final = FROZEN.with_suffix(".sha256")
 """SHA-256 of its rendered array, u8 (N, 48, 48) in C order."""
 FROZEN_SEED: Final = 20261121
-_TRIES: Final = 5
+_TRIES: Final = 9
 _CHUNK: Final = 256
 
 
@@ -59,7 +59,7 @@ class MaskedSet:
 def draw_accepted(
     index: int, face: U8, points: NDArray[np.float32], seed: int, *, frozen: bool = False
 ) -> NDArray[np.void] | str:
-    """Draw lots for a face until the mask sits well; the last refusal's reason when none of five does."""
+    """Draw lots for a face until the mask sits well; the last refusal's reason when none of nine does."""
     rng = np.random.default_rng([seed, index])
     lots = masks.Lots()
     if frozen:
@@ -68,8 +68,10 @@ def draw_accepted(
         kinds = (UNSEEN_KIND,) if unseen else tuple(range(len(TRAINED_KINDS)))
         lots = masks.Lots(kinds=kinds, variants=FROZEN_VARIANTS)
     reason: str | None = None
-    for _ in range(_TRIES):
-        params = masks.draw_params(index, face, points, rng, lots)
+    for number in range(_TRIES):
+        # A face that is hard to fit gets its mask where the landmarks say, or none at all.
+        tried = lots if number < _TRIES // 2 else replace(lots, jitter=lots.jitter / 4)
+        params = masks.draw_params(index, face, points, rng, tried)
         reason = masks.refusal(params, points, (face.shape[0], face.shape[1]))
         if reason is None:
             return params
@@ -94,7 +96,7 @@ def _work(job: _Job) -> _Done:
     return np.array(images, np.uint8).reshape(-1, *faces.shape[1:]), np.array(records, masks.PARAMS), rejects
 
 
-def render_set(  # noqa: PLR0913 - every one is named at the call
+def render_set(
     images: U8,
     rows: NDArray[np.int64],
     marks: Landmarks,

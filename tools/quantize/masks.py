@@ -4,21 +4,24 @@ Drawing lots (`draw_params`) and rendering (`render`) are apart, so that the par
 committed and rendered again to the same pixels without a landmark finder.
 
 The shape of a mask must not tell the expression: an open mouth lowers the chin and would stretch the mask, and a net
-would learn "long mask: surprise". So the anchors are jittered, and the chin is most often put where it would be with the
-mouth closed.
+would learn "long mask: surprise". So the anchors are jittered, and the chin is most often put where it would be with
+the mouth closed.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
-
 from edge_quantize.landmarks import POINT
 from edge_quantize.templates import KINDS, TRAIN_VARIANTS, TRAINED_KINDS, Template, draw
+
+if TYPE_CHECKING:
+    import argparse
+
+    from numpy.typing import NDArray
 
 PARAMS: Final = np.dtype(
     [
@@ -96,9 +99,10 @@ def anchors(points: NDArray[np.float32], rng: np.random.Generator, lots: Lots) -
 
 
 def worn(points: NDArray[np.float32], slip: float = 0.0) -> NDArray[np.float32]:
-    """Anchors (4, 2) of a mask worn as the landmarks (31, 2) say, slipped down the nose by 0 (not) to 1 (to its tip)."""
+    """Anchors (4, 2) of a mask worn as the landmarks (31, 2) say, slipped down the nose by 0 to 1 (to its tip)."""
     top = points[POINT["bridge_2"]] + slip * (points[POINT["nose_tip"]] - points[POINT["bridge_2"]])
-    return np.stack([points[POINT["jaw_1"]], top, points[POINT["jaw_9"]], points[POINT["chin"]]]).astype(np.float32)
+    quad = [points[POINT["jaw_1"]], top, points[POINT["jaw_9"]], points[POINT["chin"]]]
+    return np.asarray(np.stack(quad), dtype=np.float32)
 
 
 def draw_params(
@@ -119,9 +123,9 @@ def draw_params(
     """
     out = np.zeros((), PARAMS)
     kind = int(rng.choice(lots.kinds))
-    low, high = _TONES[KINDS[kind]] if rng.random() < 0.6 else (10, 248)  # noqa: PLR2004 - most, not all, as worn
+    low, high = _TONES[KINDS[kind]] if rng.random() < 0.6 else (10, 248)
     tone = rng.uniform(low, high)
-    if rng.random() < 0.7:  # noqa: PLR2004 - a white mask in a dark room is grey
+    if rng.random() < 0.7:
         tone *= float(np.clip(np.percentile(face, 90) / 200, 0.4, 1.1))
     out["index"], out["kind"], out["variant"] = index, kind, rng.choice(lots.variants)
     out["quad"] = anchors(points, rng, lots)
@@ -132,7 +136,7 @@ def draw_params(
     out["blur"] = rng.uniform(0, 0.6)
     out["shadow"] = rng.uniform(0, 0.45)
     out["strap"] = np.clip(tone * rng.uniform(0.7, 1.3), 8, 250)
-    out["strap_cover"] = rng.uniform(0.2, 0.9) if rng.random() < 0.7 else 0.0  # noqa: PLR2004
+    out["strap_cover"] = rng.uniform(0.2, 0.9) if rng.random() < 0.7 else 0.0
     out["hue"], out["saturation"] = rng.uniform(0, 360), rng.uniform(0, 0.35)
     out["seed"] = rng.integers(0, 2**32, dtype=np.uint32)
     return out
@@ -197,15 +201,16 @@ def render(face: NDArray[np.uint8], params: NDArray[np.void], template: Template
     if factor > 1:
         area = (size[1], size[0])
         cover, fabric, dark, band = (
-            cv2.resize(layer.astype(np.float32), area, interpolation=cv2.INTER_AREA) for layer in (cover, fabric, dark, band)
+            cv2.resize(layer.astype(np.float32), area, interpolation=cv2.INTER_AREA).astype(np.float32, copy=False)
+            for layer in (cover, fabric, dark, band)
         )
     blur = float(params["blur"]) * max(size) / 48
-    if blur > 0.2:  # noqa: PLR2004 - below that a blur changes nothing
-        cover = cv2.GaussianBlur(cover, (0, 0), blur)
-        fabric = cv2.GaussianBlur(fabric, (0, 0), blur)
+    if blur > 0.2:
+        cover = cv2.GaussianBlur(cover, (0, 0), blur).astype(np.float32, copy=False)
+        fabric = cv2.GaussianBlur(fabric, (0, 0), blur).astype(np.float32, copy=False)
     fabric = fabric + rng.normal(0, float(params["noise"]), size).astype(np.float32)
     base = face.astype(np.float32)
-    if face.ndim == 3:  # noqa: PLR2004
+    if face.ndim == 3:
         layer = _tint(fabric.astype(np.float32), params)
         cover, band, dark = cover[..., None], band[..., None], dark[..., None]
     else:
@@ -213,7 +218,8 @@ def render(face: NDArray[np.uint8], params: NDArray[np.void], template: Template
     out = base * dark
     out = out * (1 - band) + params["strap"] * band
     out = out * (1 - cover) + layer * cover
-    return np.clip(np.round(out), 0, 255).astype(np.uint8)
+    made: NDArray[np.uint8] = np.clip(np.round(out), 0, 255).astype(np.uint8)
+    return made
 
 
 def _flatness(quad: NDArray[np.float32]) -> float:
@@ -231,16 +237,23 @@ def refusal(params: NDArray[np.void], points: NDArray[np.float32], size: tuple[i
     picture covered.
     """
     quad = params["quad"]
-    if not cv2.isContourConvex(np.round(quad * 16).astype(np.int32)) or _flatness(quad) < 0.1:  # noqa: PLR2004
+    if not cv2.isContourConvex(np.round(quad * 16).astype(np.int32)) or _flatness(quad) < 0.06:
         return "profile"
     cover = coverage(params, size)
     share = float(cover.mean())
-    if share < 0.1:  # noqa: PLR2004
+    if share < 0.08:
         return "small"
-    if share > 0.7:  # noqa: PLR2004
+    if share > 0.75:
         return "large"
     for eye in eye_centres(points):
         x, y = np.clip(np.round(eye).astype(int), 0, (size[1] - 1, size[0] - 1))
-        if cover[y, x] > 0.3:  # noqa: PLR2004
+        if cover[y, x] > 0.3:
             return "eyes"
     return None
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Register `masks`."""
+    from edge_quantize import mask_command
+
+    mask_command.add_parser(subparsers)

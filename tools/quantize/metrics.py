@@ -36,7 +36,9 @@ def share(right: NDArray[np.bool_]) -> dict[str, Any]:
     return {"accuracy": round(hits / n, 5) if n else None, "low": round(low, 5), "high": round(high, 5), "n": n}
 
 
-def confusion(truth: NDArray[np.integer[Any]], answer: NDArray[np.integer[Any]], rows: int, columns: int) -> list[list[int]]:
+def confusion(
+    truth: NDArray[np.integer[Any]], answer: NDArray[np.integer[Any]], rows: int, columns: int
+) -> list[list[int]]:
     """Counts, rows true and columns answered."""
     table = np.zeros((rows, columns), np.int64)
     np.add.at(table, (truth.astype(np.int64), answer.astype(np.int64)), 1)
@@ -73,7 +75,9 @@ def calibration_error(probabilities: F32, truth: NDArray[np.integer[Any]], bins:
         bins: number of bins.
 
     """
-    error = sum(abs(float(b["confidence"]) - float(b["accuracy"])) * b["n"] for b in reliability(probabilities, truth, bins))
+    error = sum(
+        abs(float(b["confidence"]) - float(b["accuracy"])) * b["n"] for b in reliability(probabilities, truth, bins)
+    )
     return round(error / max(len(truth), 1), 5)
 
 
@@ -83,7 +87,11 @@ def reliability(probabilities: F32, truth: NDArray[np.integer[Any]], bins: int =
     right = probabilities.argmax(axis=1) == truth
     place = np.minimum((top * bins).astype(int), bins - 1)
     return [
-        {"confidence": float(top[place == b].mean()), "accuracy": float(right[place == b].mean()), "n": int((place == b).sum())}
+        {
+            "confidence": float(top[place == b].mean()),
+            "accuracy": float(right[place == b].mean()),
+            "n": int((place == b).sum()),
+        }
         for b in range(bins)
         if (place == b).any()
     ]
@@ -111,7 +119,9 @@ def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
     if n == 0:
         return 1.0
     log_half = n * math.log(0.5)
-    tail = sum(math.exp(math.lgamma(n + 1) - math.lgamma(i + 1) - math.lgamma(n - i + 1) + log_half) for i in range(k + 1))
+    tail = sum(
+        math.exp(math.lgamma(n + 1) - math.lgamma(i + 1) - math.lgamma(n - i + 1) + log_half) for i in range(k + 1)
+    )
     return min(1.0, 2 * tail)
 
 
@@ -121,7 +131,9 @@ def fit_temperature(logits: F32, truth: NDArray[np.integer[Any]]) -> float:
     for temperature in np.exp(np.linspace(math.log(0.3), math.log(3.0), 461)):
         scaled = logits.astype(np.float64) / temperature
         scaled -= scaled.max(axis=1, keepdims=True)
-        loss = float((np.log(np.exp(scaled).sum(axis=1)) - scaled[np.arange(len(truth)), truth.astype(np.int64)]).mean())
+        loss = float(
+            (np.log(np.exp(scaled).sum(axis=1)) - scaled[np.arange(len(truth)), truth.astype(np.int64)]).mean()
+        )
         if loss < lowest:
             best, lowest = float(temperature), loss
     return best

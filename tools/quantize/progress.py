@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 @contextmanager
 def bar(title: str) -> Iterator[Callable[[int, int], None]]:
     """Show a progress bar on standard error; yields a function that takes (done, total)."""
-    from rich.console import Console  # noqa: PLC0415 - only long commands need it
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn  # noqa: PLC0415
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description:<22}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True)) as progress:

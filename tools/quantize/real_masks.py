@@ -70,7 +70,7 @@ def largest_face(detector: Any, image: U8) -> FaceBox | None:  # noqa: ANN401 - 
 def _open_blazeface() -> Any:  # noqa: ANN401
     os.environ.setdefault("GLOG_minloglevel", "2")
     try:
-        from mediapipe.python.solutions import face_detection  # noqa: PLC0415 - heavy, needed here alone
+        from mediapipe.python.solutions import face_detection
     except ImportError as error:
         msg = f"cutting real faces needs mediapipe, which does not import ({error}): install 'edge-fer[host]'"
         raise SourceError(msg) from error
@@ -88,13 +88,14 @@ def cut_chips(
     """
     photos = [(path, label) for label, name in enumerate(("unmasked", "masked"))
               for path in sorted((folder / name).glob("*.jpg"))]  # fmt: skip
-    if len({label for _, label in photos}) != 2:  # noqa: PLR2004
+    if len({label for _, label in photos}) != 2:
         msg = f"{folder}: expected masked/*.jpg and unmasked/*.jpg"
         raise SourceError(msg)
     detector = _open_blazeface()
     images, labels, numbers, scales = [], [], [], []
     for number, (path, label) in enumerate(photos):
-        image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+        # OpenCV's types do not say that it gives None for what it cannot read.
+        image: Any = cv2.imread(str(path), cv2.IMREAD_COLOR)
         if image is None:
             msg = f"{path}: not a readable picture"
             raise SourceError(msg)

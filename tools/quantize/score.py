@@ -26,13 +26,13 @@ def open_interpreter(model: Path | bytes, threads: int = 1) -> Any:  # noqa: ANN
 
     """
     try:
-        from tflite_runtime.interpreter import Interpreter  # noqa: PLC0415 - one of three, whichever is there
+        from tflite_runtime.interpreter import Interpreter
     except ImportError:
         try:
-            from ai_edge_litert.interpreter import Interpreter  # noqa: PLC0415
+            from ai_edge_litert.interpreter import Interpreter
         except ImportError:
             try:
-                from tensorflow.lite import Interpreter  # noqa: PLC0415
+                from tensorflow.lite import Interpreter
             except ImportError as error:
                 msg = "no TFLite runtime: install the extra 'edge-fer[device]' or 'edge-fer[host]'"
                 raise BundleError(msg) from error

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from edge.errors import SourceError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 KINDS: Final = ("surgical", "cloth", "n95", "kn95", "gaiter")
 """Mask families; the number of a kind is its place here. The gaiter is kept for the frozen test set."""
@@ -37,11 +39,16 @@ _Points = list[tuple[float, float]]
 
 _OUTLINES: Final[dict[str, _Points]] = {
     # Right half, from the middle of the upper edge to the middle of the lower one.
-    "surgical": [(0, 0.12), (0.3, 0.2), (0.62, 0.4), (0.93, 0.6), (0.95, 1.0), (0.83, 1.34), (0.56, 1.62), (0.25, 1.74), (0, 1.76)],
-    "cloth": [(0, 0.12), (0.25, 0.18), (0.6, 0.36), (0.98, 0.52), (1.02, 0.78), (0.9, 1.15), (0.64, 1.48), (0.36, 1.68), (0, 1.76)],
-    "n95": [(0, 0.06), (0.2, 0.16), (0.44, 0.44), (0.74, 0.7), (0.86, 1.05), (0.74, 1.42), (0.42, 1.7), (0, 1.82)],
-    "kn95": [(0, 0.02), (0.17, 0.16), (0.55, 0.44), (0.95, 0.58), (0.98, 0.8), (0.8, 1.25), (0.48, 1.6), (0.2, 1.8), (0, 1.86)],
-    "gaiter": [(0, 0.14), (0.32, 0.2), (0.72, 0.32), (1.1, 0.42), (1.14, 0.9), (1.08, 1.4), (1.02, 2.0), (0.98, 2.5), (0, 2.5)],
+    "surgical": [(0, 0.12), (0.3, 0.2), (0.62, 0.4), (0.93, 0.6), (0.95, 1.0),
+        (0.83, 1.34), (0.56, 1.62), (0.25, 1.74), (0, 1.76)],
+    "cloth": [(0, 0.12), (0.25, 0.18), (0.6, 0.36), (0.98, 0.52), (1.02, 0.78),
+        (0.9, 1.15), (0.64, 1.48), (0.36, 1.68), (0, 1.76)],
+    "n95": [(0, 0.06), (0.2, 0.16), (0.44, 0.44), (0.74, 0.7),
+        (0.86, 1.05), (0.74, 1.42), (0.42, 1.7), (0, 1.82)],
+    "kn95": [(0, 0.02), (0.17, 0.16), (0.55, 0.44), (0.95, 0.58), (0.98, 0.8),
+        (0.8, 1.25), (0.48, 1.6), (0.2, 1.8), (0, 1.86)],
+    "gaiter": [(0, 0.14), (0.32, 0.2), (0.72, 0.32), (1.1, 0.42), (1.14, 0.9),
+        (1.08, 1.4), (1.02, 2.0), (0.98, 2.5), (0, 2.5)],
 }  # fmt: skip
 
 _STRAPS: Final[dict[str, list[_Points]]] = {
@@ -80,7 +87,8 @@ def _curve(points: NDArray[np.float64], steps: int = 12) -> NDArray[np.float64]:
 
 def _pixels(points: NDArray[np.float64], scale: float) -> NDArray[np.int32]:
     """Fixed-point pixels (4 fractional bits) as OpenCV's drawing functions take them."""
-    return np.round(((points - (LEFT, TOP)) * scale - 0.5) * 16).astype(np.int32)
+    fixed: NDArray[np.int32] = np.round(((points - (LEFT, TOP)) * scale - 0.5) * 16).astype(np.int32)
+    return fixed
 
 
 def _line(layer: NDArray[np.float32], points: NDArray[np.float64], scale: float, value: float, width: float) -> None:
@@ -94,12 +102,17 @@ def _bent(y: float, bend: float, half: float) -> NDArray[np.float64]:
     return np.stack([x, y + bend * (1 - (x / half) ** 2)], axis=1)
 
 
-def _fabric(kind: str, xs: NDArray[np.float32], ys: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
+def _fabric(
+    kind: str, xs: NDArray[np.float32], ys: NDArray[np.float32], rng: np.random.Generator
+) -> NDArray[np.float32]:
     """Relative brightness of the fabric: its print or weave, and the shading of its shape."""
     dome = 0.22 * (1 - np.clip((xs / 1.05) ** 2 + ((ys - 0.95) / 0.95) ** 2, 0, 1.6))
     detail = (1.0 + dome * rng.uniform(0.4, 1.4)).astype(np.float32)
     if kind == "cloth":
-        pattern, period = rng.choice(["plain", "stripes", "dots", "checks", "weave", "blotches"]), rng.uniform(0.12, 0.45)
+        pattern, period = (
+            rng.choice(["plain", "stripes", "dots", "checks", "weave", "blotches"]),
+            rng.uniform(0.12, 0.45),
+        )
         angle = rng.uniform(0, np.pi)
         u, v = xs * np.cos(angle) + ys * np.sin(angle), ys * np.cos(angle) - xs * np.sin(angle)
         waves_u, waves_v = np.sin(2 * np.pi * u / period), np.sin(2 * np.pi * v / period)
@@ -107,7 +120,7 @@ def _fabric(kind: str, xs: NDArray[np.float32], ys: NDArray[np.float32], rng: np
         if pattern == "stripes":
             detail += depth * np.sign(waves_u)
         elif pattern == "dots":
-            detail += 2 * depth * ((waves_u + waves_v) > 1.0)  # noqa: PLR2004 - size of the dots
+            detail += 2 * depth * ((waves_u + waves_v) > 1.0)
         elif pattern == "checks":
             detail += depth * np.sign(waves_u * waves_v)
         elif pattern == "weave":
@@ -131,7 +144,7 @@ def _seams(kind: str, detail: NDArray[np.float32], scale: float, rng: np.random.
             _line(detail, _bent(y, bend, 0.95), scale, 0.8, 0.03)
             _line(detail, _bent(y + 0.045, bend, 0.95), scale, 1.14, 0.03)
         _line(detail, _bent(0.42, -0.2, 0.55), scale, 1.12, 0.04)
-    elif kind == "cloth" and rng.random() < 0.5:  # noqa: PLR2004
+    elif kind == "cloth" and rng.random() < 0.5:
         _line(detail, np.array([(0, 0.1), (0.02, 0.9), (0, 1.8)]), scale, 0.82, 0.025)
     elif kind == "n95":
         _line(detail, _bent(0.46, -0.28, 0.36), scale, 0.72, 0.07)
@@ -196,13 +209,13 @@ def read_template(path: str, scale: float = 72.0) -> Template:
 
     """
     picture = cv2.imread(path, cv2.IMREAD_UNCHANGED)
-    if picture is None or picture.ndim != 3 or picture.shape[2] != 4:  # noqa: PLR2004
+    if picture is None or picture.ndim != 3 or picture.shape[2] != 4:
         message = f"mask template {path}: expected a PNG with an alpha channel (BGRA)"
         raise SourceError(message)
     side = round(WIDTH * scale)
     small = cv2.resize(picture.astype(np.uint8), (side, side), interpolation=cv2.INTER_AREA)
     grey = cv2.cvtColor(small[:, :, :3], cv2.COLOR_BGR2GRAY).astype(np.float32)
     cover = small[:, :, 3]
-    mean = float(grey[cover > 128].mean()) if (cover > 128).any() else 128.0  # noqa: PLR2004
+    mean = float(grey[cover > 128].mean()) if (cover > 128).any() else 128.0
     detail = np.clip(grey / max(mean, 1.0) * 128, 0, 255).astype(np.uint8)
     return Template(np.stack([cover, detail, np.zeros_like(cover)], axis=-1), scale)

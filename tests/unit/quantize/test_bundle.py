@@ -1,0 +1,140 @@
+"""The shipped bundle: what a stranger can do with it, and that damage is noticed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edge.errors import BundleError
+
+MODELS = Path(__file__).resolve().parents[3] / "models"
+FOLDERS = sorted(path.parent for path in MODELS.glob("*/manifest.json"))
+
+
+@pytest.fixture(scope="module")
+def shipped() -> Path:
+    if not FOLDERS and os.environ.get("CI") != "true":
+        pytest.skip("no bundle under models/: make one with 'edge-quantize bundle'")
+    assert len(FOLDERS) == 1, "models/ holds exactly one bundle"
+    return FOLDERS[0]
+
+
+def interpreter(path: Path) -> Any:  # noqa: ANN401
+    """A bare TFLite interpreter, as a stranger would open one."""
+    runtime = pytest.importorskip("tflite_runtime.interpreter", reason="a bare interpreter: pip install tflite-runtime")
+    opened = runtime.Interpreter(model_path=str(path))
+    opened.allocate_tensors()
+    return opened
+
+
+def test_manifest_says_what_the_files_are(shipped: Path) -> None:
+    manifest = json.loads((shipped / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["schema"] == "edge.bundle/1"
+    assert manifest["name"] == shipped.name
+    assert [m["role"] for m in manifest["models"]] == ["gate", "fer_unmasked", "fer_masked"]
+    assert manifest["preprocess"]["id"] == "gray48/1"
+    assert manifest["preprocess"]["crop"]["haar"] == {"scale": 1.0, "dy": 0.0}
+    for model in manifest["models"]:
+        file = shipped / model["file"]
+        assert hashlib.sha256(file.read_bytes()).hexdigest() == model["sha256"]
+        assert (shipped / model["source"]).is_file()
+        assert model["edgetpu"] is None
+        assert model["input"] == {"shape": [1, 48, 48, 1], "dtype": "int8", "scale": 0.0078125, "zero_point": 0}
+        opened = interpreter(file)
+        given, said = opened.get_input_details()[0], opened.get_output_details()
+        assert given["quantization"] == (0.0078125, 0)
+        assert len(said) == 1
+        assert said[0]["quantization"] == (0.00390625, -128)
+        assert model["output"] == {"kind": "probabilities", "shape": [1, len(model["labels"])], "dtype": "int8",
+                                   "scale": 0.00390625, "zero_point": -128}  # fmt: skip
+        assert (model["params"], model["macs"]) <= (
+            (100_000, 12_000_000) if model["role"] == "gate" else (1_900_000, 330_000_000)
+        )
+        if model["role"] != "gate":
+            table = np.array(model["confusion"])
+            assert table.shape == (7, 8)
+            assert 0 < model["uncertain_below"] < 1
+            assert table[:, 7].sum() / table.sum() < 0.13
+
+
+def test_golden_answers_are_sure_and_cover_every_class(shipped: Path) -> None:
+    manifest = json.loads((shipped / "manifest.json").read_text(encoding="utf-8"))
+    with np.load(shipped / manifest["golden"]) as kept:
+        for model in manifest["models"]:
+            chips, wanted = kept[f"{model['role']}_chips"], kept[f"{model['role']}_outputs"].astype(int)
+            assert np.bincount(wanted.argmax(axis=1), minlength=len(model["labels"])).min() >= 4
+            best = np.sort(wanted, axis=1)
+            assert (best[:, -1] - best[:, -2]).min() >= 16
+            opened = interpreter(shipped / model["file"])
+            for chip, answer in zip(chips, wanted, strict=True):
+                opened.set_tensor(
+                    opened.get_input_details()[0]["index"],
+                    (chip.astype(np.int16) - 128).astype(np.int8)[None, :, :, None],
+                )
+                opened.invoke()
+                said = opened.get_tensor(opened.get_output_details()[0]["index"])[0].astype(int)
+                assert np.abs(said - answer).max() <= 2
+                assert said.argmax() == answer.argmax()
+
+
+def test_a_stranger_scores_what_the_manifest_claims(shipped: Path) -> None:
+    """Only the manifest, numpy, and a bare interpreter: none of our code touches the model."""
+    from edge_quantize import data
+
+    if not (data.data_root() / "fer2013").is_dir() and os.environ.get("CI") != "true":
+        pytest.skip("needs FER2013: set EDGE_DATA")
+    fer = data.load_fer2013()
+    chips, labels = fer.images[fer.public], fer.labels[fer.public]
+    manifest = json.loads((shipped / "manifest.json").read_text(encoding="utf-8"))
+    model = next(m for m in manifest["models"] if m["role"] == "fer_unmasked")
+    opened = interpreter(shipped / model["file"])
+    source, sink = opened.get_input_details()[0]["index"], opened.get_output_details()[0]["index"]
+    table = np.zeros((7, 8), int)
+    right = 0
+    for chip, label in zip(chips, labels, strict=True):
+        x = (chip.astype(np.float32) - 128) / 128
+        q = np.round(x / model["input"]["scale"] + model["input"]["zero_point"]).astype(np.int8)
+        opened.set_tensor(source, q.reshape(model["input"]["shape"]))
+        opened.invoke()
+        p = (opened.get_tensor(sink)[0].astype(np.float64) - model["output"]["zero_point"]) * model["output"]["scale"]
+        right += int(p.argmax() == label)
+        table[label, 7 if p.max() < model["uncertain_below"] else p.argmax()] += 1
+    claimed = model["metrics"]["fer2013_public"]
+    assert claimed["n"] == len(labels)
+    # A few ties may fall otherwise on another processor.
+    assert right / len(labels) == pytest.approx(claimed["accuracy"], abs=0.002)
+    assert np.abs(table - np.array(model["confusion"])).sum() <= 20
+
+
+def test_our_verification_passes_and_notices_damage(shipped: Path, tmp_path: Path) -> None:
+    from edge_quantize.bundle import verify
+
+    verify(shipped)
+    flipped = tmp_path / shipped.name
+    shutil.copytree(shipped, flipped)
+    file = flipped / "gate_int8.tflite"
+    raw = bytearray(file.read_bytes())
+    raw[len(raw) // 2] ^= 1
+    file.write_bytes(raw)
+    with pytest.raises(BundleError, match=r"gate_int8\.tflite.*sha256"):
+        verify(flipped)
+    shutil.copy(shipped / "gate_int8.tflite", file)
+    with np.load(shipped / "golden.npz") as kept:
+        answers = dict(kept)
+    answers["fer_masked_outputs"] = np.roll(answers["fer_masked_outputs"], 1, axis=1)
+    np.savez(flipped / "golden.npz", **answers)
+    with pytest.raises(BundleError, match=r"fer_masked_int8\.tflite.*golden"):
+        verify(flipped)
+
+
+def test_the_card_says_what_was_not_measured(shipped: Path) -> None:
+    card = (shipped / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert "Age, sex and skin tone: not measured" in card
+    assert "not included" in card

@@ -1,0 +1,163 @@
+"""Three trained nets to one verified model bundle, `models/<name>/`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from edge_quantize import convert, golden, metrics, score
+from edge_quantize.chips import for_role, real_held_out
+from edge_quantize.model_card import write_card
+from edge_quantize.progress import bar
+
+from edge.bundle import load_bundle
+from edge.errors import BundleError, ConfigError
+
+if TYPE_CHECKING:
+    import argparse
+
+    from edge_quantize.chips import RoleChips
+
+ROLES: Final = ("gate", "fer_unmasked", "fer_masked")
+LICENSE: Final = "Apache-2.0"
+CROP: Final = {"haar": {"scale": 1.0, "dy": 0.0}, "blazeface": {"scale": 1.18, "dy": -0.106}}
+"""Detector box to crop, measured on FER2013: a Haar box is .97 of the picture, a BlazeFace box .85 and lower."""
+
+
+def _figures(role: str, data: RoleChips, raw: np.ndarray[Any, np.dtype[np.int8]], interpreter: Any) -> dict[str, Any]:  # noqa: ANN401
+    """Measured on PublicTest (rendered with the frozen masks for `fer_masked`, both ways for the gate)."""
+    full = metrics.classifier(score.probabilities(raw), data.test_labels, data.names)
+    kept = {key: full[key] for key in ("accuracy", "low", "high", "n", "macro_f1", "ece")}
+    name = "fer2013_public_masked" if role == "fer_masked" else "fer2013_public"
+    out: dict[str, Any] = {name: kept}
+    if role == "gate":
+        real = real_held_out()
+        answer = score.outputs(interpreter, real.images).argmax(axis=1)
+        out["real_photos_held_out"] = metrics.share(answer == real.label)
+    return out
+
+
+def _entry(role: str, source: Path, folder: Path, max_loss: float) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Convert one net into `folder`; its manifest entry and its golden answers."""
+    data = for_role(role)
+    model = convert.load_keras(source)
+    if model.output_shape[-1] != len(data.names):
+        msg = f"{source}: gives {model.output_shape[-1]} answers, {role} has {len(data.names)}"
+        raise ConfigError(msg)
+    temperature = metrics.fit_temperature(convert.predict(model, data.fit), data.fit_labels)
+    convert.fold_temperature(model, temperature)
+    flat = convert.to_tflite(model, convert.representative(data.train, data.train_labels))
+    file = folder / f"{role}_int8.tflite"
+    file.write_bytes(flat)
+    model.save(folder / f"{role}.keras")
+    paired = convert.compare(model, flat, data.test, data.test_labels)
+    convert.refuse_loss(paired, role, max_loss)
+
+    interpreter = score.open_interpreter(flat)
+    given, answer = score.quantisation(interpreter)
+    params, macs = convert.cost(model)
+    with bar(f"{role}: PublicTest") as show:
+        raw = score.outputs(interpreter, data.test, show)
+    entry: dict[str, Any] = {
+        "role": role, "file": file.name, "sha256": hashlib.sha256(flat).hexdigest(), "edgetpu": None,
+        "source": f"{role}.keras", "input": given, "output": {"kind": "probabilities", **answer},
+        "labels": list(data.names), "params": params, "macs": macs, "temperature": round(temperature, 4),
+        "metrics": {**_figures(role, data, raw, interpreter), "int8_against_float": paired.as_json()},
+    }  # fmt: skip
+    if role != "gate":
+        fit = score.probabilities(score.outputs(interpreter, data.fit))
+        threshold = metrics.uncertain_threshold(fit)
+        sure = score.probabilities(raw)
+        said = np.where(sure.max(axis=1) < threshold, len(data.names), sure.argmax(axis=1))
+        entry["uncertain_below"] = threshold
+        entry["confusion"] = metrics.confusion(data.test_labels, said, len(data.names), len(data.names) + 1)
+    chips, answers = golden.make(model, flat, data.train, data.train_labels, len(data.names))
+    return entry, {f"{role}_chips": chips, f"{role}_outputs": answers}
+
+
+def verify(folder: Path) -> None:
+    """Read a bundle as the device does and compute its golden answers with a bare interpreter.
+
+    Raises:
+        BundleError: a file is missing or changed, or an answer differs.
+
+    """
+    bundle = load_bundle(folder)
+    with np.load(folder / bundle.manifest.golden, allow_pickle=False) as kept:
+        for role in bundle.roles:
+            convert.check_quantisation(bundle.path(role))
+            raw = score.outputs(score.open_interpreter(bundle.path(role)), kept[f"{role}_chips"])
+            wanted = kept[f"{role}_outputs"]
+            off = int(np.abs(raw.astype(np.int16) - wanted).max())
+            if off > 2 or not np.array_equal(raw.argmax(axis=1), wanted.argmax(axis=1)):
+                msg = f"{bundle.path(role)}: a golden answer is off by {off} LSB (2 allowed): convert it again"
+                raise BundleError(msg)
+
+
+def build(sources: dict[str, Path], folder: Path, max_loss: float = convert.MAX_LOSS) -> None:
+    """Make a bundle.
+
+    Args:
+        sources: .keras file (logits) of each role.
+        folder: the bundle's folder; its name becomes the bundle's. Replaced only when everything has succeeded.
+        max_loss: points int8 may lose against float.
+
+    Raises:
+        SourceError: a source, or the data, is missing.
+        BundleError: a model cannot be quantised well enough.
+
+    """
+    draft = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    entries: list[dict[str, Any]] = []
+    answers: dict[str, np.ndarray[Any, np.dtype[Any]]] = {}
+    for role, source in sources.items():
+        entry, some = _entry(role, source, draft, max_loss)
+        entries.append(entry)
+        answers |= some
+    np.savez_compressed(draft / "golden.npz", **answers)
+    manifest = {
+        "schema": "edge.bundle/1", "name": folder.name, "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "license": LICENSE, "models": entries, "preprocess": {"id": "gray48/1", "crop": CROP}, "golden": "golden.npz",
+    }  # fmt: skip
+    (draft / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    write_card(draft, manifest)
+    verify(draft)
+    shutil.rmtree(folder, ignore_errors=True)
+    draft.rename(folder)
+
+
+def command(args: argparse.Namespace) -> int:
+    """Run `edge-quantize bundle`."""
+    if args.verify is not None:
+        verify(args.verify)
+        sys.stdout.write(f"{args.verify}: files, quantisation and golden answers are right\n")
+        return 0
+    sources = {role: args.runs / role / "final.keras" for role in ROLES}
+    build(sources, args.out / args.name, args.max_loss)
+    manifest = json.loads((args.out / args.name / "manifest.json").read_text(encoding="utf-8"))
+    for model in manifest["models"]:
+        for where, figure in model["metrics"].items():
+            if "accuracy" in figure:
+                sys.stdout.write(f"{model['role']}: {where} {figure['accuracy']:.4f} ({figure['low']:.4f} to "
+                                 f"{figure['high']:.4f}, n {figure['n']})\n")  # fmt: skip
+    sys.stdout.write(f"bundle: {args.out / args.name}\n")
+    return 0
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Register `bundle`."""
+    parser = subparsers.add_parser("bundle", help="make a verified model bundle from trained nets, or verify one")
+    parser.add_argument("--runs", type=Path, default=Path("build/train"), help="folder with <role>/final.keras")
+    parser.add_argument("--name", default="fer-2026.11")
+    parser.add_argument("--out", type=Path, default=Path("models"), help="folder that gets <name>/")
+    parser.add_argument("--max-loss", type=float, default=convert.MAX_LOSS, help="points int8 may lose against float")
+    parser.add_argument("--verify", type=Path, metavar="BUNDLE", help="only check this bundle")
+    parser.set_defaults(func=command)

@@ -1,0 +1,254 @@
+"""Scoring a bundle as shipped: bare interpreters, the manifest, and the data; nothing of the training code.
+
+Every share comes with its n and 95 % Wilson interval. PublicTest half B carries what depends on the temperature or the
+threshold fitted on half A.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from edge_quantize import metrics, score
+from edge_quantize.chips import device_crop, fer2013, frozen, real_held_out
+from edge_quantize.data import FERPLUS_TO_EMOTION, Fer2013
+from edge_quantize.progress import bar
+from edge_quantize.templates import KINDS, UNSEEN_KIND
+
+from edge.bundle import Bundle, load_bundle
+from edge.types import EMOTIONS, ROUTES
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from edge.types import F32, U8
+
+MIXTURE_SEED: Final = 20261121
+TIGHT: Final = 1.3
+"""Crops of real photographs below this many box widths are tight, the others loose."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What every model said of every chip: probabilities (N, K)."""
+
+    rows: NDArray[np.int64]
+    """PublicTest rows, (P,)."""
+    worn_rows: NDArray[np.int64]
+    """Rows that the frozen masked set holds, (W,)."""
+    bare: dict[str, F32]
+    """By role, of the P faces without a mask."""
+    worn: dict[str, F32]
+    """By role, of the W masked faces."""
+    real: F32
+    """The gate's, of the held-out photographs."""
+    invoke_ms: dict[str, float]
+    """Median time of one invocation by role."""
+
+
+def _invoke_ms(interpreter: Any, chips: U8) -> float:  # noqa: ANN401
+    times = []
+    for chip in chips:
+        began = time.perf_counter()
+        score.outputs(interpreter, chip[None])
+        times.append(time.perf_counter() - began)
+    return round(1000 * float(np.median(times)), 3)
+
+
+def answer(bundle: Bundle, show: Callable[[int, int], None]) -> Answers:
+    """Score every model of a bundle on every set; minutes on one slow core."""
+    fer, worn = fer2013(), frozen()
+    rows, real = fer.public_rows(), real_held_out()
+    chips = {"bare": device_crop(fer.images[rows]), "worn": device_crop(worn.images)}
+    total = 3 * sum(len(c) for c in chips.values()) + len(real.images)
+    said: dict[str, dict[str, F32]] = {"bare": {}, "worn": {}}
+    invoke_ms, done = {}, 0
+
+    def step(part: int, _total: int) -> None:
+        show(done + part, total)
+
+    for role in ("gate", "fer_unmasked", "fer_masked"):
+        interpreter = score.open_interpreter(bundle.path(role))
+        output = bundle.entry(role).output
+        invoke_ms[role] = _invoke_ms(interpreter, chips["bare"][:200])
+        for name, some in chips.items():
+            raw = score.outputs(interpreter, some, step)
+            said[name][role] = score.probabilities(raw, output.scale, output.zero_point)
+            done += len(some)
+    gate = score.open_interpreter(bundle.path("gate"))
+    seen = score.probabilities(score.outputs(gate, real.images, step))
+    return Answers(rows, worn.params["index"].astype(np.int64), said["bare"], said["worn"], seen, invoke_ms)
+
+
+def single_pictures(fer: Fer2013, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which of the rows show a picture that stands nowhere else in FER2013."""
+    _, where, count = np.unique(fer.dup_group, return_inverse=True, return_counts=True)
+    lonely: NDArray[np.bool_] = (count[where] == 1)[rows]
+    return lonely
+
+
+def ferplus_majority(votes: NDArray[np.int16]) -> NDArray[np.int64]:
+    """Class with most FER+ votes of each row (N, 10), -1 where unknown, tied, or none of the seven."""
+    order = np.array(FERPLUS_TO_EMOTION)
+    best = np.sort(votes, axis=1)
+    first = votes.argmax(axis=1)
+    clear = (best[:, -1] > best[:, -2]) & (best[:, -1] > 0) & (first < len(order))
+    return np.where(clear, order[np.minimum(first, len(order) - 1)], -1)
+
+
+def _expression(fer: Fer2013, rows: NDArray[np.int64], probabilities: F32, threshold: float) -> dict[str, Any]:
+    """Everything reported of one expression model on one set."""
+    truth = fer.labels[rows].astype(np.int64)
+    said = probabilities.argmax(axis=1)
+    right = said == truth
+    out = metrics.classifier(probabilities, truth, EMOTIONS)
+    out["without_duplicates"] = metrics.share(right[single_pictures(fer, rows)])
+    second = ferplus_majority(fer.votes[rows])
+    out["ferplus"] = metrics.share((said == second)[second >= 0])
+    light = fer.images[rows].mean(axis=(1, 2))
+    quartile = np.searchsorted(np.quantile(light, (0.25, 0.5, 0.75)), light)
+    out["by_luminance_quartile"] = {str(q + 1): metrics.share(right[quartile == q]) for q in range(4)}
+    in_b = np.isin(rows, fer.public_halves()[1])
+    sure = probabilities[in_b].max(axis=1) >= threshold
+    out["half_b"] = {
+        **metrics.share(right[in_b]),
+        "ece": metrics.calibration_error(probabilities[in_b], truth[in_b]),
+        "uncertain_share": round(float(1 - sure.mean()), 4),
+        "accuracy_where_sure": metrics.share(right[in_b][sure]),
+    }
+    cells = np.where(probabilities.max(axis=1) < threshold, len(EMOTIONS), said)
+    out["confusion_with_uncertain"] = metrics.confusion(truth, cells, len(EMOTIONS), len(EMOTIONS) + 1)
+    return out
+
+
+def happy_bias(table: list[list[int]], shares: tuple[float, ...] = (0.05, 0.15, 0.25, 0.5, 0.75)) -> dict[str, float]:
+    """What share of happy faces is read at several true shares, the other classes as they stand in the table (7, 8).
+
+    Uncertain answers are left out of the share, as in the counts.
+    """
+    rates = np.array(table, dtype=np.float64)
+    weight = rates.sum(axis=1)
+    rates /= np.maximum(weight[:, None], 1)
+    happy = EMOTIONS.index("happy")
+    others = np.delete(np.arange(len(EMOTIONS)), happy)
+    rest = weight[others] @ rates[others] / max(weight[others].sum(), 1)
+    out = {}
+    for true in shares:
+        mixed = true * rates[happy] + (1 - true) * rest
+        out[f"{true:.2f}"] = round(float(mixed[happy] / mixed[: len(EMOTIONS)].sum()), 4)
+    return out
+
+
+def _mixture(fer: Fer2013, said: Answers) -> dict[str, Any]:
+    """Half the faces masked, by a fixed seed: through the gate, and by the more confident of both models."""
+    where = np.searchsorted(said.rows, said.worn_rows)
+    chosen = np.random.default_rng(MIXTURE_SEED).permutation(len(where))[: len(said.rows) // 2]
+    parts = {role: said.bare[role].copy() for role in said.bare}
+    for role, values in parts.items():
+        values[where[chosen]] = said.worn[role][chosen]
+    truth = fer.labels[said.rows].astype(np.int64)
+    masked = np.zeros(len(said.rows), bool)
+    masked[where[chosen]] = True
+    route = parts["gate"].argmax(axis=1) == 1
+    by_gate = np.where(route, parts["fer_masked"].argmax(axis=1), parts["fer_unmasked"].argmax(axis=1))
+    surer = parts["fer_masked"].max(axis=1) > parts["fer_unmasked"].max(axis=1)
+    by_top = np.where(surer, parts["fer_masked"].argmax(axis=1), parts["fer_unmasked"].argmax(axis=1))
+    ms = said.invoke_ms
+    gate_ms = ms["gate"] + (ms["fer_unmasked"] + ms["fer_masked"]) / 2
+    return {
+        "masked_share": round(float(masked.mean()), 4),
+        "gate": metrics.share(by_gate == truth),
+        "highest_probability": metrics.share(by_top == truth),
+        "single": metrics.share(parts["fer_unmasked"].argmax(axis=1) == truth),
+        "routed_right": metrics.share(route == masked),
+        "routed_right_highest_probability": metrics.share(surer == masked),
+        "mcnemar_p": round(metrics.mcnemar(by_gate == truth, by_top == truth), 4),
+        "invoke_ms": {
+            "gate": round(gate_ms, 3),
+            "highest_probability": round(ms["fer_unmasked"] + ms["fer_masked"], 3),
+        },
+        "time_ratio": round(gate_ms / (ms["fer_unmasked"] + ms["fer_masked"]), 4),
+    }
+
+
+def _gate(
+    said: Answers, real_label: NDArray[np.int64], scale: NDArray[np.float32], photo: NDArray[np.int64]
+) -> dict[str, Any]:
+    truth = np.repeat([0, 1], [len(said.rows), len(said.worn_rows)])
+    synthetic = metrics.classifier(np.concatenate([said.bare["gate"], said.worn["gate"]]), truth, ROUTES)
+    kind = frozen().params["kind"]
+    worn_right = said.worn["gate"].argmax(axis=1) == 1
+    real = metrics.classifier(said.real, real_label, ROUTES)
+    right = said.real.argmax(axis=1) == real_label
+    # Crops of one photo are no independent trials: the interval is that of the photos, by the majority of their crops.
+    photos = np.array([right[photo == number].mean() > 0.5 for number in np.unique(photo)])
+    return {
+        "synthetic": synthetic,
+        "synthetic_by_kind": {name: metrics.share(worn_right[kind == k]) for k, name in enumerate(KINDS)},
+        "real_held_out": {**real, "by_photo": metrics.share(photos),
+                          "tight": metrics.share(right[scale < TIGHT]), "loose": metrics.share(right[scale >= TIGHT])},
+    }  # fmt: skip
+
+
+def evaluate(folder: Path) -> dict[str, Any]:
+    """Score a bundle.
+
+    Args:
+        folder: the bundle, `models/<name>`.
+
+    Returns:
+        A JSON-ready report: `bundle`, `created`, `sha256`, `fer_unmasked`, `fer_masked`, `mixture`, `gate`,
+        `invoke_ms`, `not_measured`.
+
+    Raises:
+        BundleError: the bundle is damaged.
+        SourceError: data or renderings are missing.
+
+    """
+    bundle = load_bundle(folder)
+    with bar("scoring") as show:
+        said = answer(bundle, show)
+    fer, params, real = fer2013(), frozen().params, real_held_out()
+    report: dict[str, Any] = {
+        "bundle": bundle.manifest.name,
+        "created": bundle.manifest.created,
+        "sha256": {role: bundle.entry(role).sha256 for role in bundle.roles},
+        "fer_unmasked": _expression(
+            fer, said.rows, said.bare["fer_unmasked"], bundle.entry("fer_unmasked").uncertain_below
+        ),
+        "fer_masked": _expression(
+            fer, said.worn_rows, said.worn["fer_masked"], bundle.entry("fer_masked").uncertain_below
+        ),
+        "mixture": _mixture(fer, said),
+        "gate": _gate(said, real.label, real.scale, real.photo),
+        "invoke_ms": said.invoke_ms,
+        "not_measured": ["age", "sex", "skin tone"],
+    }
+    for role in ("fer_unmasked", "fer_masked"):
+        report[role]["happy_share_read"] = happy_bias(report[role]["confusion_with_uncertain"])
+    right = said.worn["fer_masked"].argmax(axis=1) == fer.labels[said.worn_rows]
+    report["fer_masked"]["by_kind"] = {
+        name + (" (never trained on)" if k == UNSEEN_KIND else ""): metrics.share(right[params["kind"] == k])
+        for k, name in enumerate(KINDS)
+    }
+    tone = np.searchsorted(np.quantile(params["tone"], (0.25, 0.5, 0.75)), params["tone"])
+    report["fer_masked"]["by_mask_tone_quartile"] = {str(q + 1): metrics.share(right[tone == q]) for q in range(4)}
+    bare_right = said.bare["fer_unmasked"].argmax(axis=1) == fer.labels[said.rows]
+    both = np.searchsorted(said.rows, said.worn_rows)
+    report["fer_masked"]["same_faces_unmasked"] = metrics.share(bare_right[both])
+    report["fer_masked"]["unmasked_net_on_masked_faces"] = metrics.share(
+        said.worn["fer_unmasked"].argmax(axis=1) == fer.labels[said.worn_rows])  # fmt: skip
+    return report
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Register `evaluate`."""
+    from edge_quantize import report
+
+    report.add_parser(subparsers)

@@ -1,0 +1,90 @@
+"""The model card of a bundle, after Mitchell et al., "Model Cards for Model Reporting", 2019 (arXiv:1810.03993)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_HEAD = """\
+# Model card: {name}
+
+Made {created}. Licence of the weights: {license}. FER2013's images are not included, and have terms of their
+own.
+
+Three int8 models for grey 48×48 faces (`gray48/1`, see `manifest.json`): a **gate** (mask or no mask) and an
+expression classifier for each answer, over angry, disgust, fear, happy, neutral, sad and surprise. Plain
+residual 3×3 convolutions; softmax inside; input q = grey level - 128, output p = (q + 128) / 256. The
+`.keras` files are their float sources and answer with logits, the temperature folded in.
+
+## Measured
+
+int8 files as shipped, scored with a bare TFLite interpreter; 95 % Wilson intervals.
+
+| model | set | accuracy | n | macro-F1 | calibration error |
+|---|---|---|---|---|---|
+"""
+
+_BODY = """
+- FER2013 PublicTest (the official one); nothing that is pictured in a test split was trained on. The masked
+  set is PublicTest behind the frozen synthetic masks of this project; a fifth of them belong to a family
+  never trained on, all to shapes never trained on. Faces on which no mask could be placed are left out.
+- Temperature and `uncertain_below` were fitted on half A of PublicTest (fixed seed). `confusion` counts all
+  of PublicTest.
+- The photographs were split by photo, one in five held out.
+
+{quantised}
+
+## Data
+
+FER2013 (28,707 training images of which duplicates of test images and blank ones are left out; labels known
+to be noisy: FER+ annotators disagree with about a third), FER+ votes as soft targets, masks drawn by this
+project, and real photographs of people with and without masks for the gate. Most faces were found by web
+search; they are not a sample of any population.
+
+## Intended use
+
+Anonymised counts of facial *appearances* over many visitors at a place that says so, after the privacy stage
+of this project, with the error of the classifier taken into account (`confusion`). An expression is not a
+feeling.
+
+## Forbidden use
+
+Judging, identifying or following any one person; work places and education (EU AI Act, Art. 5(1)(f)); hiring,
+policing, borders, insurance, health; anything where one answer about one face matters. This is not legal
+advice.
+
+## Not measured
+
+**Age, sex and skin tone: not measured.** The data carry no such labels, so nothing is known of how the error
+differs between groups; other classifiers trained on such data are known to do worse on darker skin, children
+and the old. Also not measured: real masked faces with known expressions (masked figures are on drawn masks),
+thermal or infrared cameras, and acted against spontaneous expressions. In the dark, answers lean towards
+*sad*.
+"""
+
+
+def write_card(folder: Path, manifest: dict[str, Any]) -> None:
+    """Write MODEL_CARD.md beside the manifest, every figure from the manifest."""
+    text = _HEAD.format(**{key: manifest[key] for key in ("name", "created", "license")})
+    quantised = []
+    for model in manifest["models"]:
+        for where, figure in model["metrics"].items():
+            if where == "int8_against_float":
+                quantised.append(
+                    f"- `{model['role']}`: int8 {figure['int8_accuracy']:.2%}, float {figure['float_accuracy']:.2%} "
+                    f"on the same {figure['n']} images (McNemar p {figure['mcnemar_p']:.2f}), same answer on "
+                    f"{figure['agreement']:.2%}, ties {figure['ties']:.2%}"
+                )
+                continue
+            extra = [f"{figure[key]:.3f}" if key in figure else "" for key in ("macro_f1", "ece")]
+            text += (
+                f"| {model['role']} | {where} | {figure['accuracy']:.2%} ({figure['low']:.2%} to {figure['high']:.2%}) "
+                f"| {figure['n']} | {extra[0]} | {extra[1]} |\n"
+            )
+    sizes = [f"`{m['role']}` {m['params']:,} parameters, {m['macs'] / 1e6:.1f} M multiply-accumulates"
+             + (f", uncertain below {m['uncertain_below']:.3f}" if "uncertain_below" in m else "")
+             for m in manifest["models"]]  # fmt: skip
+    body = _BODY.format(quantised="\n".join(quantised) + "\n\nSize: " + "; ".join(sizes) + ".")
+    (folder / "MODEL_CARD.md").write_text(text + body, encoding="utf-8")
