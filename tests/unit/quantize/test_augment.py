@@ -3,32 +3,37 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from edge_quantize.augment import CAMERA_EFFECTS, Augment, augment, erase, light
 
+if TYPE_CHECKING:
+    from edge.types import U8
+
 STILL = Augment(flip=0, rotate=0, scale=(1, 1), shift=0, p_light=0, p_camera=0, p_erase=0)
 
 
 @pytest.fixture
-def chips() -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+def chips() -> U8:
     y, x = np.mgrid[:48, :48]
     waves = 128 + 60 * np.sin(x / 5) + 50 * np.cos(y / 7)
-    return np.stack([waves, 255 - waves]).astype(np.uint8)
+    both: U8 = np.stack([waves, 255 - waves]).astype(np.uint8)
+    return both
 
 
-def test_nothing_to_draw_changes_nothing(chips: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> None:
+def test_nothing_to_draw_changes_nothing(chips: U8) -> None:
     assert np.array_equal(augment(chips, STILL, np.random.default_rng(0)), chips)
 
 
-def test_a_flip_mirrors_exactly(chips: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> None:
+def test_a_flip_mirrors_exactly(chips: U8) -> None:
     flipped = augment(chips, replace(STILL, flip=1), np.random.default_rng(0))
     assert np.array_equal(flipped, chips[:, :, ::-1])
 
 
 def test_the_same_seed_gives_the_same_chips_and_leaves_the_input(
-    chips: np.ndarray[tuple[int, ...], np.dtype[np.uint8]],
+    chips: U8,
 ) -> None:
     spec, before = Augment(p_light=1, p_camera=1, p_erase=1), chips.copy()
     first = augment(chips, spec, np.random.default_rng(5))
@@ -59,7 +64,7 @@ def test_geometry_only_leaves_the_grey_levels_alone() -> None:
     assert (augment(flat, spec, np.random.default_rng(0)) == 77).all()
 
 
-def test_contrast_turns_about_the_mean(chips: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> None:
+def test_contrast_turns_about_the_mean(chips: U8) -> None:
     lit = light(chips[0], replace(STILL, gamma=(1, 1), contrast=(0.5, 0.5)), np.random.default_rng(0))
     assert abs(float(lit.mean()) - float(chips[0].mean())) < 1
     assert float(lit.std()) == pytest.approx(float(chips[0].std()) / 2, rel=0.02)
