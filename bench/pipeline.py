@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -31,6 +32,11 @@ from edge.preprocess import MIN_FACE, chip
 from edge.route import ROLES, Router
 from edge.runtime import read_vision
 from edge.vision import Vision
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edge.types import Frame, Track
 
 
 def configure(folder: Path, clip: Path, bundle: Path, *, loop: bool = False) -> Path:
@@ -83,17 +89,17 @@ def whole(config: settings.Config) -> tuple[float, dict[str, float], list[tuple[
     routed: list[tuple[np.ndarray, list[str]]] = []
     service = Vision(config)
     crop = load_bundle(config.models.bundle).crop("haar")
-    service._on_frame = None  # noqa: SLF001
     began = time.perf_counter()
     service.run()
     seconds = time.perf_counter() - began
     figures = read_vision(config.storage.runtime)
     stages = figures.development.stage_ms if figures and figures.development else {}
 
-    def remember(frame: object, tracks: object) -> None:
-        boxes = [t.box for t in tracks if t.box.w >= MIN_FACE]  # type: ignore[attr-defined]
-        chips = [chip(frame.image, b, crop) for b in boxes]  # type: ignore[attr-defined]
-        routed.append((np.stack(chips) if chips else np.empty((0, 48, 48), np.uint8), [t.route for t in tracks]))  # type: ignore[attr-defined]
+    def remember(frame: Frame, tracks: Sequence[Track]) -> None:
+        boxes = [t.box for t in tracks if t.box.w >= MIN_FACE]
+        chips = [chip(frame.image, b, crop) for b in boxes]
+        stack = np.stack(chips) if chips else np.empty((0, 48, 48), np.uint8)
+        routed.append((stack, [t.route for t in tracks]))
 
     Vision(config, on_frame=remember).run()  # untimed: what the bare loop is to invoke
     return seconds, stages, routed
@@ -101,7 +107,9 @@ def whole(config: settings.Config) -> tuple[float, dict[str, float], list[tuple[
 
 def resident(folder: Path, config: Path) -> tuple[float, dict[str, float]]:
     """(seconds from start to the first frame, peak resident MB of each service) of real processes."""
-    vision = subprocess.Popen([sys.executable, "-m", "edge", "vision", "--config", str(config)], stderr=subprocess.DEVNULL)
+    vision = subprocess.Popen(
+        [sys.executable, "-m", "edge", "vision", "--config", str(config)], stderr=subprocess.DEVNULL
+    )
     began = time.perf_counter()
     first = None
     while first is None and time.perf_counter() - began < 60:
@@ -143,7 +151,9 @@ def main() -> int:
             ratios.append(seconds / bare(clip, bundle, routed))
             rates.append(len(routed) / seconds)
         first, peaks = resident(folder, configure(folder, clip, bundle, loop=True))
-    print(f"| figure | value |\n|---|---|\n| clip | {args.clip.name if args.clip else 'demo clip'}, {len(routed)} frames |")
+    print(
+        f"| figure | value |\n|---|---|\n| clip | {args.clip.name if args.clip else 'demo clip'}, {len(routed)} frames |"
+    )
     print(f"| machine | {os.cpu_count()} cores |")
     print(f"| frames per second, median of {args.rounds} | {statistics.median(rates):.1f} |")
     print(f"| whole pipeline ÷ bare kernels, median | {statistics.median(ratios):.3f} |")

@@ -62,7 +62,7 @@ def own_broker(folder: Path) -> Iterator[tuple[str, int]]:
             if process.poll() is not None or time.monotonic() > end:
                 said = (folder / "broker.log").read_text("utf-8", "replace").strip().splitlines()
                 why = said[-1] if said else "no output"
-                msg = f'no broker: {name} did not start ({why}): apt-get install mosquitto or pip install "edge-fer[demo]"'
+                msg = f"no broker: {name} did not start ({why}): apt-get install mosquitto, or run make demo"
                 raise BrokerUnavailable(msg)
             time.sleep(0.05)
         yield name, port

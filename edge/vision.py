@@ -104,6 +104,7 @@ class Vision:
         self._retry_at = 0.0
         self._stopping = False
         self._paused = False
+        self._resting: Camera | None = None
         self._command = 0
         self._polled = self._written = -1.0
         self._rate = Rate()
@@ -127,7 +128,7 @@ class Vision:
                 self._obey()
                 frame = self._camera.read(POLL) if self._camera else None
                 if self._camera is None:
-                    time.sleep(POLL)
+                    self._rest()
                 if self._live:
                     self._close_until(self._clock.monotonic() if frame is None else frame.t)
                 elif frame is not None:
@@ -140,6 +141,14 @@ class Vision:
                 self._tell("running")
         finally:
             self._finish()
+
+    def _rest(self) -> None:
+        """Paused: a live camera's time goes by as `paused`, a replay's stands still."""
+        if self._live:
+            now = self._clock.monotonic()
+            self._watch(now)
+            self._span = now, now + MAX_GAP, "paused"
+        time.sleep(POLL)
 
     # ---- one frame
 
@@ -200,8 +209,6 @@ class Vision:
         self._watch(end)
         window, votes = self._window, self._tracker.votes()
         self._pending.append(self._report(window, end, votes))
-        if self._paused and not window.held:
-            window.held["paused"] = end - window.start
         self._window = self._fresh(end)
         self._commit()
 
@@ -249,9 +256,10 @@ class Vision:
 
     def _finish(self) -> None:
         end = self._clock.monotonic() if self._live else (self._span[1] if self._span else self._window.start)
-        if self._camera is not None:
-            self._drops |= self._camera.drops
-            self._camera.close()
+        camera = self._camera or self._resting
+        if camera is not None:
+            self._drops |= camera.drops
+            camera.close()
         self._close_until(end)
         if end - self._window.start > SHORTEST:
             self._close(end)
@@ -286,8 +294,6 @@ class Vision:
             if self._paused and self._camera is not None and self._live:
                 self._camera.close()
             self._camera, self._resting = (None, self._camera) if self._paused else (self._resume(), None)
-
-    _resting: Camera | None = None
 
     def _resume(self) -> Camera:
         """A replay goes on where it paused; a device is opened again."""
