@@ -151,9 +151,8 @@ def main() -> int:
             ratios.append(seconds / bare(clip, bundle, routed))
             rates.append(len(routed) / seconds)
         first, peaks = resident(folder, configure(folder, clip, bundle, loop=True))
-    print(
-        f"| figure | value |\n|---|---|\n| clip | {args.clip.name if args.clip else 'demo clip'}, {len(routed)} frames |"
-    )
+    print("| figure | value |\n|---|---|")
+    print(f"| clip | {args.clip.name if args.clip else 'demo clip'}, {len(routed)} frames |")
     print(f"| machine | {os.cpu_count()} cores |")
     print(f"| frames per second, median of {args.rounds} | {statistics.median(rates):.1f} |")
     print(f"| whole pipeline ÷ bare kernels, median | {statistics.median(ratios):.3f} |")
