@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import os
 import signal
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,7 +30,7 @@ keras = pytest.importorskip("keras", reason="the host extra is not installed")
 
 STILL = Augment(flip=0, rotate=0, scale=(1, 1), shift=0, p_light=0, p_camera=0, p_erase=0)
 TINY = Recipe(
-    name="tiny", role="gate", net="gate", budget_minutes=0.02, batch=8, warmup_steps=0, bf16=False, augment=STILL
+    name="tiny", role="gate", net="gate", budget_minutes=0.002, batch=8, warmup_steps=0, bf16=False, augment=STILL
 )
 
 
@@ -46,6 +48,13 @@ def samples(monkeypatch: pytest.MonkeyPatch) -> Samples:
     made = two_classes()
     monkeypatch.setattr(train, "load_samples", lambda _recipe, _masks: made)
     return made
+
+
+@pytest.fixture(autouse=True)
+def steady_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that moves on by 10 ms whenever it is asked, so that a budget is a number of steps."""
+    ticks = itertools.count()
+    monkeypatch.setattr(train, "time", SimpleNamespace(monotonic=lambda: next(ticks) / 100))
 
 
 @pytest.fixture
@@ -123,7 +132,7 @@ def test_an_error_while_augmenting_reaches_the_loop(samples: Samples) -> None:
 
 
 def test_a_run_learns_and_leaves_all_that_is_needed(samples: Samples, tmp_path: Path) -> None:
-    recipe = replace(TINY, budget_minutes=0.1, peak_rate=0.05)
+    recipe = replace(TINY, budget_minutes=0.02, peak_rate=0.05)
     run = RunFolder(tmp_path / "run")
     result = train.train(recipe, run, tmp_path)
     assert result["scores"]["public"]["accuracy"] == 1.0
@@ -145,7 +154,7 @@ def test_resuming_goes_on_where_the_run_stood(samples: Samples, tmp_path: Path) 
     assert len(samples.chips)
     run = RunFolder(tmp_path / "run")
     first = train.train(TINY, run, tmp_path)
-    longer = replace(TINY, budget_minutes=0.04)
+    longer = replace(TINY, budget_minutes=0.004)
     second = train.train(longer, run, tmp_path, resume=True)
     assert second["steps"] > first["steps"]
     assert second["seconds"] >= first["seconds"]
