@@ -86,8 +86,9 @@ def light(chip: U8, spec: Augment, rng: np.random.Generator) -> U8:
     contrast = rng.uniform(*spec.contrast)
     levels = 255.0 * (np.arange(256) / 255.0) ** gamma
     mean = float(np.bincount(chip.ravel(), minlength=256) @ levels) / chip.size
-    table = np.clip(mean + contrast * (levels - mean), 0, 255).astype(np.uint8)
-    return table[chip]
+    table: U8 = np.clip(mean + contrast * (levels - mean), 0, 255).astype(np.uint8)
+    lit: U8 = table[chip]
+    return lit
 
 
 def _noise(chip: U8, spec: Augment, rng: np.random.Generator) -> U8:

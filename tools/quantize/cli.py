@@ -22,14 +22,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="edge-quantize", description="Make the models the appliance runs.")
     subparsers = parser.add_subparsers(required=True, metavar="command")
     for name in COMMANDS:
-        try:
-            module = import_module(f"edge_quantize.{name}")
-        except ModuleNotFoundError as error:
-            if error.name != f"edge_quantize.{name}":
-                raise
-            continue
-        if hasattr(module, "add_parser"):
-            module.add_parser(subparsers)
+        import_module(f"edge_quantize.{name}").add_parser(subparsers)
     args = parser.parse_args(argv)
     try:
         return int(args.func(args) or 0)

@@ -6,7 +6,7 @@ import os
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import cv2
 import numpy as np
@@ -180,7 +180,7 @@ def load_real_crops(path: Path) -> RealCrops:
     )
 
 
-def held_out_photos(photo: NDArray[np.integer]) -> Mask:
+def held_out_photos(photo: NDArray[np.integer[Any]]) -> Mask:
     """Bool (M,): crop belongs to a photo that the gate never sees in training, one photo in five.
 
     A hash of the photo's number alone decides, so that more photos move none to the other side.

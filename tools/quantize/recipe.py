@@ -87,7 +87,7 @@ def recipe_from(table: dict[str, Any], name: str, where: str) -> Recipe:
         raise ConfigError(msg)
     _check_types(values, Recipe, where)
     _check_types(ranges, Augment, f"{where} [augment]")
-    pairs = {key: tuple(v) if isinstance(v, list) else v for key, v in ranges.items()}
+    pairs: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in ranges.items()}
     try:
         recipe = Recipe(name=name, augment=Augment(**pairs), **values)
     except TypeError as error:

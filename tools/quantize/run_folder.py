@@ -110,7 +110,7 @@ class RunFolder:
 
             columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
             with Progress(*columns, console=Console(stderr=True)) as bar:
-                task = bar.add_task(recipe.name, total=budget, completed=spent)
+                task = bar.add_task(recipe.name, total=budget, completed=int(spent))
 
                 def draw(seconds: float, step: int, loss: float, rate: float) -> None:
                     text = f"{recipe.name} step {step} loss {loss:.3f} rate {rate:.4f}"

@@ -50,7 +50,7 @@ def probabilities(model: Any, chips: U8, batch: int = 256) -> F32:  # noqa: ANN4
     outputs = [np.asarray(model(to_input(chips[i : i + batch]))) for i in range(0, len(chips), batch)]
     logits = np.concatenate(outputs)
     shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return (shifted / shifted.sum(axis=1, keepdims=True)).astype(np.float32)
+    return np.asarray(shifted / shifted.sum(axis=1, keepdims=True), np.float32)
 
 
 def score(model: Any, labelled: Labelled) -> dict[str, float]:  # noqa: ANN401
@@ -137,7 +137,7 @@ def make_step(recipe: Recipe, model: Any, average: Any) -> Callable[..., Any]:  
     ]
     count = tf.Variable(0.0, trainable=False)
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True)  # type: ignore[untyped-decorator]
     def step(x: Any, targets: Any, rate: Any) -> Any:  # noqa: ANN401
         with tf.GradientTape() as tape:
             logits = model(x, training=True)
@@ -154,7 +154,8 @@ def make_step(recipe: Recipe, model: Any, average: Any) -> Callable[..., Any]:  
         right = tf.reduce_mean(tf.cast(tf.argmax(logits, 1) == tf.argmax(targets, 1), tf.float32))
         return loss, right
 
-    return step
+    compiled: Callable[..., Any] = step
+    return compiled
 
 
 def train(recipe: Recipe, run: RunFolder, masks: Path, *, resume: bool = False) -> dict[str, Any]:

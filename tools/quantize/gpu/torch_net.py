@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-class Conv(nn.Module):
+class Conv(nn.Module):  # type: ignore[misc]  # PyTorch is not there when types are checked
     """Convolution, padded as TensorFlow's `same`, and batch normalisation."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, kernel: int = 3) -> None:
@@ -41,7 +41,7 @@ class Conv(nn.Module):
         return done
 
 
-class Block(nn.Module):
+class Block(nn.Module):  # type: ignore[misc]
     """Two convolutions with a shortcut around both."""
 
     def __init__(self, inputs: int, row: Row) -> None:
@@ -57,7 +57,7 @@ class Block(nn.Module):
         return done
 
 
-class TorchNet(nn.Module):
+class TorchNet(nn.Module):  # type: ignore[misc]
     """Float (N, 1, 48, 48) → logits (N, classes)."""
 
     def __init__(self, net: Net) -> None:
@@ -95,7 +95,8 @@ def torch_weights(model: TorchNet) -> Weights:
     """Weights under neutral names, float32, kernels HWIO."""
 
     def out(t: Tensor) -> NDArray[np.float32]:
-        return t.detach().float().cpu().numpy().astype(np.float32)
+        array: NDArray[np.float32] = t.detach().float().cpu().numpy().astype(np.float32)
+        return array
 
     found: Weights = {}
     for name, c in _convs(model).items():

@@ -117,7 +117,7 @@ def fit(recipe: Recipe, model: TorchNet, chips: Tensor, targets: Tensor) -> tupl
             logits = model(x)
         loss = F.cross_entropy(logits.float(), targets[chosen])
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimiser.step()
         step += 1
         torch._foreach_lerp_(kept, live, 1 - min(recipe.ema, (1 + step) / (10 + step)))
@@ -130,7 +130,7 @@ def fit(recipe: Recipe, model: TorchNet, chips: Tensor, targets: Tensor) -> tupl
     return average.eval(), step
 
 
-@torch.no_grad()
+@torch.no_grad()  # type: ignore[untyped-decorator]
 def _estimate_normalisation(model: TorchNet, chips: Tensor, recipe: Recipe, batches: int = 24) -> None:
     """BN statistics of the averaged weights: plain mean over batches that are moved, not degraded."""
     norms = [m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
@@ -143,7 +143,7 @@ def _estimate_normalisation(model: TorchNet, chips: Tensor, recipe: Recipe, batc
         model(augment(chips[rows], recipe.augment.geometry_only()))
 
 
-@torch.no_grad()
+@torch.no_grad()  # type: ignore[untyped-decorator]
 def logits_of(model: TorchNet, chips: U8, views: int = 1) -> NDArray[np.float32]:
     """Logits (views, N, classes): as it is, mirrored, then slightly moved and turned."""
     from edge_quantize.augment import Augment
@@ -199,7 +199,7 @@ def student(recipe: Recipe, fer: Fer2013, pack: Path, out: Path, processes: int)
             set_torch_weights(model, {name: archive[name] for name in archive.files})
     model, steps = fit(recipe, model, *_on_device(recipe, chips, labels))
     halved = {k: v.astype(np.float16) if v.ndim > 1 else v for k, v in torch_weights(model).items()}
-    np.savez(out / f"{recipe.role}.npz", **halved)  # type: ignore[arg-type]
+    np.savez(out / f"{recipe.role}.npz", **halved)
     set_torch_weights(model, halved)
     if not len(tested):
         return {"steps": steps, "n": 0}
