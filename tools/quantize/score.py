@@ -18,27 +18,35 @@ if TYPE_CHECKING:
     from edge.types import F32, U8
 
 
-def open_interpreter(model: Path | bytes, threads: int = 1) -> Any:  # noqa: ANN401 - three runtimes, one interface
+def open_interpreter(model: Path | bytes, *, delegate: bool = False) -> Any:  # noqa: ANN401 - three runtimes, one interface
     """Open a model file, or its bytes, in whichever TFLite runtime is installed.
+
+    Args:
+        model: a .tflite file or its content.
+        delegate: let the runtime use XNNPACK where it would by default. It rounds otherwise than TFLite's own kernels
+            (up to 11 LSB of an output were seen), so figures and golden answers are made without it: then every runtime
+            gives the same bits.
 
     Raises:
         BundleError: the file is missing or no TFLite model, or no runtime is installed.
 
     """
     try:
-        from tflite_runtime.interpreter import Interpreter
+        from tflite_runtime import interpreter as runtime
     except ImportError:
         try:
-            from ai_edge_litert.interpreter import Interpreter
+            from ai_edge_litert import interpreter as runtime
         except ImportError:
             try:
-                from tensorflow.lite import Interpreter
+                from tensorflow.lite.python import interpreter as runtime
             except ImportError as error:
                 msg = "no TFLite runtime: install the extra 'edge-fer[device]' or 'edge-fer[host]'"
                 raise BundleError(msg) from error
     what: dict[str, Any] = {"model_content": model} if isinstance(model, bytes) else {"model_path": str(model)}
+    if not delegate:
+        what["experimental_op_resolver_type"] = runtime.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
     try:
-        interpreter = Interpreter(num_threads=threads, **what)
+        interpreter = runtime.Interpreter(num_threads=1, **what)
         interpreter.allocate_tensors()
     except (ValueError, RuntimeError, OSError) as error:
         where = "the converted model" if isinstance(model, bytes) else str(model)
