@@ -1,0 +1,77 @@
+"""Fixtures of all tests: where data and the bundle lie, portraits, a configuration that runs in a folder."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+import pytest
+
+from edge.bundle_name import newest_bundle
+from edge.config import Config, StorageSection, development
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from edge.types import U8
+
+ROOT = Path(__file__).resolve().parents[1]
+MATERIAL = ROOT / "edge" / "demo_material"
+
+
+def _absent(reason: str) -> None:
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The folder with clips (EDGE_DATA); skips where it is absent, fails in CI."""
+    folder = Path(os.environ.get("EDGE_DATA", ROOT.parent / "shared" / "data"))
+    if not (folder / "clips").is_dir():
+        _absent(f"no clips in {folder}: set EDGE_DATA")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def bundle_folder() -> Path:
+    """The newest committed bundle, else the one being built; skips where there is none, fails in CI."""
+    folder = newest_bundle(ROOT / "models")
+    interim = ROOT / "build" / "bundle-interim"
+    if folder is None and (interim / "manifest.json").exists():
+        folder = interim
+    if folder is None:
+        _absent("no model bundle under models/")
+    assert folder is not None
+    return folder
+
+
+@pytest.fixture(scope="session")
+def portraits() -> dict[str, U8]:
+    """The demo's portraits, BGR, by file stem."""
+    found = {p.stem: cv2.imread(str(p), cv2.IMREAD_COLOR) for p in sorted(MATERIAL.glob("*.png"))}
+    return {name: image.astype(np.uint8) for name, image in found.items() if image is not None}
+
+
+@pytest.fixture
+def settings(tmp_path: Path, bundle_folder: Path) -> Callable[..., Config]:
+    """A development configuration whose files all lie in `tmp_path`; sections can be given in part."""
+
+    def make(source: Path, **sections: dict[str, object]) -> Config:
+        base = development(str(source), bundle_folder.parent)
+        base = base.model_copy(
+            update={
+                "models": base.models.model_copy(update={"bundle": bundle_folder}),
+                "storage": StorageSection(outbox=tmp_path / "outbox.db", runtime=tmp_path / "run"),
+            }
+        )
+        whole = base.model_dump()
+        for name, values in sections.items():
+            whole[name] = {**(whole[name] or {}), **values}
+        return Config.model_validate(whole)
+
+    return make

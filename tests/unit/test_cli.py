@@ -1,0 +1,114 @@
+"""The command line: exit codes and one sentence, never a traceback."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+
+from edge.cli import main
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+GOOD = """\
+[device]
+id = "kiosk-07"
+site = "lobby"
+purpose = "audience-statistics"
+signage_acknowledged = true
+[camera]
+kind = "replay"
+source = "clip.mp4"
+[models]
+bundle = "models/x"
+[storage]
+outbox = "outbox.db"
+runtime = "run"
+"""
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "config.toml"
+    path.write_text(GOOD, encoding="utf-8")
+    return path
+
+
+def test_check_config_says_ok(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check-config", "--config", str(config)]) == 0
+    assert "ok: lobby/kiosk-07" in capsys.readouterr().out
+
+
+def test_check_config_lists_every_problem(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config.write_text(GOOD.replace("lobby", "L O").replace("bundle", "bundel"), encoding="utf-8")
+    assert main(["check-config", "--config", str(config)]) == 2
+    out = capsys.readouterr().out
+    assert f"{config}:3: device.site" in out
+    assert "did you mean bundle?" in out
+    assert "3 problems" in out
+
+
+def test_check_config_for_a_program(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check-config", "--json", "--config", str(config)]) == 0
+    assert json.loads(capsys.readouterr().out) == {"file": str(config), "ok": True, "problems": []}
+    config.write_text(GOOD.replace("lobby", "L O"), encoding="utf-8")
+    assert main(["check-config", "--json", "--config", str(config)]) == 2
+    answer = json.loads(capsys.readouterr().out)
+    assert not answer["ok"]
+    assert (answer["problems"][0]["line"], answer["problems"][0]["key"]) == (3, "device.site")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [(["--annotate", "out.png"], "--annotate is refused"), (["--source", "x.png"], "--source is refused")],
+)
+def test_production_shows_no_faces(
+    config: Path, arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["vision", "--config", str(config), *arguments]) == 2
+    assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["vision", "--config", "gone.toml"], 2),
+        (["check-config", "--config", "gone.toml"], 2),
+        (["publish"], 2),
+        (["status"], 2),
+    ],
+)
+def test_an_error_is_a_sentence(
+    arguments: list[str], code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == code
+    err = capsys.readouterr().err
+    assert err.startswith("edge: ")
+    assert "Traceback" not in err
+
+
+def test_a_missing_bundle_is_65(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["vision", "--config", str(config)]) == 65
+    assert "manifest.json" in capsys.readouterr().err
+
+
+def test_a_missing_clip_is_66(config: Path, bundle_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config.write_text(GOOD.replace("models/x", str(bundle_folder)), encoding="utf-8")
+    assert main(["vision", "--config", str(config)]) == 66
+    assert "clip.mp4: no such file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [[], ["fly"], ["vision", "--speed", "9"]])
+def test_an_unknown_command_is_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert "usage" in capsys.readouterr().err
+
+
+def test_status_before_the_first_run(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["status", "--json", "--config", str(config)]) == 0
+    assert json.loads(capsys.readouterr().out) == {"vision": None, "outbox": None}

@@ -1,0 +1,124 @@
+"""`config.toml`: every problem at once, each with its line and key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edge.config import ConfigProblems, load
+from edge.errors import ConfigError
+
+GOOD = """\
+[device]
+id = "kiosk-07"
+site = "lobby"
+purpose = "audience-statistics"
+signage_acknowledged = true
+[camera]
+kind = "replay"
+source = "clip.mp4"
+[models]
+bundle = "models/x"
+[mqtt]
+host = "localhost"
+"""
+EXAMPLE = Path(__file__).resolve().parents[2] / "config.example.toml"
+
+
+def written(folder: Path, text: str) -> Path:
+    path = folder / "config.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def problems(folder: Path, text: str) -> dict[str, tuple[int | None, str]]:
+    with pytest.raises(ConfigProblems) as caught:
+        load(written(folder, text))
+    assert caught.value.exit_code == 2
+    return {p.key: (p.line, p.message) for p in caught.value.problems}
+
+
+def test_defaults_and_paths_relative_to_the_file(tmp_path: Path) -> None:
+    config = load(written(tmp_path, GOOD + '[storage]\noutbox = "o.db"\n'))
+    assert config.window.seconds == 3600
+    assert (config.privacy.noise, config.privacy.epsilon, config.privacy.min_count) == ("discrete-laplace", 1.0, 10)
+    assert (config.models.strategy, config.detector.kind, config.device.mode) == ("gate", "haar", "production")
+    assert config.mqtt is not None
+    assert config.mqtt.port == 1883
+    assert config.camera.source == str(tmp_path / "clip.mp4")
+    assert config.models.bundle == tmp_path / "models/x"
+    assert config.storage.outbox == tmp_path / "o.db"
+    assert config.storage.runtime == Path("/run/edge")
+
+
+def test_the_example_is_valid() -> None:
+    config = load(EXAMPLE)
+    assert config.mqtt is not None
+    assert config.mqtt.tls is not None
+    assert config.mqtt.tls.ca == EXAMPLE.parent / "ca.crt"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key", "line", "says"),
+    [
+        ('site = "lobby"', 'sight = "lobby"', "device.sight", 3, "did you mean site?"),
+        ("[mqtt]", "[mqt]", "mqt", 11, "did you mean mqtt?"),
+        ('id = "kiosk-07"', 'id = "Kiosk 7"', "device.id", 2, "pattern"),
+        ('id = "kiosk-07"', "id = 7", "device.id", 2, "string"),
+        ('purpose = "audience-statistics"', 'purpose = "workplace"', "device.purpose", 4, "2024/1689"),
+        ('purpose = "audience-statistics"', 'purpose = " Education"', "device.purpose", 4, "prohibited"),
+        ('purpose = "audience-statistics"', 'purpose = ""', "device.purpose", 4, "say what"),
+        ('purpose = "audience-statistics"\n', "", "device.purpose", 1, "missing"),
+        ('source = "clip.mp4"\n', "", "camera", 6, "needs source"),
+        ('kind = "replay"', 'kind = "v4l2"\nloop = true', "camera", 6, "replay"),
+        ('kind = "replay"', 'kind = "rtsp"', "camera", 6, "not in this version"),
+        ('kind = "replay"', 'kind = "film"', "camera.kind", 7, "replay"),
+        ('host = "localhost"', 'host = "broker.local"', "mqtt", 11, "insecure"),
+        ('host = "localhost"', 'host = "localhost"\nport = 0', "mqtt.port", 13, "greater"),
+        ('host = "localhost"', 'host = "localhost"\nroot = "a/#"', "mqtt.root", 13, "pattern"),
+        ('host = "localhost"', 'host = "localhost"\npassword_file = "p"', "mqtt", 11, "username"),
+        ("[mqtt]", '[detector]\nkind = "hog"\n[mqtt]', "detector", 11, "haar"),
+        ("[mqtt]", "[detector]\nrotations = []\n[mqtt]", "detector", 11, "rotations"),
+        ("[mqtt]", "[window]\nseconds = 0\n[mqtt]", "window.seconds", 12, "greater"),
+        ("[mqtt]", '[privacy]\nepsilon = "much"\n[mqtt]', "privacy.epsilon", 12, "number"),
+    ],
+)
+def test_a_problem_has_its_line_and_key(tmp_path: Path, old: str, new: str, key: str, line: int, says: str) -> None:
+    assert old in GOOD
+    found = problems(tmp_path, GOOD.replace(old, new))
+    assert key in found
+    assert found[key][0] == line
+    assert says in found[key][1]
+
+
+def test_every_problem_comes_at_once_in_order(tmp_path: Path) -> None:
+    text = GOOD.replace("kiosk-07", "K 7").replace("replay", "film").replace("host", "hots") + "[extra]\nx = 1\n"
+    found = problems(tmp_path, text)
+    assert {"device.id", "camera.kind", "mqtt.hots", "mqtt.host", "extra"} <= set(found)
+    lines = [line or 0 for line, _ in found.values()]
+    assert lines == sorted(lines)
+
+
+def test_no_sign_no_production(tmp_path: Path) -> None:
+    text = GOOD.replace("signage_acknowledged = true\n", "")
+    assert any("Art. 50(3)" in message for _, message in problems(tmp_path, text).values())
+    load(written(tmp_path, text.replace("[camera]", 'mode = "development"\n[camera]')))
+
+
+def test_plain_mqtt_to_another_host_needs_a_word(tmp_path: Path) -> None:
+    config = load(written(tmp_path, GOOD.replace('"localhost"', '"broker.local"\ninsecure = true')))
+    assert config.mqtt is not None
+    assert config.mqtt.insecure
+
+
+def test_a_syntax_error_has_its_line(tmp_path: Path) -> None:
+    assert problems(tmp_path, GOOD + "host = = 1\n")["TOML"][0] == 13
+
+
+def test_a_file_that_is_missing_or_no_text(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="No such file"):
+        load(tmp_path / "config.toml")
+    (tmp_path / "b.toml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="not UTF-8"):
+        load(tmp_path / "b.toml")
