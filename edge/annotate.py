@@ -26,7 +26,7 @@ TILES: Final = 12
 def draw(frame: Frame, tracks: Sequence[Track]) -> U8:
     """The frame, enlarged, with its tracks drawn on: uint8 BGR."""
     image = frame.image if frame.image.ndim == 3 else cv2.cvtColor(frame.image, cv2.COLOR_GRAY2BGR)
-    zoom = max(1.0, WIDTH / image.shape[1])
+    zoom = max(1.0, min(WIDTH / image.shape[1], 4 * WIDTH / image.shape[0]))
     canvas = cv2.resize(image, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_CUBIC).astype(np.uint8)
     for track in tracks:
         _draw_track(canvas, track, zoom)

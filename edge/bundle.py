@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import zipfile
+import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
@@ -167,9 +169,14 @@ def check_golden(bundle: Bundle, backend: Backend, roles: tuple[str, ...]) -> No
     try:
         with np.load(path, allow_pickle=False) as golden:
             answers = {role: (golden[f"{role}_chips"], golden[f"{role}_outputs"]) for role in roles}
-    except (OSError, KeyError, ValueError) as error:
+    except (OSError, EOFError, KeyError, ValueError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
         msg = f"{path}: {error}: install the bundle again"
         raise BundleError(msg) from error
+    for role, (chips, wanted) in answers.items():
+        shape = len(chips), bundle.entry(role).output.shape[-1]
+        if not len(chips) or wanted.shape != shape:
+            msg = f"{path}: answers of {role} are {wanted.shape} for {len(chips)} chips: install the bundle again"
+            raise BundleError(msg)
     tolerance = GOLDEN_TOLERANCE.get(backend.name.split(":")[0], GOLDEN_TOLERANCE["cpu"])
     for role, (chips, wanted) in answers.items():
         got = backend.outputs(role, chips)

@@ -1,0 +1,133 @@
+"""A bundle that is damaged, inconsistent or computes wrongly is refused, by the name of the file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from edge.backend.cpu import CpuBackend
+from edge.bundle import check_golden, load_bundle
+from edge.errors import BundleError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+@pytest.fixture
+def copy(bundle_folder: Path, tmp_path: Path) -> Path:
+    folder = tmp_path / "bundle"
+    folder.mkdir()
+    for path in bundle_folder.iterdir():
+        if path.suffix in {".json", ".npz", ".tflite"}:
+            shutil.copy(path, folder)
+            (folder / path.name).chmod(0o644)
+    return folder
+
+
+def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text())
+    change(manifest)
+    path.write_text(json.dumps(manifest))
+
+
+def start(folder: Path, role: str = "gate") -> None:
+    bundle = load_bundle(folder)
+    backend = CpuBackend(bundle, (role,), threads=1)
+    check_golden(bundle, backend, (role,))
+
+
+def test_the_bundle_itself_starts(copy: Path) -> None:
+    for role in load_bundle(copy).roles:
+        start(copy, role)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda m: m["models"][0].update(sha256="0" * 64), "gate_int8.tflite: sha256"),
+        (lambda m: m["models"][0]["input"].update(shape=[1, 64, 64, 1]), "gate_int8.tflite: input"),
+        (lambda m: m["models"][0]["input"].update(dtype="uint8"), "gate_int8.tflite: input"),
+        (lambda m: m["models"][0]["input"].update(scale=0.00784), "gate_int8.tflite: input quantisation"),
+        (lambda m: m["models"][0]["output"].update(zero_point=0), "gate_int8.tflite: output quantisation"),
+        (lambda m: m["models"][0].update(labels=["masked", "unmasked"]), "labels of gate"),
+        (lambda m: m["models"].append(m["models"][0]), "roles are not unique"),
+        (lambda m: m["models"].pop(0), "no model for role gate"),
+        (lambda m: m["preprocess"].update(id="gray64/1"), "gray64/1"),
+        (lambda m: m.update(schema="edge.bundle/2"), "schema"),
+        (lambda m: m.pop("golden"), "golden"),
+        (lambda m: m["models"][0].update(file="../gate.tflite"), "file"),
+        (lambda m: m["models"][0].update(file="gone.tflite"), "gone.tflite: No such file"),
+        (lambda m: m.update(golden="gone.npz"), "gone.npz"),
+    ],
+)
+def test_a_wrong_manifest_is_refused(copy: Path, change: Callable[[dict[str, Any]], object], says: str) -> None:
+    edit(copy, change)
+    with pytest.raises(BundleError) as caught:
+        start(copy)
+    assert says in str(caught.value)
+    assert str(copy) in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff\xfe"])
+def test_a_manifest_that_is_none(copy: Path, content: bytes) -> None:
+    (copy / "manifest.json").write_bytes(content)
+    with pytest.raises(BundleError, match=r"manifest\.json"):
+        load_bundle(copy)
+
+
+def test_one_flipped_bit_of_a_model_is_seen(copy: Path) -> None:
+    path = copy / "gate_int8.tflite"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(BundleError, match=r"gate_int8\.tflite: sha256"):
+        load_bundle(copy)
+
+
+def test_a_truncated_model_is_seen_before_the_runtime_reads_it(copy: Path) -> None:
+    """The runtime itself would crash on it."""
+    path = copy / "gate_int8.tflite"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(BundleError, match=r"gate_int8\.tflite: sha256"):
+        load_bundle(copy)
+
+
+def test_a_file_that_is_no_model_is_refused_by_the_runtime(copy: Path) -> None:
+    path = copy / "gate_int8.tflite"
+    path.write_bytes(b"not a model at all")
+    edit(copy, lambda m: m["models"][0].update(sha256=hashlib.sha256(path.read_bytes()).hexdigest()))
+    with pytest.raises(BundleError, match=r"gate_int8\.tflite: the TFLite runtime refuses"):
+        start(copy)
+
+
+def test_a_wrong_golden_answer_is_refused(copy: Path) -> None:
+    with np.load(copy / "golden.npz") as golden:
+        arrays = dict(golden)
+    arrays["gate_outputs"] = arrays["gate_outputs"][:, ::-1]
+    np.savez(copy / "golden.npz", **arrays)
+    with pytest.raises(BundleError, match=r"gate_int8\.tflite: computes wrongly"):
+        start(copy)
+
+
+@pytest.mark.parametrize("cut", ["empty", "half", "bit", "no answers"])
+def test_a_damaged_golden_file_is_refused_by_name(copy: Path, cut: str) -> None:
+    path = copy / "golden.npz"
+    content = bytearray(path.read_bytes())
+    if cut == "empty":
+        content.clear()
+    elif cut == "half":
+        del content[len(content) // 2 :]
+    elif cut == "bit":
+        content[200] ^= 0x10
+    path.write_bytes(content)
+    if cut == "no answers":
+        np.savez(path, gate_chips=np.zeros((0, 48, 48), np.uint8), gate_outputs=np.zeros((0, 2), np.int8))
+    with pytest.raises(BundleError, match=r"golden\.npz"):
+        start(copy)
