@@ -22,7 +22,7 @@ def test_every_grey_level_becomes_the_level_less_128() -> None:
     levels = np.arange(256, dtype=np.uint8)
     chips = np.zeros((256, CHIP, CHIP), np.uint8) + levels[:, None, None]
     got = to_int8(chips)
-    assert (got.shape, got.dtype) == ((256, CHIP, CHIP, 1), np.int8)
+    assert (got.shape, got.dtype.name) == ((256, CHIP, CHIP, 1), "int8")
     assert np.array_equal(got[:, 5, 7, 0].astype(np.int16), levels.astype(np.int16) - 128)
     assert np.array_equal(to_input(chips)[:, 0, 0, 0] * 128, got[:, 0, 0, 0].astype(np.float32))
 
@@ -59,7 +59,7 @@ def test_a_leaning_head_is_levelled(angle: float) -> None:
     along, down = np.array([np.cos(turn), np.sin(turn)]), np.array([-np.sin(turn), np.cos(turn)])
     eyes = np.array([100.0, 100.0]) - 20 * down  # above the centre of this head
     a, b = (tuple(round(float(v)) for v in eyes + sign * 20 * along) for sign in (-1, 1))
-    cv2.line(image, a, b, 255, 3)
+    cv2.line(image, a, b, (255,), 3)
     rows, columns = np.nonzero(chip(image, FaceBox(50, 50, 100, 100, angle), CropSpec()) > 100)
     assert np.ptp(rows) <= 3
     assert np.ptp(columns) >= 15

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -156,7 +157,7 @@ def test_a_mask_put_on_flips_the_route_after_a_while_and_only_once() -> None:
         tracker.express(number, {routes[-1]: sure_of("happy")}, 1.0, t)
     assert routes[:22] == ["unmasked"] * 22
     assert routes[-1] == "masked"
-    assert sum(a != b for a, b in zip(routes, routes[1:], strict=False)) == 1
+    assert sum(a != b for a, b in pairwise(routes)) == 1
 
 
 @pytest.mark.parametrize(("first", "then", "route"), [(0.9, 0.5, "masked"), (0.1, 0.5, "unmasked")])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
@@ -152,7 +153,7 @@ def test_windows_tile_the_time(
     offset: float,
     seconds: float,
     quality: TimeQuality,
-    live: bool,
+    live: bool,  # noqa: FBT001
     looks: list[float],
 ) -> None:
     """No gap and no overlap: cuts grow, none is too long, and what was watched is watched exactly once."""
@@ -164,7 +165,7 @@ def test_windows_tile_the_time(
         assert 0 < cut - t <= seconds * 1.01
         windows.append(Window(t, cut))
         t = cut
-    assert all(a.end == b.start for a, b in zip(windows, windows[1:], strict=False))
+    assert all(a.end == b.start for a, b in pairwise(windows))
     at = line.start
     for length in looks:
         for window in windows:
