@@ -26,6 +26,10 @@ GOLDEN_TOLERANCE: Final = {"cpu": 2, "edgetpu": 6}
 """Largest difference to a golden answer, in output LSB."""
 
 
+INPUT_SCALE: Final = 1 / 128
+"""The input scale of `gray48/1`: exactly 1/128, so that no two implementations round differently."""
+
+
 class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -59,6 +63,10 @@ class Entry(_Part):
     @model_validator(mode="after")
     def _label_order(self) -> Self:
         wanted = {"gate": list(ROUTES), "fer_unmasked": list(EMOTIONS), "fer_masked": list(EMOTIONS)}
+        if self.role in wanted and (self.input.scale != INPUT_SCALE or self.input.zero_point != 0):
+            given = self.input.scale, self.input.zero_point
+            msg = f"input quantisation of {self.role} is {given}, {PREPROCESS_ID} needs ({INPUT_SCALE}, 0)"
+            raise ValueError(msg)
         if self.role in wanted and self.labels != wanted[self.role]:
             msg = f"labels of {self.role} are {self.labels}, not {wanted[self.role]}"
             raise ValueError(msg)
@@ -144,7 +152,7 @@ def load_bundle(folder: Path) -> Bundle:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(p) for p in first["loc"]) or "file"
-        msg = f"{path}: {where}: {first['msg']}: install the bundle again"
+        msg = f"{path}: {where}: {first['msg'].removeprefix('Value error, ')}: install the bundle again"
         raise BundleError(msg) from error
     for model in manifest.models:
         file = folder / model.file

@@ -208,6 +208,9 @@ class Vision:
         """Close the window at window time `end`: its votes wait for their commit, the next window opens."""
         self._watch(end)
         window, votes = self._window, self._tracker.votes()
+        if len(self._pending) == WAITING_WINDOWS:
+            self._drops["windows"] = self._drops.get("windows", 0) + 1
+            log.error("window_given_up waiting=%d next=make room for the outbox", len(self._pending))
         self._pending.append(self._report(window, end, votes))
         self._window = self._fresh(end)
         self._commit()

@@ -52,7 +52,11 @@ class CpuBackend:
             except (ValueError, RuntimeError) as error:
                 msg = f"{path}: the TFLite runtime refuses this file ({error}): install the bundle again"
                 raise BundleError(msg) from error
-            (given,), (asked,) = interpreter.get_input_details(), interpreter.get_output_details()
+            inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
+            if len(inputs) != 1 or len(outputs) != 1:
+                msg = f"{path}: has {len(inputs)} inputs and {len(outputs)} outputs, one of each is needed"
+                raise BundleError(msg)
+            (given,), (asked,) = inputs, outputs
             for what, tensor, stated in (("input", given, entry.input), ("output", asked, entry.output)):
                 seen = tuple(int(n) for n in tensor["shape"]), np.dtype(tensor["dtype"]).name
                 if seen != (tuple(stated.shape), stated.dtype):

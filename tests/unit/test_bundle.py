@@ -54,7 +54,7 @@ def test_the_bundle_itself_starts(copy: Path) -> None:
         (lambda m: m["models"][0].update(sha256="0" * 64), "gate_int8.tflite: sha256"),
         (lambda m: m["models"][0]["input"].update(shape=[1, 64, 64, 1]), "gate_int8.tflite: input"),
         (lambda m: m["models"][0]["input"].update(dtype="uint8"), "gate_int8.tflite: input"),
-        (lambda m: m["models"][0]["input"].update(scale=0.00784), "gate_int8.tflite: input quantisation"),
+        (lambda m: m["models"][0]["input"].update(scale=0.00784), "input quantisation of gate"),
         (lambda m: m["models"][0]["output"].update(zero_point=0), "gate_int8.tflite: output quantisation"),
         (lambda m: m["models"][0].update(labels=["masked", "unmasked"]), "labels of gate"),
         (lambda m: m["models"].append(m["models"][0]), "roles are not unique"),
