@@ -1,7 +1,7 @@
 # Everything installs into .venv; a target does nothing twice.
 SHELL := /bin/bash
 .DEFAULT_GOAL := demo
-.PHONY: demo test lint format bench lock gpu-pack docs clean mosquitto
+.PHONY: demo test lint format bench lock gpu-pack docs clean system
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3.13 || command -v python3)
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
@@ -32,7 +32,7 @@ endef
 demo: .venv/demo.stamp  ## real faces to counts at a broker; SOURCE=<file|/dev/video0>, DEMO_WINDOW=10, DEMO_PRIVACY=off|default
 	@.venv/bin/edge demo $(if $(SOURCE),--source "$(SOURCE)")
 
-test: .venv/dev.stamp mosquitto  ## every test but the long ones
+test: .venv/dev.stamp system  ## every test but the long ones
 	.venv/bin/python -m pytest
 
 lint: .venv/dev.stamp  ## ruff and mypy, both strict
@@ -59,13 +59,15 @@ lock: .venv/dev.stamp  ## compile the hashed locks anew
 	$(COMPILE) --python-version 3.13 --extra demo -o requirements/demo-trixie.txt
 	$(COMPILE) --python-version 3.11 --extra host --extra demo --group dev -o requirements/dev.txt
 
-mosquitto:
-	@if ! command -v mosquitto >/dev/null && ! [ -x /usr/sbin/mosquitto ]; then \
+# What tests need beyond PyPI: a real broker, and strace for the privacy canary.
+system:
+	@missing=; for p in mosquitto strace; do PATH="$$PATH:/usr/sbin" command -v $$p >/dev/null || missing="$$missing $$p"; done; \
+	if [ -n "$$missing" ]; then \
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
-	    echo "installing mosquitto for the broker tests …"; \
-	    (apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends mosquitto) >/dev/null 2>&1 \
-	      || echo "mosquitto could not be installed: the tests that need it will say so"; \
-	  else echo "tests that need a broker are skipped: sudo apt-get install mosquitto"; fi; fi
+	    echo "installing$$missing for the tests …"; \
+	    (apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends $$missing) >/dev/null 2>&1 \
+	      || echo "could not install$$missing: the tests that need it will say so"; \
+	  else echo "tests that need$$missing are skipped: sudo apt-get install$$missing"; fi; fi
 
 clean:
 	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

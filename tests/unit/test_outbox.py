@@ -51,7 +51,7 @@ def test_identity_is_fixed_in_the_commit(tmp_path: Path) -> None:
 
 
 def test_a_failing_close_changes_nothing(tmp_path: Path) -> None:
-    class Interrupted(Exception):  # noqa: N818
+    class Interrupted(Exception):
         pass
 
     def failing(_held: Held, _day: str | None) -> tuple[WindowReport, Held]:

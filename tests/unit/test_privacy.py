@@ -60,7 +60,7 @@ def test_the_check_can_fail() -> None:
     assert chi_square(drawn, Fraction(1), 6)[0] > 1000
 
 
-class _Asked(Exception):  # noqa: N818 - a signal, not an error
+class _Asked(Exception):
     """The sampler wants a uniform integer below n."""
 
     def __init__(self, n: int) -> None:
