@@ -150,7 +150,9 @@ def main() -> int:
             seconds, stages, routed = whole(settings.load(config))
             ratios.append(seconds / bare(clip, bundle, routed))
             rates.append(len(routed) / seconds)
-        first, peaks = resident(folder, configure(folder, clip, bundle, loop=True))
+        services = folder / "services"  # of their own: nothing of the rounds before may lie there
+        services.mkdir()
+        first, peaks = resident(services, configure(services, clip, bundle, loop=True))
     print("| figure | value |\n|---|---|")
     print(f"| clip | {args.clip.name if args.clip else 'demo clip'}, {len(routed)} frames |")
     print(f"| machine | {os.cpu_count()} cores |")
