@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import zipfile
-import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
@@ -177,7 +175,7 @@ def check_golden(bundle: Bundle, backend: Backend, roles: tuple[str, ...]) -> No
     try:
         with np.load(path, allow_pickle=False) as golden:
             answers = {role: (golden[f"{role}_chips"], golden[f"{role}_outputs"]) for role in roles}
-    except (OSError, EOFError, KeyError, ValueError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+    except Exception as error:  # numpy reads a damaged file with half a dozen kinds of error
         msg = f"{path}: {error}: install the bundle again"
         raise BundleError(msg) from error
     for role, (chips, wanted) in answers.items():
