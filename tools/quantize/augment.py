@@ -15,12 +15,17 @@ if TYPE_CHECKING:
 U8 = NDArray[np.uint8]
 
 
+SIDE_LIT: Final = 0.4
+"""Share of the relit chips that are lit from one side, where `side` allows any."""
+
+
 @dataclass(frozen=True, slots=True)
 class Augment:
     """Ranges to draw from. Lengths are shares of the chip's side, angles degrees, noise in grey levels.
 
     `p_light`, `p_camera` and `p_erase` are the shares of chips that get a light change, camera effects (one
-    or two of noise, blur, motion, resolution, JPEG) and an erased rectangle.
+    or two of noise, blur, motion, resolution, JPEG) and an erased rectangle. `gain` multiplies the grey levels; `side`
+    is the largest share of light that one edge of the chip loses when the light comes from the other.
     """
 
     flip: float = 0.5
@@ -30,6 +35,8 @@ class Augment:
     p_light: float = 0.5
     gamma: tuple[float, float] = (0.5, 2.0)
     contrast: tuple[float, float] = (0.4, 1.3)
+    gain: tuple[float, float] = (1.0, 1.0)
+    side: float = 0.0
     p_camera: float = 0.3
     noise: float = 12.0
     p_erase: float = 0.25
@@ -81,14 +88,26 @@ def warp(chip: U8, spec: Augment, rng: np.random.Generator) -> U8:
 
 
 def light(chip: U8, spec: Augment, rng: np.random.Generator) -> U8:
-    """Gamma (drawn evenly in its logarithm), then contrast about the chip's mean, by one table."""
+    """Gamma (drawn evenly in its logarithm), contrast about the chip's mean, gain by one table; then side light."""
     gamma = np.exp(rng.uniform(*np.log(spec.gamma)))
     contrast = rng.uniform(*spec.contrast)
     levels = 255.0 * (np.arange(256) / 255.0) ** gamma
     mean = float(np.bincount(chip.ravel(), minlength=256) @ levels) / chip.size
-    table: U8 = np.clip(mean + contrast * (levels - mean), 0, 255).astype(np.uint8)
+    gain = np.exp(rng.uniform(*np.log(spec.gain)))
+    table: U8 = np.clip(gain * (mean + contrast * (levels - mean)), 0, 255).astype(np.uint8)
     lit: U8 = table[chip]
+    if spec.side and rng.random() < SIDE_LIT:
+        return _side(lit, spec, rng)
     return lit
+
+
+def _side(chip: U8, spec: Augment, rng: np.random.Generator) -> U8:
+    """Light that falls off evenly across the chip, in a direction and by a share drawn at random."""
+    turn, lost = rng.uniform(0, 2 * np.pi), rng.uniform(0, spec.side)
+    along = np.linspace(-0.5, 0.5, chip.shape[0], dtype=np.float32)
+    across = np.cos(turn) * along[None, :] + np.sin(turn) * along[:, None]
+    dimmed: U8 = np.clip(chip * (1 - lost * np.clip(across + 0.5, 0, 1)), 0, 255).astype(np.uint8)
+    return dimmed
 
 
 def _noise(chip: U8, spec: Augment, rng: np.random.Generator) -> U8:

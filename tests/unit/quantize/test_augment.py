@@ -70,6 +70,19 @@ def test_contrast_turns_about_the_mean(chips: U8) -> None:
     assert float(lit.std()) == pytest.approx(float(chips[0].std()) / 2, rel=0.02)
 
 
+def test_gain_darkens_and_side_light_darkens_one_side() -> None:
+    grey = np.full((48, 48), 200, np.uint8)
+    plain = replace(STILL, gamma=(1, 1), contrast=(1, 1))
+    assert (light(grey, replace(plain, gain=(0.3, 0.3)), np.random.default_rng(0)) == 60).all()
+    many = [light(grey, replace(plain, side=0.8), np.random.default_rng(seed)) for seed in range(40)]
+    lit = [chip for chip in many if (chip != 200).any()]
+    assert 5 < len(lit) < 35
+    for chip in lit:
+        edges = [float(e.mean()) for e in (chip[0], chip[-1], chip[:, 0], chip[:, -1])]
+        assert min(edges) < max(edges) - 0.5
+        assert chip.max() <= 200
+
+
 @pytest.mark.parametrize("effect", CAMERA_EFFECTS, ids=lambda e: e.__name__)
 def test_each_camera_effect_degrades_a_little(effect: object) -> None:
     y, x = np.mgrid[:48, :48]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - PyTorch's own usage
+from edge_quantize.augment import SIDE_LIT
 
 if TYPE_CHECKING:
     from edge_quantize.augment import Augment
@@ -55,12 +56,18 @@ def warp(x: Tensor, spec: Augment) -> Tensor:
 
 
 def light(x: Tensor, spec: Augment) -> Tensor:
-    """Gamma, even in its logarithm, then contrast about the mean."""
+    """Gamma, even in its logarithm, contrast about the mean, gain, then light from one side."""
     gamma = _even(x, math.log(spec.gamma[0]), math.log(spec.gamma[1])).exp()[:, None, None, None]
     contrast = _even(x, *spec.contrast)[:, None, None, None]
     y = 255 * (x.clamp(0, 255) / 255) ** gamma
     mean = y.mean(dim=(1, 2, 3), keepdim=True)
-    return (mean + contrast * (y - mean)).clamp(0, 255)
+    gain = _even(x, math.log(spec.gain[0]), math.log(spec.gain[1])).exp()[:, None, None, None]
+    lit = (gain * (mean + contrast * (y - mean))).clamp(0, 255)
+    lost = _even(x, 0, spec.side) * (_even(x, 0, 1) < SIDE_LIT)
+    turn = _even(x, 0, 2 * math.pi)[:, None, None, None]
+    along = torch.linspace(-0.5, 0.5, x.shape[-1], device=x.device)
+    across = turn.cos() * along[None, None, None, :] + turn.sin() * along[None, None, :, None]
+    return lit * (1 - lost[:, None, None, None] * (across + 0.5).clamp(0, 1))
 
 
 def noise(x: Tensor, spec: Augment) -> Tensor:
