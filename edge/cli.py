@@ -75,6 +75,9 @@ def _parser() -> argparse.ArgumentParser:
     publish.add_argument("--lifeline", action="store_true", help=argparse.SUPPRESS)
     demo = add("demo", "the whole path on real faces, with a broker of its own", config=False)
     demo.add_argument("--source", help="your own clip, picture, folder or /dev/video0 instead of the built-in clip")
+    demo.add_argument(
+        "--broker", choices=("auto", "mosquitto", "amqtt"), default="auto", help="which broker to start (what is there)"
+    )
     demo.add_argument("--seconds", type=float, default=60.0, help="how long a camera is watched (60)")
     check = add("check-config", "every problem of a configuration, with line and key")
     check.add_argument("--json", action="store_true", help="for programs")
@@ -174,7 +177,7 @@ def _run(args: argparse.Namespace) -> int:
 def _demo(args: argparse.Namespace) -> int:
     from edge.demo import run_demo
 
-    return run_demo(source=args.source, seconds=args.seconds)
+    return run_demo(source=args.source, seconds=args.seconds, broker_kind=args.broker)
 
 
 def _check_config(args: argparse.Namespace) -> int:

@@ -26,6 +26,7 @@ from edge.subscribe import Broker, counts
 
 if TYPE_CHECKING:
     from edge.contract import Counts
+    from edge.demo_broker import Kind
 
 LAST_WORDS_S: Final = 3.0
 """How long the subscriber waits for what the broker still holds after the appliance has ended."""
@@ -154,13 +155,13 @@ class _Live:
             print(f"\r\x1b[2K{line}" if tty else line, end="" if tty else "\n", file=sys.stderr, flush=True)
 
 
-def run_demo(*, source: str | None, seconds: float) -> int:
+def run_demo(*, source: str | None, seconds: float, broker_kind: Kind = "auto") -> int:
     """Run the demo; 0 when windows arrived and the appliance ended well. `seconds` bounds a live camera."""
     window, privacy = _choices()
     with tempfile.TemporaryDirectory(prefix="edge-demo-") as name:
         folder = Path(name)
         clip = str(Path(source).resolve()) if source else _built_in(folder)
-        with own_broker(folder) as (broker, port):
+        with own_broker(folder, broker_kind) as (broker, port):
             path = _configure(folder, clip, port, window, privacy)
             settings.load(path)
             _say(f"broker      {broker} on 127.0.0.1:{port}")

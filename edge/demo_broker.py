@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from edge.errors import BrokerUnavailable
 
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+Kind = Literal["auto", "mosquitto", "amqtt"]
 START_S: Final = 20.0
 
 _AMQTT: Final = """
@@ -39,14 +40,18 @@ def _free_port() -> int:
 
 
 @contextlib.contextmanager
-def own_broker(folder: Path) -> Iterator[tuple[str, int]]:
+def own_broker(folder: Path, kind: Kind = "auto") -> Iterator[tuple[str, int]]:
     """Run a broker for the length of the block; yields (its name, its port on 127.0.0.1).
 
-    Raises BrokerUnavailable when neither broker is installed or none comes up.
+    `auto` takes Mosquitto where it is installed, else amqtt. Raises BrokerUnavailable when the broker
+    is not installed or does not come up.
     """
     port = _free_port()
     mosquitto = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
-    if mosquitto:
+    if kind == "mosquitto" and not mosquitto:
+        msg = "no broker: mosquitto is not installed: apt-get install mosquitto"
+        raise BrokerUnavailable(msg)
+    if mosquitto and kind != "amqtt":
         settings = folder / "mosquitto.conf"
         settings.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\n", "utf-8")
         name, command = "Mosquitto", [mosquitto, "-c", str(settings)]

@@ -31,7 +31,7 @@ DEFAULT_FPS: Final = 25.0
 def read_still(path: Path) -> U8:
     """One picture as uint8 BGR (H, W, 3): grey, alpha and 16-bit pictures are converted, EXIF rotation applied.
 
-    Raises SourceError for a file that is missing, empty or no picture.
+    Raises SourceError for a file that is missing, empty, cut off or no picture.
     """
     try:
         data = np.fromfile(path, np.uint8)
@@ -40,6 +40,9 @@ def read_still(path: Path) -> U8:
         raise SourceError(msg) from error
     if not data.size:
         msg = f"{path}: the file is empty (0 bytes): give another picture"
+        raise SourceError(msg)
+    if _cut_off(data.tobytes()):
+        msg = f"{path}: the picture ends before its end mark (truncated): copy the file again"
         raise SourceError(msg)
     try:
         image: cv2.typing.MatLike | None = cv2.imdecode(data, cv2.IMREAD_COLOR)
@@ -50,6 +53,14 @@ def read_still(path: Path) -> U8:
         msg = f"{path}: no picture OpenCV can decode (truncated, or another format): give another file"
         raise SourceError(msg)
     return image.astype(np.uint8, copy=False)
+
+
+def _cut_off(data: bytes) -> bool:
+    """Tell whether a PNG or JPEG lacks its end: OpenCV would fill the rest with grey and say nothing."""
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return b"IEND" not in data[-1024:]
+    # An end-of-image mark cannot stand inside scan data, but an embedded thumbnail has one before the last scan.
+    return data.startswith(b"\xff\xd8") and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda")
 
 
 class Replay:
@@ -119,8 +130,8 @@ class Replay:
             if not self._loop:
                 return
 
-    def _drop(self, cause: str, detail: str) -> None:
-        self.drops[cause] = self.drops.get(cause, 0) + 1
+    def _drop(self, cause: str, detail: str, frames: int = 1) -> None:
+        self.drops[cause] = self.drops.get(cause, 0) + frames
         log.warning("frame_dropped cause=%s %s", cause, detail)
 
     def _still_run(self) -> Iterator[tuple[float, float, U8, bool]]:
@@ -162,7 +173,8 @@ class Replay:
                 count += 1
             if held is not None:
                 yield held[0], step, held[1], False
-            if count < stated * 0.98:
-                self._drop("undecodable", f"source={self._source} decoded={count} stated={stated:.0f}")
+            if 0 < count < stated * 0.98:  # containers round their count, so a frame or two is no damage
+                missing = round(stated) - count
+                self._drop("undecodable", f"source={self._source} decoded={count} stated={stated:.0f}", missing)
         finally:
             capture.release()

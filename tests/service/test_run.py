@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -203,3 +204,20 @@ def test_the_demo_prints_counts_and_ends(bundle_folder: Path) -> None:
     assert len(lines) >= 3
     assert {line["schema"] for line in lines} == {"edge.counts/1"}
     assert b"EXACT counts" in done.stderr
+
+
+def test_the_demo_falls_back_to_mqtt_3_1_1(tmp_path: Path, bundle_folder: Path) -> None:
+    pytest.importorskip("amqtt", reason="comes with the extra: pip install edge-fer[demo]")
+    assert bundle_folder.exists()
+    for i in range(4):
+        shutil.copy(REPO / "edge" / "demo_material" / "astronaut.png", tmp_path / f"{i}.png")
+    done = subprocess.run(
+        [sys.executable, "-m", "edge", "demo", "--broker", "amqtt", "--source", str(tmp_path)],
+        cwd=REPO, env={**os.environ, "DEMO_WINDOW": "1"}, capture_output=True, timeout=300, check=False,
+    )  # fmt: skip
+    lines = [json.loads(line) for line in done.stdout.decode().splitlines()]
+    said = done.stderr.decode()
+    assert done.returncode == 0, said
+    assert [line["visitors"] for line in lines] == [1, 1, 1, 1]
+    assert "amqtt (MQTT 3.1.1 only)" in said
+    assert "event=mqtt-3.1.1" in said, "the fallback must say so"

@@ -88,7 +88,7 @@ def test_one_bad_picture_of_a_folder_is_dropped_and_counted(tmp_path: Path) -> N
     ("name", "content", "says"),
     [
         ("empty.png", b"", "empty"),
-        ("cut.png", b"\x89PNG\r\n\x1a\n\x00\x00", "no picture"),
+        ("cut.png", b"\x89PNG\r\n\x1a\n\x00\x00", "truncated"),
         ("text.jpg", b"not a picture", "no picture"),
         ("empty.mp4", b"", "no video"),
         ("text.mp4", b"not a video at all", "no video"),
@@ -118,24 +118,40 @@ def test_an_empty_folder_and_a_missing_file_are_refused(tmp_path: Path) -> None:
         Replay(tmp_path / "gone.mp4")
 
 
-def test_a_truncated_film_is_refused_or_counted(tmp_path: Path) -> None:
+def test_a_truncated_mp4_has_lost_its_index_and_is_refused(tmp_path: Path) -> None:
     whole = film(tmp_path / "clip.mp4", 40).read_bytes()
     cut = tmp_path / "cut.mp4"
-    cut.write_bytes(whole[: len(whole) // 2])  # the index of an MP4 is at its end
+    cut.write_bytes(whole[: len(whole) // 2])
     with pytest.raises(SourceError, match="no video"):
         Replay(cut)
 
 
-def test_a_truncated_picture_does_not_pass_for_another(tmp_path: Path) -> None:
+def test_a_partly_decodable_film_gives_its_good_frames_and_counts_the_rest(tmp_path: Path) -> None:
+    path = tmp_path / "clip.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10.0, (320, 240))
+    rng = np.random.default_rng(3)
+    for _ in range(40):
+        writer.write(rng.integers(0, 256, (240, 320, 3), np.uint8))
+    writer.release()
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    replay = Replay(path)
+    seen = frames(replay)
+    assert 10 < len(seen) < 30
+    assert [f.index for f in seen] == list(range(len(seen)))
+    assert replay.drops == {"undecodable": 40 - len(seen)}
+
+
+@pytest.mark.parametrize("kind", [".png", ".jpg"])
+def test_a_truncated_picture_is_refused_wherever_it_is_cut(tmp_path: Path, kind: str) -> None:
     noise = np.random.default_rng(1).integers(0, 256, (64, 64, 3), np.uint8)
-    whole = picture(tmp_path / "a.png", noise).read_bytes()
-    cut = tmp_path / "cut.png"
-    cut.write_bytes(whole[: len(whole) // 10])
-    try:
-        image = read_still(cut)
-    except SourceError:
-        return
-    assert image.shape == (64, 64, 3)
+    whole = picture(tmp_path / f"a{kind}", noise).read_bytes()
+    assert read_still(tmp_path / f"a{kind}").shape == (64, 64, 3)
+    for share in (0.02, 0.1, 0.5, 0.9, 0.99):
+        cut = tmp_path / f"cut{kind}"
+        cut.write_bytes(whole[: int(len(whole) * share)])
+        with pytest.raises(SourceError, match="truncated"):
+            read_still(cut)
 
 
 @pytest.mark.parametrize(

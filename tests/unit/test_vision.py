@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 import pytest
 
-from edge.errors import StorageError
+from edge import vision as vision_module
+from edge.camera.mailbox import Mailbox
+from edge.detect.haar import Haar
+from edge.errors import SourceError, StorageError
 from edge.outbox import Outbox
 from edge.runtime import read_vision, write_command
+from edge.types import Frame
 from edge.vision import Vision
+from tests.conftest import MATERIAL
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from edge.config import Config
-    from edge.types import U8, Frame, Track, WindowReport
+    from edge.types import U8, Track, WindowReport
 
 EXACT: dict[str, object] = {"noise": "off", "min_count": 1}
+STILL = MATERIAL / "astronaut.png"
+"""Named in configurations whose camera is a false one."""
 
 
 @pytest.fixture
@@ -126,3 +135,125 @@ def test_a_pause_holds_the_replay_and_a_resume_goes_on(settings: Callable[..., C
     assert indices == list(range(6))
     (only,) = reports(config)
     assert (only.seconds, total(only)) == (6.0, 4)
+
+
+def crowd(portrait: U8, columns: int, rows: int, cell: int) -> U8:
+    """A picture of one person many times over, each head filling most of its cell."""
+    (box,) = Haar(rotations=(0.0,)).detect(portrait, thorough=True)
+    (x, y), reach = (round(c) for c in box.centre), round(box.w)
+    head = portrait[max(0, y - reach) : y + reach, max(0, x - reach) : x + reach]
+    face = cv2.resize(head, (cell, cell), interpolation=cv2.INTER_AREA)
+    return np.tile(face, (rows, columns, 1)).astype(np.uint8)
+
+
+def test_forty_faces_at_once_are_forty_votes(
+    settings: Callable[..., Config], portraits: dict[str, U8], tmp_path: Path
+) -> None:
+    source = tmp_path / "crowd.png"
+    cv2.imwrite(str(source), crowd(portraits["astronaut"], 8, 5, 160))
+    config = settings(source, privacy=EXACT, detector={"rotations": (0.0,)})
+    tracks: list[int] = []
+    Vision(config, on_frame=lambda _, seen: tracks.append(len(seen))).run()
+    assert tracks == [40]
+    (only,) = reports(config)
+    assert total(only) == 40
+    figures = read_vision(config.storage.runtime)
+    assert figures is not None
+    assert figures.drops == {}
+
+
+def test_faces_too_small_to_read_are_counted_not_classified(
+    settings: Callable[..., Config], portraits: dict[str, U8], tmp_path: Path
+) -> None:
+    source = tmp_path / "far.png"
+    cv2.imwrite(str(source), crowd(portraits["astronaut"], 2, 1, 60))
+    config = settings(source, privacy=EXACT, detector={"rotations": (0.0,), "min_face": 20})
+    Vision(config).run()
+    (only,) = reports(config)
+    assert total(only) == 0
+    figures = read_vision(config.storage.runtime)
+    assert figures is not None
+    assert figures.drops == {"too_small": 1}
+
+
+class FalseCamera:
+    """A live camera by the protocol: a thread puts pictures into the mailbox, faster than anyone takes them."""
+
+    live = True
+
+    def __init__(self, image: U8, *, fails_after: int | None = None) -> None:
+        self.ended = False
+        self.drops: dict[str, int] = {}
+        self.closed = 0
+        self._image, self._fails_after = image, fails_after
+        self._mailbox: Mailbox[Frame] = Mailbox()
+        self._stop = threading.Event()
+        threading.Thread(target=self._pump, daemon=True).start()
+
+    def _pump(self) -> None:
+        index = 0
+        while not self._stop.wait(0.001) and index != self._fails_after:
+            self._mailbox.put(Frame(self._image, time.monotonic(), index))
+            index += 1
+
+    def read(self, timeout: float) -> Frame | None:
+        frame = self._mailbox.take(timeout)
+        self.drops["overwritten"] = self._mailbox.overwritten
+        if frame is None and self._fails_after is not None:
+            self.ended = True
+            msg = "camera unplugged"
+            raise SourceError(msg)
+        return frame
+
+    def close(self) -> None:
+        self._stop.set()
+        self.closed += 1
+
+
+def test_a_live_camera_gives_its_newest_frames_and_counts_the_overwritten(
+    settings: Callable[..., Config], portraits: dict[str, U8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    camera = FalseCamera(cv2.resize(portraits["astronaut"], (256, 256)).astype(np.uint8))
+    monkeypatch.setattr(vision_module, "open_camera", lambda *_, **__: camera)
+    seen: list[Frame] = []
+
+    def watch(frame: Frame, _: Sequence[Track]) -> None:
+        seen.append(frame)
+        if len(seen) == 40 or frame.t - seen[0].t > 1.0:
+            service.stop()
+
+    config = settings(STILL, privacy=EXACT, detector={"rotations": (0.0,)})
+    service = Vision(config, on_frame=watch)
+    service.run()
+    assert camera.closed == 1
+    skipped = seen[-1].index + 1 - len(seen)
+    assert skipped > 0
+    figures = read_vision(config.storage.runtime)
+    assert figures is not None
+    assert figures.drops["overwritten"] >= skipped
+    assert sum(r.seconds for r in reports(config)) >= seen[-1].t - seen[0].t
+
+
+def test_a_camera_that_dies_leaves_its_window_committed(
+    settings: Callable[..., Config], portraits: dict[str, U8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = cv2.resize(portraits["astronaut"], (128, 128)).astype(np.uint8)
+    monkeypatch.setattr(vision_module, "open_camera", lambda *_, **__: FalseCamera(image, fails_after=50))
+    config = settings(STILL, privacy=EXACT, detector={"rotations": (0.0,)})
+    with pytest.raises(SourceError, match="unplugged"):
+        Vision(config).run()
+    assert reports(config)
+
+
+def test_a_camera_that_sees_nothing_makes_unknown_not_zero(
+    settings: Callable[..., Config], portraits: dict[str, U8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    camera = FalseCamera(portraits["astronaut"], fails_after=0)
+    camera._fails_after = None
+    camera._stop.set()  # hangs: open, and not one frame
+    monkeypatch.setattr(vision_module, "open_camera", lambda *_, **__: camera)
+    config = settings(STILL, privacy=EXACT, window={"seconds": 1.0})
+    service = Vision(config)
+    threading.Timer(1.5, service.stop).start()
+    service.run()
+    assert {(r.coverage, total(r)) for r in reports(config)} == {(0.0, 0)}
