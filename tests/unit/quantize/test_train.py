@@ -92,7 +92,7 @@ def test_a_bad_recipe_is_refused(change: dict[str, Any], complaint: str) -> None
 
 
 def test_an_unknown_recipe_names_the_known(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="fer_masked, .*fer_unmasked"):
+    with pytest.raises(ConfigError, match=r"fer_masked, .*fer_unmasked"):
         load_recipe("fer_unmaked")
     broken = tmp_path / "broken.toml"
     broken.write_text("role = ", encoding="utf-8")

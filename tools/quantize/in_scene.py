@@ -1,0 +1,151 @@
+"""PublicTest-in-scene: faces in front of real rooms, through the device's whole path.
+
+A PublicTest face is enlarged to 60 to 160 pixels and set, with a feathered edge, into a frame of a clip. The device's detector
+looks for it, the device's crop cuts it, the shipped model answers. What differs from scoring the face directly is what the
+detector's box and the resampling cost.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import cv2
+import numpy as np
+from edge_quantize import metrics
+
+from edge.camera.replay import Replay
+from edge.errors import SourceError
+from edge.preprocess import chip
+from edge.types import FaceBox
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from edge.detect import Detector
+    from edge.types import U8, CropSpec
+
+SEED: Final = 20261121
+FACES: Final = 1200
+SIDES: Final = (60, 160)
+"""Smallest and largest side of a pasted face in pixels."""
+OVERLAP: Final = 0.4
+"""A box found is the pasted face when their intersection is at least this share of their union."""
+_FEATHER: Final = 0.06
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What the detector and the crop made of M faces in scenes."""
+
+    chips: U8
+    """(F, 48, 48) of the faces found."""
+    found: NDArray[np.bool_]
+    """(M,) whether the face was found."""
+    sides: NDArray[np.int64]
+    """(M,) side of the pasted face in pixels."""
+    boxes: NDArray[np.float64]
+    """(F, 3) of the faces found: width and centre (x, y) of the box in sides of the pasted face, from its corner."""
+
+
+def backgrounds(folder: Path | None = None) -> list[U8]:
+    """Every tenth frame of the clips. Raises SourceError when there are none."""
+    clips = (folder or Path(os.environ.get("EDGE_DATA", "../shared/data"))) / "clips"
+    frames: list[U8] = []
+    for path in sorted(clips.glob("*.gif")):
+        replay = Replay(path)
+        while (frame := replay.read(0)) is not None:
+            if frame.index % 10 == 0:
+                frames.append(frame.image)
+    if not frames:
+        msg = f"{clips}: no clips (*.gif) to set faces into: set EDGE_DATA"
+        raise SourceError(msg)
+    return frames
+
+
+def paste(face: U8, side: int, scene: U8, corner: tuple[int, int]) -> U8:
+    """Copy of a BGR scene with a grey face of `side` pixels at (x, y) = `corner`, its edge feathered."""
+    big = cv2.resize(face, (side, side), interpolation=cv2.INTER_CUBIC).astype(np.float32)[..., None]
+    soft = max(1, round(_FEATHER * side))
+    ramp = np.minimum(1, (np.minimum(np.arange(side), np.arange(side)[::-1]) + 1) / soft)
+    alpha = np.minimum(ramp[:, None], ramp[None, :])[..., None]
+    out = scene.copy()
+    x, y = corner
+    under = out[y : y + side, x : x + side]
+    out[y : y + side, x : x + side] = np.clip(np.rint(alpha * big + (1 - alpha) * under), 0, 255).astype(np.uint8)
+    return out
+
+
+def _union_share(box: FaceBox, x: int, y: int, side: int) -> float:
+    wide = min(box.x + box.w, x + side) - max(box.x, x)
+    high = min(box.y + box.h, y + side) - max(box.y, y)
+    shared = max(0.0, wide) * max(0.0, high)
+    return shared / (box.w * box.h + side * side - shared)
+
+
+def look(
+    faces: U8,
+    scenes: list[U8],
+    detector: Detector,
+    crop: CropSpec,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
+) -> Found:
+    """Set each face (M, 48, 48) into a scene and look for it as the device does."""
+    rng = np.random.default_rng(SEED)
+    sides = rng.integers(SIDES[0], SIDES[1] + 1, len(faces))
+    chips: list[U8] = []
+    boxes: list[tuple[float, float, float]] = []
+    found = np.zeros(len(faces), bool)
+    for k, (face, drawn) in enumerate(zip(faces, sides, strict=True)):
+        scene, side = scenes[rng.integers(len(scenes))], int(drawn)
+        height, width = scene.shape[:2]
+        x, y = int(rng.integers(0, width - side + 1)), int(rng.integers(0, height - side + 1))
+        frame = paste(face, side, scene, (x, y))
+        near = [(_union_share(b, x, y, side), b) for b in detector.detect(frame, thorough=True)]
+        share, box = max(near, key=lambda one: one[0], default=(0.0, None))
+        if box is not None and share >= OVERLAP:
+            found[k] = True
+            chips.append(chip(frame, box, crop))
+            boxes.append((box.w / side, (box.centre[0] - x) / side, (box.centre[1] - y) / side))
+        progress(k + 1, len(faces))
+    stacked = np.stack(chips) if chips else np.empty((0, 48, 48), np.uint8)
+    return Found(stacked, found, sides, np.array(boxes, np.float64).reshape(-1, 3))
+
+
+def figures(
+    seen: Found, truth: NDArray[np.int64], there: NDArray[np.int64], direct: NDArray[np.int64]
+) -> dict[str, Any]:
+    """Recall, accuracy in the scene and of the same faces directly.
+
+    Args:
+        seen: of M faces.
+        truth: (M,) class numbers.
+        there: (F,) answers to the chips cut from the scenes.
+        direct: (M,) answers to the faces themselves.
+
+    """
+    found = seen.found
+    right, plain = there == truth[found], (direct == truth)[found]
+    edges = np.linspace(SIDES[0], SIDES[1] + 1, 4).astype(int)
+    by_side = {
+        f"{low} to {high - 1} px": {
+            "recall": metrics.share(found[(seen.sides >= low) & (seen.sides < high)]),
+            "accuracy": metrics.share(right[(seen.sides[found] >= low) & (seen.sides[found] < high)]),
+        }
+        for low, high in zip(edges[:-1], edges[1:], strict=True)
+    }
+    median = np.median(seen.boxes, axis=0) if len(seen.boxes) else np.full(3, np.nan)
+    return {
+        "recall": metrics.share(found),
+        "in_scene": metrics.share(right),
+        "direct": metrics.share(plain),
+        "loss_points": round(100 * float(plain.mean() - right.mean()), 2) if found.any() else None,
+        "mcnemar_p": round(metrics.mcnemar(plain, right), 4),
+        "by_side": by_side,
+        "median_box": {"width": round(float(median[0]), 3), "x": round(float(median[1]), 3),
+                       "y": round(float(median[2]), 3)},
+    }  # fmt: skip
