@@ -1,8 +1,8 @@
 """PublicTest-C: faces as a kiosk's camera gives them, by fixed seeds.
 
-After the idea of ImageNet-C (Hendrycks and Dietterich 2019, arXiv:1903.12261), at one strength each, chosen for a lobby:
-what a small sensor, a short exposure, a window behind or beside the visitor, a far face and a jittering box do. Nothing here
-is shared with the augmentation of training (`augment`), so that a mistake there cannot hide here.
+After the idea of ImageNet-C (Hendrycks and Dietterich 2019, arXiv:1903.12261), at one strength each, chosen for a
+lobby: what a small sensor, a short exposure, a window behind or beside the visitor, a far face and a jittering box do.
+Nothing here is shared with the augmentation of training (`augment`), so that a mistake there cannot hide here.
 """
 
 from __future__ import annotations

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from edge_quantize import metrics, score
-from edge_quantize.chips import device_crop, fer2013, frozen, real_held_out
+from edge_quantize import landmarks, metrics, robustness, score
+from edge_quantize.chips import MASKS, device_crop, fer2013, frozen, real_held_out
 from edge_quantize.data import FERPLUS_TO_EMOTION, Fer2013
+from edge_quantize.groups import by_group
+from edge_quantize.mistakes import Mistake, surest
 from edge_quantize.progress import bar
 from edge_quantize.templates import KINDS, UNSEEN_KIND
 
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from edge_quantize.landmarks import Landmarks
     from numpy.typing import NDArray
 
     from edge.types import F32, U8
@@ -102,7 +105,9 @@ def ferplus_majority(votes: NDArray[np.int16]) -> NDArray[np.int64]:
     return np.where(clear, order[np.minimum(first, len(order) - 1)], -1)
 
 
-def _expression(fer: Fer2013, rows: NDArray[np.int64], probabilities: F32, threshold: float) -> dict[str, Any]:
+def _expression(
+    fer: Fer2013, rows: NDArray[np.int64], probabilities: F32, threshold: float, marks: Landmarks | None = None
+) -> dict[str, Any]:
     """Everything reported of one expression model on one set."""
     truth = fer.labels[rows].astype(np.int64)
     said = probabilities.argmax(axis=1)
@@ -111,9 +116,7 @@ def _expression(fer: Fer2013, rows: NDArray[np.int64], probabilities: F32, thres
     out["without_duplicates"] = metrics.share(right[single_pictures(fer, rows)])
     second = ferplus_majority(fer.votes[rows])
     out["ferplus"] = metrics.share((said == second)[second >= 0])
-    light = fer.images[rows].mean(axis=(1, 2))
-    quartile = np.searchsorted(np.quantile(light, (0.25, 0.5, 0.75)), light)
-    out["by_luminance_quartile"] = {str(q + 1): metrics.share(right[quartile == q]) for q in range(4)}
+    out |= by_group(fer.images[rows], marks, rows, right)
     in_b = np.isin(rows, fer.public_halves()[1])
     sure = probabilities[in_b].max(axis=1) >= threshold
     out["half_b"] = {
@@ -196,7 +199,29 @@ def _gate(
     }  # fmt: skip
 
 
-def evaluate(folder: Path) -> dict[str, Any]:
+def _camera(bundle: Bundle, said: Answers, fer: Fer2013) -> dict[str, Any]:
+    """PublicTest-C of every model and PublicTest-in-scene."""
+    bare, worn = device_crop(fer.images[said.rows]), device_crop(frozen().images)
+    labels = fer.labels.astype(np.int64)
+    sets = {
+        "fer_unmasked": (bare, labels[said.rows], said.bare["fer_unmasked"]),
+        "fer_masked": (worn, labels[said.worn_rows], said.worn["fer_masked"]),
+        "gate": (
+            np.concatenate([bare, worn]),
+            np.repeat([0, 1], [len(bare), len(worn)]),
+            np.concatenate([said.bare["gate"], said.worn["gate"]]),
+        ),
+    }
+    out: dict[str, Any] = {}
+    for role, (chips, truth, clean) in sets.items():
+        with bar(f"PublicTest-C, {role}") as show:
+            out[role] = robustness.public_c(bundle, role, chips, truth, clean.argmax(axis=1), show)
+    with bar("PublicTest-in-scene") as show:
+        scene = robustness.scenes(bundle, fer, said.bare["fer_unmasked"].argmax(axis=1), show)
+    return {"public_c": out, "in_scene": scene}
+
+
+def evaluate(folder: Path) -> tuple[dict[str, Any], list[Mistake]]:
     """Score a bundle.
 
     Args:
@@ -204,7 +229,7 @@ def evaluate(folder: Path) -> dict[str, Any]:
 
     Returns:
         A JSON-ready report: `bundle`, `created`, `sha256`, `fer_unmasked`, `fer_masked`, `mixture`, `gate`,
-        `invoke_ms`, `not_measured`.
+        `public_c`, `in_scene`, `invoke_ms`, `not_measured`; and the surest mistakes of the unmasked net.
 
     Raises:
         BundleError: the bundle is damaged.
@@ -215,18 +240,20 @@ def evaluate(folder: Path) -> dict[str, Any]:
     with bar("scoring") as show:
         said = answer(bundle, show)
     fer, params, real = fer2013(), frozen().params, real_held_out()
+    marks = landmarks.load(MASKS / "landmarks.npz")
     report: dict[str, Any] = {
         "bundle": bundle.manifest.name,
         "created": bundle.manifest.created,
         "sha256": {role: bundle.entry(role).sha256 for role in bundle.roles},
         "fer_unmasked": _expression(
-            fer, said.rows, said.bare["fer_unmasked"], bundle.entry("fer_unmasked").uncertain_below
+            fer, said.rows, said.bare["fer_unmasked"], bundle.entry("fer_unmasked").uncertain_below, marks
         ),
         "fer_masked": _expression(
-            fer, said.worn_rows, said.worn["fer_masked"], bundle.entry("fer_masked").uncertain_below
+            fer, said.worn_rows, said.worn["fer_masked"], bundle.entry("fer_masked").uncertain_below, marks
         ),
         "mixture": _mixture(fer, said),
         "gate": _gate(said, real.label, real.scale, real.photo),
+        **_camera(bundle, said, fer),
         "invoke_ms": said.invoke_ms,
         "not_measured": ["age", "sex", "skin tone"],
     }
@@ -244,7 +271,7 @@ def evaluate(folder: Path) -> dict[str, Any]:
     report["fer_masked"]["same_faces_unmasked"] = metrics.share(bare_right[both])
     report["fer_masked"]["unmasked_net_on_masked_faces"] = metrics.share(
         said.worn["fer_unmasked"].argmax(axis=1) == fer.labels[said.worn_rows])  # fmt: skip
-    return report
+    return report, surest(fer.images[said.rows], fer.labels[said.rows].astype(np.int64), said.bare["fer_unmasked"])
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

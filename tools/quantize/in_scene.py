@@ -1,14 +1,15 @@
 """PublicTest-in-scene: faces in front of real rooms, through the device's whole path.
 
-A PublicTest face is enlarged to 60 to 160 pixels and set, with a feathered edge, into a frame of a clip. The device's detector
-looks for it, the device's crop cuts it, the shipped model answers. What differs from scoring the face directly is what the
-detector's box and the resampling cost.
+A PublicTest face is enlarged to 60 to 160 pixels and set, with a feathered edge, into a frame of a clip. The device's
+detector looks for it, the device's crop cuts it, the shipped model answers. What differs from scoring the face directly
+is what the detector's box and the resampling cost.
 """
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,7 +20,6 @@ from edge_quantize import metrics
 from edge.camera.replay import Replay
 from edge.errors import SourceError
 from edge.preprocess import chip
-from edge.types import FaceBox
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from edge.detect import Detector
-    from edge.types import U8, CropSpec
+    from edge.types import U8, CropSpec, FaceBox
 
 SEED: Final = 20261121
 FACES: Final = 1200
@@ -136,7 +136,7 @@ def figures(
             "recall": metrics.share(found[(seen.sides >= low) & (seen.sides < high)]),
             "accuracy": metrics.share(right[(seen.sides[found] >= low) & (seen.sides[found] < high)]),
         }
-        for low, high in zip(edges[:-1], edges[1:], strict=True)
+        for low, high in pairwise(edges)
     }
     median = np.median(seen.boxes, axis=0) if len(seen.boxes) else np.full(3, np.nan)
     return {

@@ -193,7 +193,7 @@ def load(path: Path) -> Landmarks:
         with np.load(path) as cache:
             points, found, done = cache["points"], cache["found"], cache["done"]
     except (OSError, ValueError, KeyError) as error:
-        message = f"no landmarks in {path} ({error}): run 'edge-quantize masks --landmarks-only' first"
+        message = f"no landmarks in {path} ({error}): run 'edge-quantize masks' first"
         raise SourceError(message) from error
     if points.shape[1:] != (len(POINT), 2) or not done.all():
         message = f"the landmarks in {path} are unfinished or of another version: run 'edge-quantize masks' again"
