@@ -8,7 +8,7 @@ Nothing here is shared with the augmentation of training (`augment`), so that a 
 from __future__ import annotations
 
 import zlib
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import cv2
 import numpy as np
@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 SEED: Final = 20261121
 
 
-def _u8(values: np.ndarray[tuple[int, ...], np.dtype[np.floating]]) -> U8:
-    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+def _u8(values: np.ndarray[tuple[int, ...], np.dtype[np.floating[Any]]]) -> U8:
+    grey: U8 = np.clip(np.rint(values), 0, 255).astype(np.uint8)
+    return grey
 
 
 def _each(change: Callable[[U8, np.random.Generator], object]) -> Corruption:

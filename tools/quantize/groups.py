@@ -46,7 +46,8 @@ def yaw(points: NDArray[np.float32]) -> NDArray[np.float64]:
     between = right - left
     length = np.maximum(np.linalg.norm(between, axis=1), 1e-6)
     nose = points[:, POINT["nose_tip"]] - (left + right) / 2
-    return np.abs((nose * between).sum(axis=1) / length**2).astype(np.float64)
+    offset: NDArray[np.float64] = np.abs((nose * between).sum(axis=1) / length**2).astype(np.float64)
+    return offset
 
 
 def by_group(images: U8, marks: Landmarks | None, rows: NDArray[np.int64], right: NDArray[np.bool_]) -> dict[str, Any]:

@@ -26,7 +26,8 @@ SAD = EMOTIONS.index("sad")
 def answers(bundle: Bundle, role: str, chips: U8, show: Callable[[int, int], None]) -> NDArray[np.int64]:
     """Class numbers (N,) that a role's shipped model answers to u8 chips (N, 48, 48)."""
     raw = score.outputs(score.open_interpreter(bundle.path(role)), chips, show)
-    return raw.argmax(axis=1).astype(np.int64)
+    said: NDArray[np.int64] = raw.argmax(axis=1).astype(np.int64)
+    return said
 
 
 def public_c(

@@ -71,7 +71,8 @@ def test_a_corruption_is_fixed_and_changes_every_face(name: str) -> None:
     faces = np.stack([face, face[:, ::-1], face[::-1]])
     before = faces.copy()
     once = corruptions.corrupt(name, faces)
-    assert (once.shape, once.dtype) == (faces.shape, np.uint8)
+    assert once.shape == faces.shape
+    assert once.dtype == np.uint8
     assert np.array_equal(once, corruptions.corrupt(name, faces))
     assert np.array_equal(faces, before)
     assert all((a != b).mean() > 0.2 for a, b in zip(once, faces, strict=True))
