@@ -60,7 +60,7 @@ class Fer2013:
         Disjoint also by duplicate group, both within `train_rows`. Fixed seed.
         """
         rows = self.train_rows()
-        taken = _take_groups(self.dup_group[rows], held_out, VALIDATION_SEED)
+        taken = take_groups(self.dup_group[rows], held_out, VALIDATION_SEED)
         return rows[~taken], rows[taken]
 
     def public_halves(self) -> tuple[I64, I64]:
@@ -70,7 +70,7 @@ class Fer2013:
         stay together, so the halves are equal only to within a few rows. Fixed seed.
         """
         rows = self.public_rows()
-        taken = _take_groups(self.dup_group[rows], len(rows) // 2, HALVES_SEED)
+        taken = take_groups(self.dup_group[rows], len(rows) // 2, HALVES_SEED)
         return rows[taken], rows[~taken]
 
 
@@ -189,7 +189,7 @@ def held_out_photos(photo: NDArray[np.integer[Any]]) -> Mask:
     return held
 
 
-def _take_groups(groups: I32, wanted: int, seed: int) -> Mask:
+def take_groups(groups: I32, wanted: int, seed: int) -> Mask:
     """Bool per row: whole groups, drawn at random until at least `wanted` rows are taken."""
     numbers, sizes = np.unique(groups, return_counts=True)
     order = np.random.default_rng(seed).permutation(len(numbers))

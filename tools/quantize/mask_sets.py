@@ -57,11 +57,16 @@ class MaskedSet:
 
 
 def draw_accepted(
-    index: int, face: U8, points: NDArray[np.float32], seed: int, *, frozen: bool = False
+    index: int,
+    face: U8,
+    points: NDArray[np.float32],
+    seed: int,
+    *,
+    frozen: bool = False,
+    lots: masks.Lots = masks.Lots(),  # noqa: B008 - frozen
 ) -> NDArray[np.void] | str:
     """Draw lots for a face until the mask sits well; the last refusal's reason when none of nine does."""
     rng = np.random.default_rng([seed, index])
-    lots = masks.Lots()
     if frozen:
         # A fifth of the frozen set wears the family that nobody trains on, all of it shapes that nobody trains on.
         unseen = rng.random() < 1 / len(KINDS)
