@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 from edge_quantize import leak, masks
@@ -49,5 +50,7 @@ def test_a_mask_alone_shows_no_skin(data: object) -> None:
     assert 0.2 < uncovered.mean() < 0.9
     assert (one[uncovered, 1] == 0).all()
     other = leak.mask_alone(np.roll(face, 7), params)
-    whole = one[..., 0] == 255  # where the edge is soft, skin shines through the rendering itself
+    # Where the edge is soft, skin shines through the rendering itself.
+    whole = cv2.erode(one[..., 0], np.ones((5, 5), np.uint8)) == 255
+    assert whole.sum() > 100
     assert np.array_equal(one[whole], other[whole])
