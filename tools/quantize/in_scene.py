@@ -22,7 +22,7 @@ from edge.errors import SourceError
 from edge.preprocess import chip
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -43,7 +43,7 @@ class Found:
     """What the detector and the crop made of M faces in scenes."""
 
     chips: U8
-    """(F, 48, 48) of the faces found."""
+    """(C, F, 48, 48) of the faces found, by crop."""
     found: NDArray[np.bool_]
     """(M,) whether the face was found."""
     sides: NDArray[np.int64]
@@ -91,13 +91,13 @@ def look(
     faces: U8,
     scenes: list[U8],
     detector: Detector,
-    crop: CropSpec,
+    crops: Sequence[CropSpec],
     progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Found:
-    """Set each face (M, 48, 48) into a scene and look for it as the device does."""
+    """Set each face (M, 48, 48) into a scene, look for it as the device does, and cut it by each of the C crops."""
     rng = np.random.default_rng(SEED)
     sides = rng.integers(SIDES[0], SIDES[1] + 1, len(faces))
-    chips: list[U8] = []
+    chips: list[list[U8]] = []
     boxes: list[tuple[float, float, float]] = []
     found = np.zeros(len(faces), bool)
     for k, (face, drawn) in enumerate(zip(faces, sides, strict=True)):
@@ -109,10 +109,10 @@ def look(
         share, box = max(near, key=lambda one: one[0], default=(0.0, None))
         if box is not None and share >= OVERLAP:
             found[k] = True
-            chips.append(chip(frame, box, crop))
+            chips.append([chip(frame, box, crop) for crop in crops])
             boxes.append((box.w / side, (box.centre[0] - x) / side, (box.centre[1] - y) / side))
         progress(k + 1, len(faces))
-    stacked = np.stack(chips) if chips else np.empty((0, 48, 48), np.uint8)
+    stacked = np.array(chips, np.uint8).reshape(-1, len(crops), 48, 48).swapaxes(0, 1)
     return Found(stacked, found, sides, np.array(boxes, np.float64).reshape(-1, 3))
 
 

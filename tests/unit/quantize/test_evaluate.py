@@ -86,11 +86,12 @@ def test_a_face_in_a_scene_is_found_where_it_was_set() -> None:
     x, y, side = round(box.x), round(box.y), round(box.w)
     face = cv2.resize(portrait[y : y + side, x : x + side], (48, 48), interpolation=cv2.INTER_AREA).astype(np.uint8)
     room = np.full((270, 480, 3), 90, np.uint8)
-    seen = in_scene.look(np.stack([face, np.zeros((48, 48), np.uint8)]), [room], detector, CropSpec(1.0, 0.0))
+    crops = [CropSpec(1.0, 0.0), CropSpec(1.2, 0.0)]
+    seen = in_scene.look(np.stack([face, np.zeros((48, 48), np.uint8)]), [room], detector, crops)
     assert seen.found.tolist() == [True, False]
-    assert seen.chips.shape == (1, 48, 48)
+    assert seen.chips.shape == (2, 1, 48, 48)
     assert np.abs(seen.boxes[0] - (1, 0.5, 0.5)).max() < 0.15
-    assert np.corrcoef(seen.chips[0].ravel(), face.ravel())[0, 1] > 0.8
+    assert np.corrcoef(seen.chips[0, 0].ravel(), face.ravel())[0, 1] > 0.8
 
 
 def test_groups_follow_the_nose_and_the_chin() -> None:
@@ -147,7 +148,7 @@ def test_the_report_is_complete_and_refers_to_nothing_outside(tmp_path: Path, mo
     assert made["gate"]["real_held_out"]["tight"]["n"] + made["gate"]["real_held_out"]["loose"]["n"] == 70
     assert made["gate"]["real_held_out"]["by_photo"]["n"] == 35
     made["public_c"] = {role: camera_losses() for role in roles}
-    seen = in_scene.Found(fer.images[:60], rows < 60, np.linspace(60, 160, 70).astype(np.int64), np.ones((60, 3)))
+    seen = in_scene.Found(fer.images[None, :60], rows < 60, np.linspace(60, 160, 70).astype(np.int64), np.ones((60, 3)))
     truth = fer.labels.astype(np.int64)
     made["in_scene"] = in_scene.figures(seen, truth, truth[:60], (truth + (rows == 5)) % 7)
     assert made["in_scene"]["recall"]["accuracy"] == pytest.approx(60 / 70, abs=1e-4)

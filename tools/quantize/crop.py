@@ -1,0 +1,89 @@
+"""`edge-quantize crop`: which square around a detector's box the models read best.
+
+Faces of PublicTest half A are set into scenes, found by the device's detector, and cut by every crop of a grid. The
+constants of the manifest (`preprocess.crop`) come from here.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from edge_quantize import in_scene, metrics, robustness
+from edge_quantize.chips import fer2013
+from edge_quantize.progress import bar
+
+from edge.bundle import load_bundle
+from edge.detect.haar import Haar
+from edge.types import CropSpec
+
+if TYPE_CHECKING:
+    import argparse
+
+SCALES: Final = (0.9, 1.0, 1.1, 1.2)
+SHIFTS: Final = (-0.05, 0.0, 0.05)
+
+
+def sweep(folder: Path, faces: int = in_scene.FACES) -> dict[str, Any]:
+    """Accuracy of the unmasked net by crop.
+
+    Args:
+        folder: a bundle.
+        faces: how many faces of half A are set into scenes.
+
+    Returns:
+        `detector`, `recall`, `grid` (a list of `scale`, `dy` and a share), `best`, and `shipped`, the manifest's own.
+
+    Raises:
+        BundleError: the bundle is damaged.
+        SourceError: data or clips are missing.
+
+    """
+    bundle, fer, detector = load_bundle(folder), fer2013(), Haar()
+    half_a, _ = fer.public_halves()
+    rows = np.sort(np.random.default_rng(in_scene.SEED).permutation(half_a)[:faces])
+    crops = [CropSpec(scale, dy) for scale, dy in product(SCALES, SHIFTS)]
+    with bar("faces in scenes") as show:
+        seen = in_scene.look(fer.images[rows], in_scene.backgrounds(), detector, crops, show)
+    truth = fer.labels[rows[seen.found]].astype(np.int64)
+    grid = []
+    with bar("crops") as show:
+        for k, (crop, chips) in enumerate(zip(crops, seen.chips, strict=True)):
+            said = robustness.answers(bundle, "fer_unmasked", chips, lambda _done, _total: None)
+            grid.append({"scale": crop.scale, "dy": crop.dy, **metrics.share(said == truth)})
+            show(k + 1, len(crops))
+    shipped = bundle.crop(detector.kind)
+    return {"detector": detector.kind, "recall": metrics.share(seen.found), "grid": grid,
+            "best": max(grid, key=lambda one: one["accuracy"]),
+            "shipped": {"scale": shipped.scale, "dy": shipped.dy}}  # fmt: skip
+
+
+def command(args: argparse.Namespace) -> int:
+    """Run `edge-quantize crop`."""
+    figure = sweep(args.bundle, args.faces)
+    if args.json:
+        sys.stdout.write(json.dumps(figure) + "\n")
+        return 0
+    lines = [f"| {figure['detector']}: scale | " + " | ".join(f"dy {dy:+.2f}" for dy in SHIFTS) + " |",
+             "|---|" + "---|" * len(SHIFTS)]  # fmt: skip
+    for scale in SCALES:
+        cells = " | ".join(f"{one['accuracy']:.2%}" for one in figure["grid"] if one["scale"] == scale)
+        lines.append(f"| {scale:.2f} | {cells} |")
+    recall, shipped = figure["recall"], figure["shipped"]
+    found = f"faces found {recall['accuracy']:.1%} of {recall['n']}"
+    lines += ["", f"{found}; shipped: scale {shipped['scale']}, dy {shipped['dy']}"]
+    sys.stdout.write("\n".join(lines) + "\n")
+    return 0
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Register `crop`."""
+    parser = subparsers.add_parser("crop", help="measure which crop around the detector's box is read best")
+    parser.add_argument("--bundle", type=Path, required=True, help="bundle folder, e.g. models/fer-2026.11")
+    parser.add_argument("--faces", type=int, default=in_scene.FACES, help="faces of PublicTest half A to set in scenes")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(func=command)
