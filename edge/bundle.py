@@ -1,8 +1,9 @@
-"""The model bundle: manifest, checksums, golden answers. A bundle that computes wrongly is not used."""
+"""The model bundle: signature, manifest, checksums, golden answers. A bundle that computes wrongly is not used."""
 
 from __future__ import annotations
 
 import hashlib
+import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
@@ -11,12 +12,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from edge.errors import BundleError
 from edge.preprocess import PREPROCESS_ID
+from edge.signature import Signed, verify_signature
 from edge.types import EMOTIONS, ROUTES, CropSpec
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
     from edge.backend.base import Backend
+    from edge.types import U8
 
 Role = Literal["gate", "fer_unmasked", "fer_masked", "detector"]
 
@@ -88,6 +93,7 @@ class Manifest(_Part):
     models: list[Entry]
     preprocess: Preprocess
     golden: str = Field(pattern=r"^[^/\\]+$")
+    golden_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -107,6 +113,8 @@ class Bundle:
 
     folder: Path
     manifest: Manifest
+    signed: Signed | None = None
+    """None when no key was asked for."""
 
     @property
     def roles(self) -> tuple[str, ...]:
@@ -125,6 +133,14 @@ class Bundle:
         """The model file of a role."""
         return self.folder / self.entry(role).file
 
+    def read(self, role: str) -> bytes:
+        """A role's model file. Raises BundleError when it is not the one the manifest states."""
+        return _read(self.path(role), self.entry(role).sha256)
+
+    def read_golden(self) -> bytes:
+        """The golden answers' file. Raises BundleError when it is not the one the manifest states."""
+        return _read(self.folder / self.manifest.golden, self.manifest.golden_sha256)
+
     def digest(self, role: str) -> str:
         """`sha256:<64 hex>` of a role's model file."""
         return f"sha256:{self.entry(role).sha256}"
@@ -139,41 +155,60 @@ class Bundle:
             raise BundleError(msg) from None
 
 
-def load_bundle(folder: Path) -> Bundle:
-    """Read a bundle and check every file's SHA-256. Raises BundleError saying which file and why."""
+def _read(path: Path, sha256: str | None) -> bytes:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        msg = f"{path}: {error.strerror}: install the bundle again"
+        raise BundleError(msg) from error
+    digest = hashlib.sha256(content).hexdigest()
+    if sha256 is not None and digest != sha256:
+        msg = f"{path}: sha256 is {digest[:12]}…, the manifest says {sha256[:12]}…: install the bundle again"
+        raise BundleError(msg)
+    return content
+
+
+def load_bundle(folder: Path, public_key: str | None = None) -> Bundle:
+    """Read a bundle and check every file's SHA-256, and first the manifest's signature when a key is given.
+
+    Args:
+        folder: the bundle.
+        public_key: a minisign public key or the path of one; without it signatures are not looked at.
+
+    Raises:
+        BundleError: which file is wrong and why.
+        ConfigError: the key is none.
+
+    """
     path = folder / "manifest.json"
     try:
-        manifest = Manifest.model_validate_json(path.read_bytes())
+        content = path.read_bytes()
     except OSError as error:
         msg = f"{path}: {error.strerror}: models.bundle must name a bundle folder"
         raise BundleError(msg) from error
+    signed = None if public_key is None else verify_signature(content, path, public_key)
+    try:
+        manifest = Manifest.model_validate_json(content)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(p) for p in first["loc"]) or "file"
         msg = f"{path}: {where}: {first['msg'].removeprefix('Value error, ')}: install the bundle again"
         raise BundleError(msg) from error
+    if signed is not None and manifest.golden_sha256 is None:
+        msg = f"{path}: golden_sha256 is missing, so the signature does not cover {manifest.golden}: sign it again"
+        raise BundleError(msg)
+    bundle = Bundle(folder, manifest, signed)
     for model in manifest.models:
-        file = folder / model.file
-        try:
-            digest = hashlib.sha256(file.read_bytes()).hexdigest()
-        except OSError as error:
-            msg = f"{file}: {error.strerror}: install the bundle again"
-            raise BundleError(msg) from error
-        if digest != model.sha256:
-            msg = f"{file}: sha256 is {digest[:12]}…, the manifest says {model.sha256[:12]}…: install the bundle again"
-            raise BundleError(msg)
-    return Bundle(folder, manifest)
+        bundle.read(model.role)
+    bundle.read_golden()
+    return bundle
 
 
-def check_golden(bundle: Bundle, backend: Backend, roles: tuple[str, ...]) -> None:
-    """Compute the bundle's golden answers and compare (`golden.npz`: `<role>_chips` u8, `<role>_outputs` int8).
-
-    Raises BundleError naming the role and the largest difference when one answer is off by more than the
-    backend's tolerance or has another argmax.
-    """
-    path = bundle.folder / bundle.manifest.golden
+def golden_answers(bundle: Bundle, roles: tuple[str, ...]) -> dict[str, tuple[U8, NDArray[np.int8]]]:
+    """Chips uint8 (N, 48, 48) and int8 answers (N, K) of each role. Raises BundleError naming the file."""
+    path, content = bundle.folder / bundle.manifest.golden, bundle.read_golden()
     try:
-        with np.load(path, allow_pickle=False) as golden:
+        with np.load(io.BytesIO(content), allow_pickle=False) as golden:
             answers = {role: (golden[f"{role}_chips"], golden[f"{role}_outputs"]) for role in roles}
     except Exception as error:  # numpy reads a damaged file with half a dozen kinds of error
         msg = f"{path}: {error}: install the bundle again"
@@ -183,6 +218,16 @@ def check_golden(bundle: Bundle, backend: Backend, roles: tuple[str, ...]) -> No
         if not len(chips) or wanted.shape != shape:
             msg = f"{path}: answers of {role} are {wanted.shape} for {len(chips)} chips: install the bundle again"
             raise BundleError(msg)
+    return answers
+
+
+def check_golden(bundle: Bundle, backend: Backend, roles: tuple[str, ...]) -> None:
+    """Compute the bundle's golden answers and compare (`golden.npz`: `<role>_chips` u8, `<role>_outputs` int8).
+
+    Raises BundleError naming the role and the largest difference when one answer is off by more than the
+    backend's tolerance or has another argmax.
+    """
+    answers = golden_answers(bundle, roles)
     tolerance = GOLDEN_TOLERANCE.get(backend.name.split(":")[0], GOLDEN_TOLERANCE["cpu"])
     for role, (chips, wanted) in answers.items():
         got = backend.outputs(role, chips)

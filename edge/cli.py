@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from edge import __version__
-from edge.errors import ConfigError, EdgeError
+from edge.errors import BackendError, BundleError, ConfigError, EdgeError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edge.config import Config
+    from edge.config import Config, Problem
 
 INSTALL: Final = 'pip install "edge-fer[device]"'
 
@@ -189,6 +189,8 @@ def _check_config(args: argparse.Namespace) -> int:
         config = settings.load(path)
     except settings.ConfigProblems as error:
         problems = error.problems
+    else:
+        problems = _model_problems(path, config)
     if args.json:
         print(json.dumps({"file": str(path), "ok": not problems, "problems": [p._asdict() for p in problems]}))
     elif problems:
@@ -199,6 +201,27 @@ def _check_config(args: argparse.Namespace) -> int:
         noise = "exact counts, no noise" if config.privacy.noise == "off" else f"epsilon {config.privacy.epsilon:g}"
         print(f"{path}: ok: {config.device.site}/{config.device.id}, {config.window.seconds:g} s windows, {noise}")
     return ConfigError.exit_code if problems else 0
+
+
+def _model_problems(path: Path, config: Config) -> list[Problem]:
+    """What the start would find wrong with the bundle: signature, checksums, model files, golden answers."""
+    from edge import config as settings
+
+    try:
+        from edge.backend.cpu import CpuBackend
+        from edge.bundle import check_golden, load_bundle
+        from edge.route import ROLES
+
+        bundle = load_bundle(config.models.bundle, config.models.public_key)
+        roles = ROLES[config.models.strategy]
+        check_golden(bundle, CpuBackend(bundle, roles, threads=1), roles)
+    except (ConfigError, BundleError) as error:
+        key = "public_key" if isinstance(error, ConfigError) else "bundle"
+        message = str(error).removeprefix(f"models.{key}: ")
+        return [settings.Problem(settings.line_of(path, "models", key), f"models.{key}", message)]
+    except (ImportError, BackendError) as error:
+        print(f"edge: the bundle was not checked: {error}: {INSTALL}", file=sys.stderr)
+    return []
 
 
 def _status(args: argparse.Namespace) -> int:

@@ -20,6 +20,7 @@ from pydantic import (
 
 from edge.bundle_name import newest_bundle
 from edge.errors import ConfigError
+from edge.signature import is_key
 from edge.types import Strategy  # noqa: TC001 - pydantic reads the annotation
 
 if TYPE_CHECKING:
@@ -111,9 +112,13 @@ class DetectorSection(_Section):
 
 
 class ModelsSection(_Section):
-    """Which bundle, how faces are routed, on what. `uncertain_below` overrides the bundle's threshold."""
+    """Which bundle, how faces are routed, on what. `uncertain_below` overrides the bundle's threshold.
+
+    `public_key`: a minisign public key, or the path of one; when set, the bundle must be signed by it.
+    """
 
     bundle: Place
+    public_key: str | None = Field(default=None, min_length=1)
     strategy: Strategy = "gate"
     accelerator: Literal["auto", "edgetpu", "cpu"] = "auto"
     uncertain_below: float | None = Field(default=None, ge=0, le=1)
@@ -226,6 +231,7 @@ class ConfigProblems(ConfigError):
 _PATHS: Final = (
     ("camera", "source"),
     ("models", "bundle"),
+    ("models", "public_key"),
     ("mqtt", "password_file"),
     ("mqtt", "tls", "ca"),
     ("mqtt", "tls", "cert"),
@@ -257,6 +263,12 @@ def load(path: Path) -> Config:
         raise ConfigProblems(path, sorted(problems, key=lambda p: p.line or 0)) from error
 
 
+def line_of(path: Path, *key: str) -> int | None:
+    """Line of a key in a file that `load` has read, or of its section."""
+    lines = _lines(path.read_text(encoding="utf-8"))
+    return next((lines[key[:n]] for n in range(len(key), 0, -1) if key[:n] in lines), None)
+
+
 def development(source: str | None = None, models: Path | None = None) -> Config:
     """What commands run with when no --config is given: development mode, newest bundle, no publishing.
 
@@ -282,7 +294,7 @@ def _absolute(table: dict[str, Any], folder: Path) -> dict[str, Any]:
         place: Any = table
         for section in sections:
             place = place.get(section) if isinstance(place, dict) else None
-        if isinstance(place, dict) and isinstance(place.get(key), str) and place[key]:
+        if isinstance(place, dict) and isinstance(place.get(key), str) and place[key] and not is_key(place[key]):
             place[key] = str(folder / place[key])
     return table
 

@@ -68,7 +68,9 @@ class Vision:
         runtime = config.storage.runtime
         _make_folder(runtime)
         self._clock = clock or SystemClock(runtime / "clock-synced")
-        self._bundle = load_bundle(config.models.bundle)
+        self._bundle = load_bundle(config.models.bundle, config.models.public_key)
+        signed = self._bundle.signed
+        log.info("bundle name=%s signed_by=%s", self._bundle.manifest.name, signed.key_id if signed else "unchecked")
         roles = ROLES[config.models.strategy]
         self._backend = CpuBackend(self._bundle, roles)
         check_golden(self._bundle, self._backend, roles)

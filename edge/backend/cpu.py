@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edge.backend.flatbuffer import Malformed
+from edge.backend.model_check import check_model
 from edge.errors import BackendError, BundleError
 from edge.figures import Percentiles
 from edge.preprocess import to_int8
@@ -46,8 +48,15 @@ class CpuBackend:
         make = interpreter_class()
         for role in roles:
             entry, path = bundle.entry(role), bundle.path(role)
+            content = bundle.read(role)
             try:
-                interpreter = make(model_path=str(path), num_threads=threads)
+                check_model(content)
+            except Malformed as error:
+                msg = f"{path}: no model that can be run: {error}: install the bundle again"
+                raise BundleError(msg) from error
+            try:
+                # The bytes that were checked, not the file once more.
+                interpreter = make(model_content=content, num_threads=threads)
                 interpreter.allocate_tensors()
             except (ValueError, RuntimeError) as error:
                 msg = f"{path}: the TFLite runtime refuses this file ({error}): install the bundle again"

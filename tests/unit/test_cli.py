@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -36,7 +37,8 @@ def config(tmp_path: Path) -> Path:
     return path
 
 
-def test_check_config_says_ok(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_config_says_ok(config: Path, bundle_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config.write_text(GOOD.replace("models/x", str(bundle_folder)), encoding="utf-8")
     assert main(["check-config", "--config", str(config)]) == 0
     assert "ok: lobby/kiosk-07" in capsys.readouterr().out
 
@@ -50,7 +52,8 @@ def test_check_config_lists_every_problem(config: Path, capsys: pytest.CaptureFi
     assert "3 problems" in out
 
 
-def test_check_config_for_a_program(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_config_for_a_program(config: Path, bundle_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config.write_text(GOOD.replace("models/x", str(bundle_folder)), encoding="utf-8")
     assert main(["check-config", "--json", "--config", str(config)]) == 0
     assert json.loads(capsys.readouterr().out) == {"file": str(config), "ok": True, "problems": []}
     config.write_text(GOOD.replace("lobby", "L O"), encoding="utf-8")
@@ -88,6 +91,22 @@ def test_an_error_is_a_sentence(
     err = capsys.readouterr().err
     assert err.startswith("edge: ")
     assert "Traceback" not in err
+
+
+def test_check_config_names_a_missing_bundle(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check-config", "--config", str(config)]) == 2
+    assert capsys.readouterr().out.startswith(f"{config}:10: models.bundle: ")
+
+
+def test_check_config_without_a_runtime_says_what_it_left_out(
+    config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On a machine with the base install only, the configuration itself is still checked."""
+    monkeypatch.setitem(sys.modules, "edge.backend.cpu", None)
+    assert main(["check-config", "--config", str(config)]) == 0
+    said = capsys.readouterr()
+    assert "ok: lobby/kiosk-07" in said.out
+    assert "the bundle was not checked" in said.err
 
 
 def test_a_missing_bundle_is_65(config: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,14 +15,16 @@ from edge_quantize import convert, golden, metrics, score
 from edge_quantize.chips import for_role, real_held_out
 from edge_quantize.model_card import write_card
 from edge_quantize.progress import bar
+from edge_quantize.sign import read_secret_key, sign_bundle
 
-from edge.bundle import load_bundle
+from edge.bundle import golden_answers, load_bundle
 from edge.errors import BundleError, ConfigError
 
 if TYPE_CHECKING:
     import argparse
 
     from edge_quantize.chips import RoleChips
+    from minisign import SecretKey
 
 ROLES: Final = ("gate", "fer_unmasked", "fer_masked")
 LICENSE: Final = "Apache-2.0"
@@ -81,32 +83,34 @@ def _entry(role: str, source: Path, folder: Path, max_loss: float) -> tuple[dict
     return entry, {f"{role}_chips": chips, f"{role}_outputs": answers}
 
 
-def verify(folder: Path) -> None:
+def verify(folder: Path, public_key: str | None = None) -> None:
     """Read a bundle as the device does and compute its golden answers with a bare interpreter.
 
     Raises:
-        BundleError: a file is missing or changed, or an answer differs.
+        BundleError: a file is missing or changed, or an answer differs; with a key, also a signature that is not its.
 
     """
-    bundle = load_bundle(folder)
-    with np.load(folder / bundle.manifest.golden, allow_pickle=False) as kept:
-        for role in bundle.roles:
-            convert.check_quantisation(bundle.path(role))
-            raw = score.outputs(score.open_interpreter(bundle.path(role)), kept[f"{role}_chips"])
-            wanted = kept[f"{role}_outputs"]
-            off = int(np.abs(raw.astype(np.int16) - wanted).max())
-            if off > 2 or not np.array_equal(raw.argmax(axis=1), wanted.argmax(axis=1)):
-                msg = f"{bundle.path(role)}: a golden answer is off by {off} LSB (2 allowed): convert it again"
-                raise BundleError(msg)
+    bundle = load_bundle(folder, public_key)
+    for role, (chips, wanted) in golden_answers(bundle, bundle.roles).items():
+        flat = bundle.read(role)
+        convert.check_quantisation(flat)
+        raw = score.outputs(score.open_interpreter(flat), chips)
+        off = int(np.abs(raw.astype(np.int16) - wanted).max())
+        if off > 2 or not np.array_equal(raw.argmax(axis=1), wanted.argmax(axis=1)):
+            msg = f"{bundle.path(role)}: a golden answer is off by {off} LSB (2 allowed): convert it again"
+            raise BundleError(msg)
 
 
-def build(sources: dict[str, Path], folder: Path, max_loss: float = convert.MAX_LOSS) -> None:
+def build(
+    sources: dict[str, Path], folder: Path, max_loss: float = convert.MAX_LOSS, key: SecretKey | None = None
+) -> None:
     """Make a bundle.
 
     Args:
         sources: .keras file (logits) of each role.
         folder: the bundle's folder; its name becomes the bundle's. Replaced only when everything has succeeded.
         max_loss: points int8 may lose against float.
+        key: minisign key that signs the manifest.
 
     Raises:
         SourceError: a source, or the data, is missing.
@@ -126,10 +130,11 @@ def build(sources: dict[str, Path], folder: Path, max_loss: float = convert.MAX_
     manifest = {
         "schema": "edge.bundle/1", "name": folder.name, "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "license": LICENSE, "models": entries, "preprocess": {"id": "gray48/1", "crop": CROP}, "golden": "golden.npz",
+        "golden_sha256": hashlib.sha256((draft / "golden.npz").read_bytes()).hexdigest(),
     }  # fmt: skip
     (draft / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     write_card(draft, manifest)
-    verify(draft)
+    verify(draft, None if key is None else sign_bundle(draft, key))
     shutil.rmtree(folder, ignore_errors=True)
     draft.rename(folder)
 
@@ -137,11 +142,14 @@ def build(sources: dict[str, Path], folder: Path, max_loss: float = convert.MAX_
 def command(args: argparse.Namespace) -> int:
     """Run `edge-quantize bundle`."""
     if args.verify is not None:
-        verify(args.verify)
-        sys.stdout.write(f"{args.verify}: files, quantisation and golden answers are right\n")
+        verify(args.verify, args.public_key)
+        said = "signature, files" if args.public_key else "files"
+        sys.stdout.write(f"{args.verify}: {said}, quantisation and golden answers are right\n")
         return 0
+    # Before the long work, not after it.
+    key = read_secret_key(args.sign_key, args.password_file) if args.sign_key else None
     sources = {role: args.runs / role / "final.keras" for role in ROLES}
-    build(sources, args.out / args.name, args.max_loss)
+    build(sources, args.out / args.name, args.max_loss, key)
     manifest = json.loads((args.out / args.name / "manifest.json").read_text(encoding="utf-8"))
     for model in manifest["models"]:
         for where, figure in model["metrics"].items():
@@ -160,4 +168,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--out", type=Path, default=Path("models"), help="folder that gets <name>/")
     parser.add_argument("--max-loss", type=float, default=convert.MAX_LOSS, help="points int8 may lose against float")
     parser.add_argument("--verify", type=Path, metavar="BUNDLE", help="only check this bundle")
+    parser.add_argument("--public-key", metavar="KEY", help="with --verify: it must be signed by this minisign key")
+    parser.add_argument("--sign-key", type=Path, metavar="FILE", help="sign the bundle with this minisign secret key")
+    parser.add_argument("--password-file", type=Path, metavar="FILE", help="its first line is the key's password")
     parser.set_defaults(func=command)

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from typing import Final
 
 INSTALL: Final = 'edge-quantize needs TensorFlow and more: pip install "edge-fer[host]"'
-COMMANDS: Final = ("masks", "train", "evaluate", "convert", "bundle", "gpu.pack")
+COMMANDS: Final = ("masks", "leak", "train", "evaluate", "crop", "convert", "bundle", "sign", "gpu.pack")
 
 
 def main(argv: list[str] | None = None) -> int:

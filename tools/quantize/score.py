@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from edge.backend.model_check import check_model
 from edge.errors import BundleError
 from edge.preprocess import to_int8
 
@@ -42,11 +43,13 @@ def open_interpreter(model: Path | bytes, *, delegate: bool = False) -> Any:  # 
             except ImportError as error:
                 msg = "no TFLite runtime: install the extra 'edge-fer[device]' or 'edge-fer[host]'"
                 raise BundleError(msg) from error
-    what: dict[str, Any] = {"model_content": model} if isinstance(model, bytes) else {"model_path": str(model)}
+    what: dict[str, Any] = {}
     if not delegate:
         what["experimental_op_resolver_type"] = runtime.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
     try:
-        interpreter = runtime.Interpreter(num_threads=1, **what)
+        content = model if isinstance(model, bytes) else model.read_bytes()
+        check_model(content)
+        interpreter = runtime.Interpreter(num_threads=1, model_content=content, **what)
         interpreter.allocate_tensors()
     except (ValueError, RuntimeError, OSError) as error:
         where = "the converted model" if isinstance(model, bytes) else str(model)
