@@ -110,7 +110,28 @@ def _data_set(args: argparse.Namespace) -> int:
 
 def command(args: argparse.Namespace) -> int:
     """Run `edge-quantize masks`."""
-    return _photo(args) if args.image is not None else _data_set(args)
+    if args.image is not None:
+        return _photo(args)
+    return _tree(args) if args.input is not None else _data_set(args)
+
+
+def _tree(args: argparse.Namespace) -> int:
+    """Put masks on the faces of a folder tree or CSV."""
+    from edge_quantize.mask_tree import mask_tree
+    from edge_quantize.progress import bar
+
+    if args.out is None:
+        msg = "--input needs --out FOLDER"
+        raise ConfigError(msg)
+    with bar(args.input.name) as show:
+        done = mask_tree(args.input, args.out, seed=args.seed, templates=args.template, processes=args.processes,
+                         progress=show)  # fmt: skip
+    sys.stdout.write(f"{done.made} of {done.faces} faces masked ({done.share:.1%}) in {args.out}\n")
+    for label, reasons in done.refused.items():
+        if reasons:
+            why = ", ".join(f"{n} {reason}" for reason, n in sorted(reasons.items()))
+            sys.stdout.write(f"  {label}: without a mask {why}\n")
+    return 0
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -123,11 +144,14 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--again", action="store_true", help="write renderings anew that are there already")
     parser.add_argument("--freeze", action="store_true", help="draw the masked PublicTest anew: figures from before "
                         "are then no longer comparable")  # fmt: skip
+    own = parser.add_argument_group("your own faces")
+    own.add_argument("--input", type=Path, help="a folder with a folder for each class, or a CSV as FER2013's; --out "
+                     "is the folder of the masked faces")  # fmt: skip
     photo = parser.add_argument_group("one photograph")
     photo.add_argument("--image", type=Path, help="a picture with one upright face")
-    photo.add_argument("--out", type=Path, help="where the masked picture goes, at the same size")
+    photo.add_argument("--out", type=Path, help="where the masked picture (or folder) goes")
     photo.add_argument("--kind", default="surgical", choices=("surgical", "cloth", "n95", "kn95", "gaiter"))
-    photo.add_argument("--template", type=Path, help="your own mask: a PNG with transparency")
+    photo.add_argument("--template", type=Path, help="your own mask: a PNG with transparency, or a folder of them")
     photo.add_argument("--tone", type=float, help="grey level of the fabric, 0 to 255")
     photo.add_argument("--hue", type=float, help="degrees")
     photo.add_argument("--saturation", type=float, default=0.2, help="0 to 1")

@@ -25,6 +25,9 @@ KINDS: Final = ("surgical", "cloth", "n95", "kn95", "gaiter")
 TRAINED_KINDS: Final = KINDS[:4]
 UNSEEN_KIND: Final = KINDS.index("gaiter")
 
+SMALLEST_TEMPLATE: Final = 32
+"""Least side of a user's own mask in pixels."""
+
 ANCHORS: Final = np.array([(-1.014, 0.65), (0.0, 0.18), (1.01, 0.65), (0.0, 1.644)], dtype=np.float32)
 """Left jaw, nose ridge, right jaw and chin of the canonical face: what the homography maps onto a real one."""
 
@@ -205,12 +208,15 @@ def read_template(path: str, scale: float = 72.0) -> Template:
     The picture covers x from -1.5 to 1.5 and y from -0.5 to 2.5 eye distances around the point between the eyes.
 
     Raises:
-        SourceError: unreadable, or without an alpha channel.
+        SourceError: unreadable, without an alpha channel, smaller than 32 pixels, or all transparent.
 
     """
     picture = cv2.imread(path, cv2.IMREAD_UNCHANGED)
     if picture is None or picture.ndim != 3 or picture.shape[2] != 4:
         message = f"mask template {path}: expected a PNG with an alpha channel (BGRA)"
+        raise SourceError(message)
+    if min(picture.shape[:2]) < SMALLEST_TEMPLATE or not (picture[..., 3] > 128).any():
+        message = f"mask template {path}: {picture.shape[1]} × {picture.shape[0]} pixels, or nothing opaque in it"
         raise SourceError(message)
     side = round(WIDTH * scale)
     small = cv2.resize(picture.astype(np.uint8), (side, side), interpolation=cv2.INTER_AREA)

@@ -1,0 +1,118 @@
+"""Faces of other data sets: a folder for each class, or a CSV in the form of FER2013's.
+
+faces/happy/001.png          any picture OpenCV reads, grey or colour, one face filling it (AffectNet's 96 × 96, say)
+fer2013.csv                  emotion,pixels,Usage with 48 × 48 numbers a row
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import cv2
+import numpy as np
+
+from edge.camera.replay import STILLS, read_still
+from edge.errors import SourceError
+from edge.types import EMOTIONS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from edge.types import U8
+
+COLUMNS: Final = ("emotion", "pixels")
+_SIDE: Final = 48
+
+
+@dataclass(frozen=True, slots=True)
+class Face:
+    """One face to come: its class, a name that is unique in the class, and where it lies."""
+
+    label: str
+    name: str
+    source: Path
+    pixels: str | None = None
+    """The row's numbers when the source is a CSV; the place in it is the name."""
+
+    def read(self) -> U8:
+        """Its picture, u8 (H, W) grey or (H, W, 3) BGR. Raises SourceError for one that cannot be read."""
+        if self.pixels is not None:
+            return _row(self.pixels, f"{self.source}, line {self.name}")
+        image = read_still(self.source)
+        plain = (image[..., 0] == image[..., 1]).all() and (image[..., 0] == image[..., 2]).all()
+        return np.ascontiguousarray(image[..., 0]) if plain else image
+
+
+def _row(text: str, where: str) -> U8:
+    try:
+        numbers = np.array(text.split(), dtype=np.int64)
+    except ValueError as error:
+        msg = f"{where}: pixels are not all whole numbers ({error})"
+        raise SourceError(msg) from None
+    if numbers.size != _SIDE**2 or numbers.min() < 0 or numbers.max() > 255:
+        msg = f"{where}: {numbers.size} pixels; {_SIDE**2} from 0 to 255 are needed"
+        raise SourceError(msg)
+    return numbers.reshape(_SIDE, _SIDE).astype(np.uint8)
+
+
+def faces_of(source: Path) -> list[Face]:
+    """List the faces of a folder tree or a CSV, without reading the pictures.
+
+    Raises:
+        SourceError: it is missing, holds none, or the CSV has other columns or classes.
+
+    """
+    if source.suffix.lower() == ".csv":
+        found = list(_of_csv(source))
+    elif source.is_dir():
+        found = [
+            Face(folder.name, path.stem, path)
+            for folder in sorted(p for p in source.iterdir() if p.is_dir())
+            for path in sorted(folder.rglob("*"))
+            if path.suffix.lower() in STILLS
+        ]
+    else:
+        msg = f"{source}: neither a folder with a folder for each class nor a .csv"
+        raise SourceError(msg)
+    if not found:
+        msg = f"{source}: no pictures: a folder for each class is expected, e.g. {source}/happy/001.png"
+        raise SourceError(msg)
+    return found
+
+
+def _of_csv(path: Path) -> Iterator[Face]:
+    csv.field_size_limit(sys.maxsize)
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = csv.DictReader(file)
+            missing = [name for name in COLUMNS if name not in (rows.fieldnames or ())]
+            if missing:
+                msg = f"{path}, line 1: no column {missing[0]!r}; expected emotion,pixels,Usage"
+                raise SourceError(msg)
+            for row in rows:
+                label = row["emotion"]
+                if not (label or "").isdigit() or int(label) >= len(EMOTIONS):
+                    msg = f"{path}, line {rows.line_num}: emotion is {label!r}, not 0 to {len(EMOTIONS) - 1}"
+                    raise SourceError(msg)
+                yield Face(_FER2013[int(label)], str(rows.line_num), path, row["pixels"] or "")
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        msg = f"{path}: not a CSV that can be read ({error})"
+        raise SourceError(msg) from error
+
+
+_FER2013: Final = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
+"""The CSV's own order of classes, which is not ours."""
+
+
+def to_png(image: U8, path: Path) -> None:
+    """Write a picture. Raises SourceError when it cannot be written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(path.name + ".part.png")
+    if not cv2.imwrite(str(draft), image):
+        msg = f"{path}: cannot be written"
+        raise SourceError(msg)
+    draft.replace(path)
