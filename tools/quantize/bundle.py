@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from edge_quantize import convert, golden, metrics, score
+from edge_quantize import convert, float_model, golden, metrics, quant_error, score
 from edge_quantize.chips import for_role, real_held_out
 from edge_quantize.model_card import write_card
 from edge_quantize.progress import bar
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import argparse
 
     from edge_quantize.chips import RoleChips
+    from edge_quantize.quant_error import LayerError
     from minisign import SecretKey
 
 ROLES: Final = ("gate", "fer_unmasked", "fer_masked")
@@ -45,32 +46,41 @@ def _figures(role: str, data: RoleChips, raw: np.ndarray[Any, np.dtype[np.int8]]
     return out
 
 
-def _entry(role: str, source: Path, folder: Path, max_loss: float) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Convert one net into `folder`; its manifest entry and its golden answers."""
+def _short_of(layer: LayerError | None) -> dict[str, Any] | None:
+    return None if layer is None else {key: layer.as_json()[key] for key in ("name", "op", "sqnr_db", "lost")}
+
+
+def _entry(
+    role: str, source: Path, folder: Path, max_loss: float
+) -> tuple[dict[str, Any], dict[str, Any], list[LayerError]]:
+    """Convert one net into `folder`; its manifest entry, its golden answers and its layers' errors."""
     data = for_role(role)
-    model = convert.load_keras(source)
+    model = float_model.load_keras(source)
     if model.output_shape[-1] != len(data.names):
         msg = f"{source}: gives {model.output_shape[-1]} answers, {role} has {len(data.names)}"
         raise ConfigError(msg)
-    temperature = metrics.fit_temperature(convert.predict(model, data.fit), data.fit_labels)
-    convert.fold_temperature(model, temperature)
-    flat = convert.to_tflite(model, convert.representative(data.train, data.train_labels))
+    temperature = metrics.fit_temperature(float_model.predict(model, data.fit), data.fit_labels)
+    float_model.fold_temperature(model, temperature)
+    graph = convert.fixed(model)
+    flat = convert.to_tflite(graph, convert.representative(data.train, data.train_labels))
     file = folder / f"{role}_int8.tflite"
     file.write_bytes(flat)
     model.save(folder / f"{role}.keras")
     paired = convert.compare(model, flat, data.test, data.test_labels)
-    convert.refuse_loss(paired, role, max_loss)
+    layers = convert.layer_errors(graph, flat, data.test)
+    convert.refuse_loss(paired, role, max_loss, layers)
 
     interpreter = score.open_interpreter(flat)
     given, answer = score.quantisation(interpreter)
-    params, macs = convert.cost(model)
+    params, macs = float_model.cost(model)
     with bar(f"{role}: PublicTest") as show:
         raw = score.outputs(interpreter, data.test, show)
     entry: dict[str, Any] = {
         "role": role, "file": file.name, "sha256": hashlib.sha256(flat).hexdigest(), "edgetpu": None,
         "source": f"{role}.keras", "input": given, "output": {"kind": "probabilities", **answer},
         "labels": list(data.names), "params": params, "macs": macs, "temperature": round(temperature, 4),
-        "metrics": {**_figures(role, data, raw, interpreter), "int8_against_float": paired.as_json()},
+        "metrics": {**_figures(role, data, raw, interpreter), "int8_against_float": {
+            **paired.as_json(), "worst_layer": _short_of(quant_error.worst(layers))}},
     }  # fmt: skip
     if role != "gate":
         fit = score.probabilities(score.outputs(interpreter, data.fit))
@@ -80,7 +90,7 @@ def _entry(role: str, source: Path, folder: Path, max_loss: float) -> tuple[dict
         entry["uncertain_below"] = threshold
         entry["confusion"] = metrics.confusion(data.test_labels, said, len(data.names), len(data.names) + 1)
     chips, answers = golden.make(model, flat, data.train, data.train_labels, len(data.names))
-    return entry, {f"{role}_chips": chips, f"{role}_outputs": answers}
+    return entry, {f"{role}_chips": chips, f"{role}_outputs": answers}, layers
 
 
 def verify(folder: Path, public_key: str | None = None) -> None:
@@ -121,9 +131,10 @@ def build(
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
     entries: list[dict[str, Any]] = []
+    layers: dict[str, list[LayerError]] = {}
     answers: dict[str, np.ndarray[Any, np.dtype[Any]]] = {}
     for role, source in sources.items():
-        entry, some = _entry(role, source, draft, max_loss)
+        entry, some, layers[role] = _entry(role, source, draft, max_loss)
         entries.append(entry)
         answers |= some
     np.savez_compressed(draft / "golden.npz", **answers)
@@ -133,6 +144,7 @@ def build(
         "golden_sha256": hashlib.sha256((draft / "golden.npz").read_bytes()).hexdigest(),
     }  # fmt: skip
     (draft / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    quant_error.write_report(draft / "QUANTISATION.md", layers)
     write_card(draft, manifest)
     verify(draft, None if key is None else sign_bundle(draft, key))
     shutil.rmtree(folder, ignore_errors=True)

@@ -7,7 +7,6 @@ channel, activations per tensor from a representative set.
 from __future__ import annotations
 
 import io
-import os
 import sys
 import warnings
 from contextlib import redirect_stderr, redirect_stdout
@@ -16,21 +15,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from edge_quantize import metrics, score
+from edge_quantize import metrics, quant_error, score
+from edge_quantize.float_model import ends_in_softmax, load_model, predict, with_temperature
 
-from edge.errors import BundleError, ConfigError, SourceError
+from edge.errors import BundleError, ConfigError
 from edge.preprocess import CHIP, to_input
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
+    from edge_quantize.quant_error import LayerError
     from numpy.typing import NDArray
 
     from edge.types import F32, U8
 
 INPUT_SCALE: Final = 1 / 128
 OUTPUT_SCALE: Final = 1 / 256
+_FIXED: Final = "fixed"
 MAX_LOSS: Final = 0.5
 """Points of accuracy that int8 may lose against float on the same images."""
 
@@ -61,62 +63,6 @@ class Paired:
                 "ties": round(self.ties, 5), "mcnemar_p": round(self.p, 4), "n": self.n}  # fmt: skip
 
 
-def load_keras(path: Path) -> Any:  # noqa: ANN401 - Keras has no types
-    """Load a model of the right signature: float32 (·, 48, 48, 1) → (·, K).
-
-    Raises:
-        SourceError: missing or unreadable.
-        ConfigError: of another signature.
-
-    """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    import keras
-
-    try:
-        model = keras.models.load_model(path, compile=False)
-    except (OSError, ValueError) as error:
-        msg = f"{path}: not a Keras model that can be read ({str(error).splitlines()[0]})"
-        raise SourceError(msg) from error
-    shape = getattr(model, "input_shape", None)
-    if not isinstance(shape, tuple) or tuple(shape[1:]) != (CHIP, CHIP, 1) or len(model.output_shape) != 2:
-        msg = f"{path}: takes {shape} and gives {model.output_shape}; expected (None, 48, 48, 1) and (None, classes)"
-        raise ConfigError(msg)
-    return model
-
-
-def ends_in_softmax(model: Any) -> bool:  # noqa: ANN401
-    """Tell whether a model already answers with probabilities."""
-    last = model.layers[-1]
-    activation = getattr(getattr(last, "activation", None), "__name__", "")
-    return type(last).__name__ == "Softmax" or activation == "softmax"
-
-
-def fold_temperature(model: Any, temperature: float) -> None:  # noqa: ANN401
-    """Divide the last Dense layer's weights and bias by the temperature, so that softmax needs none.
-
-    Raises:
-        ConfigError: the model does not end in a Dense layer without activation.
-
-    """
-    last = model.layers[-1]
-    if type(last).__name__ != "Dense" or ends_in_softmax(model):
-        msg = f"the last layer is {last.name} ({type(last).__name__}), not a Dense layer that gives logits"
-        raise ConfigError(msg)
-    last.set_weights([weights / temperature for weights in last.get_weights()])
-
-
-def predict(model: Any, chips: U8, batch: int = 256) -> F32:  # noqa: ANN401
-    """Float outputs (N, K) of uint8 chips (N, 48, 48)."""
-    parts = [np.asarray(model(to_input(chips[i : i + batch]), training=False)) for i in range(0, len(chips), batch)]
-    return np.asarray(np.concatenate(parts), dtype=np.float32)
-
-
-def softmax(logits: F32) -> F32:
-    """Probabilities (N, K) of logits (N, K)."""
-    raised = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(raised / raised.sum(axis=1, keepdims=True), dtype=np.float32)
-
-
 def representative(chips: U8, labels: NDArray[np.integer[Any]], seed: int = 0, size: int = 500) -> U8:
     """Class-balanced sample of chips, then one all 0 and one all 255, which pin the input's range."""
     rng = np.random.default_rng(seed)
@@ -125,6 +71,36 @@ def representative(chips: U8, labels: NDArray[np.integer[Any]], seed: int = 0, s
     rows = np.concatenate([rng.choice(np.flatnonzero(labels == k), each) for k in classes])[:size]
     pins = np.stack([np.zeros((CHIP, CHIP), np.uint8), np.full((CHIP, CHIP), 255, np.uint8)])
     return np.concatenate([chips[rows], pins])
+
+
+def fixed(model: Any) -> Any:  # noqa: ANN401 - Keras has no types
+    """A model as it is converted: batch 1, ending in a softmax; one that is so already is returned as it is.
+
+    A free batch dimension would add SHAPE, STRIDED_SLICE and PACK, which do not map to an Edge TPU.
+    """
+    import keras
+
+    if model.name == _FIXED:
+        return model
+    inputs = keras.Input(batch_shape=(1, CHIP, CHIP, 1), name="chip")
+    answer = model(inputs, training=False)
+    if not ends_in_softmax(model):
+        answer = keras.layers.Softmax(name="probabilities")(answer)
+    return keras.Model(inputs, answer, name=_FIXED)
+
+
+def _run(converter: Any) -> bytes:  # noqa: ANN401
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()), warnings.catch_warnings():
+        # It speaks of statistics that post-training quantisation gathers from the representative set.
+        warnings.filterwarnings("ignore", message="Statistics for quantized inputs")
+        return bytes(converter.convert())
+
+
+def to_float_tflite(model: Any) -> bytes:  # noqa: ANN401
+    """The same graph as `to_tflite` makes, in float32: what its layers are compared with."""
+    import tensorflow as tf
+
+    return _run(tf.lite.TFLiteConverter.from_keras_model(fixed(model)))
 
 
 def to_tflite(model: Any, sample: U8) -> bytes:  # noqa: ANN401
@@ -138,30 +114,19 @@ def to_tflite(model: Any, sample: U8) -> bytes:  # noqa: ANN401
         BundleError: the result has another input or output quantisation than `gray48/1` asks for.
 
     """
-    import keras
     import tensorflow as tf
-
-    # A free batch dimension would add SHAPE, STRIDED_SLICE and PACK, which do not map to an Edge TPU.
-    inputs = keras.Input(batch_shape=(1, CHIP, CHIP, 1), name="chip")
-    answer = model(inputs, training=False)
-    if not ends_in_softmax(model):
-        answer = keras.layers.Softmax(name="probabilities")(answer)
-    fixed = keras.Model(inputs, answer)
 
     def feed() -> Iterator[list[F32]]:
         for chip in sample:
             yield [to_input(chip[None])]
 
-    converter = tf.lite.TFLiteConverter.from_keras_model(fixed)
+    converter = tf.lite.TFLiteConverter.from_keras_model(fixed(model))
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.representative_dataset = feed
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
     converter.inference_input_type = tf.int8
     converter.inference_output_type = tf.int8
-    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()), warnings.catch_warnings():
-        # It speaks of statistics that post-training quantisation gathers from the representative set.
-        warnings.filterwarnings("ignore", message="Statistics for quantized inputs")
-        flat = bytes(converter.convert())
+    flat = _run(converter)
     check_quantisation(flat)
     return flat
 
@@ -201,54 +166,58 @@ def compare(model: Any, flat: bytes, chips: U8, labels: NDArray[np.integer[Any]]
     )
 
 
-def refuse_loss(paired: Paired, name: str, bound: float = MAX_LOSS) -> None:
-    """Refuse a quantised model that lost too much.
+def layer_errors(model: Any, flat: bytes, chips: U8, size: int = 100) -> list[LayerError]:  # noqa: ANN401
+    """Measure each layer's quantisation error on `size` of the chips, evenly spread; see `quant_error.measure`.
+
+    `model` must be the very graph, made by `fixed`, that `flat` was converted from: tensors are paired by name, and
+    another call of the same layers names them otherwise.
+    """
+    spread = chips[:: max(1, len(chips) // size)][:size]
+    return quant_error.measure(to_float_tflite(model), flat, spread)
+
+
+def refuse_loss(paired: Paired, name: str, bound: float = MAX_LOSS, layers: Sequence[LayerError] = ()) -> None:
+    """Refuse a quantised model that lost too much, by the name of the layer that adds most error.
 
     Raises:
         BundleError: int8 lost more than `bound` points against float on the same images.
 
     """
     if paired.loss > bound:
+        where = f"; layer {worst.name} ({worst}) adds most" if (worst := quant_error.worst(layers)) else ""
         msg = (
             f"{name}: int8 scores {paired.int8_accuracy:.2%}, float {paired.float_accuracy:.2%} on the same {paired.n} "
-            f"images: {paired.loss:.2f} points lost, {bound} allowed (--max-loss); train it quantisation-aware"
+            f"images: {paired.loss:.2f} points lost, {bound} allowed (--max-loss){where}: train it quantisation-aware"
         )
         raise BundleError(msg)
-
-
-def cost(model: Any) -> tuple[int, int]:  # noqa: ANN401
-    """(parameters with batch normalisation folded, multiply-accumulates) of one chip's inference."""
-    params = macs = 0
-    for layer in model.layers:
-        weights = layer.get_weights()
-        if type(layer).__name__ in {"Conv2D", "Dense"}:
-            kernel = weights[0]
-            # Batch normalisation becomes the bias.
-            params += kernel.size + kernel.shape[-1]
-            macs += kernel.size * int(np.prod(layer.output.shape[1:-1], dtype=np.int64))
-        elif weights and type(layer).__name__ != "BatchNormalization":
-            params += sum(w.size for w in weights)
-    return int(params), int(macs)
 
 
 def command(args: argparse.Namespace) -> int:
     """Run `edge-quantize convert`."""
     from edge_quantize.chips import for_role
 
+    if args.report is not None:
+        quant_error.check_report(args.report)
     data = for_role(args.role)
-    model = load_keras(args.model)
+    model = load_model(args.model)
     if model.output_shape[-1] != len(data.names):
         msg = f"{args.model}: gives {model.output_shape[-1]} answers, {args.role} has {len(data.names)}"
         raise ConfigError(msg)
     if not ends_in_softmax(model):
         temperature = metrics.fit_temperature(predict(model, data.fit), data.fit_labels)
-        fold_temperature(model, temperature)
+        model = with_temperature(model, temperature)
         sys.stdout.write(f"temperature {temperature:.3f}\n")
-    flat = to_tflite(model, representative(data.train, data.train_labels))
+    graph = fixed(model)
+    flat = to_tflite(graph, representative(data.train, data.train_labels))
     paired = compare(model, flat, data.test, data.test_labels)
     sys.stdout.write(f"float {paired.float_accuracy:.4f}, int8 {paired.int8_accuracy:.4f}, n {paired.n}, "
                      f"same answer {paired.agreement:.4f}, ties {paired.ties:.4f}\n")  # fmt: skip
-    refuse_loss(paired, str(args.model), args.max_loss)
+    wanted = args.report is not None or paired.loss > args.max_loss
+    layers = layer_errors(graph, flat, data.test) if wanted else []
+    if args.report is not None:
+        quant_error.write_report(args.report, {args.role: layers})
+        sys.stdout.write(f"layer errors: {args.report}\n")
+    refuse_loss(paired, str(args.model), args.max_loss, layers)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_bytes(flat)
     return 0
@@ -256,11 +225,15 @@ def command(args: argparse.Namespace) -> int:
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Register `convert`."""
-    parser = subparsers.add_parser("convert", help="quantise one Keras model to full int8")
+    parser = subparsers.add_parser("convert", help="quantise one Keras model or SavedModel to full int8")
     parser.add_argument(
-        "--model", type=Path, required=True, help="a .keras file, (48, 48, 1) → logits or probabilities"
+        "--model",
+        type=Path,
+        required=True,
+        help="a .keras file or SavedModel folder, (48, 48, 1) → logits or probabilities",
     )
     parser.add_argument("--role", required=True, choices=("gate", "fer_unmasked", "fer_masked"))
     parser.add_argument("--out", type=Path, required=True, help="the .tflite file to write")
     parser.add_argument("--max-loss", type=float, default=MAX_LOSS, help="points int8 may lose against float")
+    parser.add_argument("--report", type=Path, metavar="FILE", help="write each layer's error, as .json or .md")
     parser.set_defaults(func=command)

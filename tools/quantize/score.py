@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from edge.types import F32, U8
 
 
-def open_interpreter(model: Path | bytes, *, delegate: bool = False) -> Any:  # noqa: ANN401 - three runtimes, one interface
+def open_interpreter(model: Path | bytes, *, delegate: bool = False, keep: bool = False) -> Any:  # noqa: ANN401 - three runtimes, one interface
     """Open a model file, or its bytes, in whichever TFLite runtime is installed.
 
     Args:
@@ -27,6 +27,7 @@ def open_interpreter(model: Path | bytes, *, delegate: bool = False) -> Any:  # 
         delegate: let the runtime use XNNPACK where it would by default. It rounds otherwise than TFLite's own kernels
             (up to 11 LSB of an output were seen), so figures and golden answers are made without it: then every runtime
             gives the same bits.
+        keep: let every intermediate tensor be read after a run.
 
     Raises:
         BundleError: the file is missing or no TFLite model, or no runtime is installed.
@@ -43,7 +44,7 @@ def open_interpreter(model: Path | bytes, *, delegate: bool = False) -> Any:  # 
             except ImportError as error:
                 msg = "no TFLite runtime: install the extra 'edge-fer[device]' or 'edge-fer[host]'"
                 raise BundleError(msg) from error
-    what: dict[str, Any] = {}
+    what: dict[str, Any] = {"experimental_preserve_all_tensors": True} if keep else {}
     if not delegate:
         what["experimental_op_resolver_type"] = runtime.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
     try:

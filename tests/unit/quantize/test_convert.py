@@ -11,7 +11,7 @@ from edge.errors import BundleError, ConfigError, SourceError
 
 keras = pytest.importorskip("keras", reason="the host toolchain: pip install 'edge-fer[host]'")
 
-from edge_quantize import convert, golden, score  # noqa: E402 - after the skip
+from edge_quantize import convert, float_model, golden, score  # noqa: E402 - after the skip
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,7 +50,7 @@ def test_quantisation_is_the_one_of_the_design(converted: Any) -> None:  # noqa:
 
 def test_int8_answers_as_the_float_model(converted: Any, chips: Any) -> None:  # noqa: ANN401
     model, flat = converted
-    exact = convert.softmax(convert.predict(model, chips))
+    exact = float_model.softmax(float_model.predict(model, chips))
     coarse = score.probabilities(score.outputs(score.open_interpreter(flat), chips))
     assert np.abs(exact - coarse).max() < 0.06
     paired = convert.compare(model, flat, chips, exact.argmax(axis=1))
@@ -75,11 +75,11 @@ def test_representative_set_is_balanced_and_pinned(chips: Any) -> None:  # noqa:
 
 def test_folded_temperature_equals_divided_logits(chips: Any) -> None:  # noqa: ANN401
     model = tiny()
-    before = convert.predict(model, chips)
-    convert.fold_temperature(model, 0.85)
-    np.testing.assert_allclose(convert.predict(model, chips), before / 0.85, rtol=1e-4, atol=1e-5)
+    before = float_model.predict(model, chips)
+    float_model.fold_temperature(model, 0.85)
+    np.testing.assert_allclose(float_model.predict(model, chips), before / 0.85, rtol=1e-4, atol=1e-5)
     with pytest.raises(ConfigError, match="Dense"):
-        convert.fold_temperature(keras.Model(model.input, keras.layers.Softmax()(model.output)), 1.0)
+        float_model.fold_temperature(keras.Model(model.input, keras.layers.Softmax()(model.output)), 1.0)
 
 
 def test_a_loss_above_the_bound_is_refused_by_name() -> None:
@@ -91,7 +91,7 @@ def test_a_loss_above_the_bound_is_refused_by_name() -> None:
 
 def test_cost_counts_folded_weights() -> None:
     # 3·3·1·8 + 8 at 24·24 places, then 72·3 + 3.
-    assert convert.cost(tiny()) == (80 + 219, 72 * 576 + 216)
+    assert float_model.cost(tiny()) == (80 + 219, 72 * 576 + 216)
 
 
 def test_golden_answers_are_sure_and_repeatable(converted: Any, chips: Any) -> None:  # noqa: ANN401
@@ -105,11 +105,11 @@ def test_golden_answers_are_sure_and_repeatable(converted: Any, chips: Any) -> N
 
 def test_unreadable_models_and_wrong_signatures_are_named(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"gone\.keras"):
-        convert.load_keras(tmp_path / "gone.keras")
+        float_model.load_keras(tmp_path / "gone.keras")
     other = keras.Sequential([keras.Input((32, 32, 3)), keras.layers.Flatten(), keras.layers.Dense(7)])
     other.save(tmp_path / "other.keras")
     with pytest.raises(ConfigError, match="48, 48, 1"):
-        convert.load_keras(tmp_path / "other.keras")
+        float_model.load_keras(tmp_path / "other.keras")
     (tmp_path / "broken.tflite").write_bytes(b"no model")
     with pytest.raises(BundleError, match=r"broken\.tflite"):
         score.open_interpreter(tmp_path / "broken.tflite")
