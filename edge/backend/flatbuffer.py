@@ -33,15 +33,21 @@ _SCHEMA: Final[dict[str, str]] = {
     "SignatureDef": "inputs:[TensorMap] outputs:[TensorMap] signature_key:string unused:I subgraph_index:I",
     "TensorMap": "name:string tensor_index:I",
 }
-# Members of the union BuiltinOptions whose fields matter: those with offsets, and those with steps that divide.
-# Every other member up to 126 holds scalars only.
+# Members of the union BuiltinOptions whose fields matter: those with offsets, those with steps that divide, and those
+# by which the Edge TPU compiler decides. Every other member up to 126 holds scalars only.
 _OPTIONS: Final[dict[int, str]] = {
     1: "padding:b stride_w:i stride_h:i activation:b dilation_w:i dilation_h:i bias_type:b",
     2: "padding:b stride_w:i stride_h:i depth_multiplier:i activation:b dilation_w:i dilation_h:i",
     3: "num_channels:i columns:[i] dims:[i]",
     5: "padding:b stride_w:i stride_h:i filter_w:i filter_h:i activation:b",
+    8: "activation:b weights_format:b keep_num_dims:B",
+    10: "axis:i activation:b",
+    15: "new_height:i new_width:i align_corners:B half_pixel_centers:B",
     17: "new_shape:[i]",
     30: "squeeze_dims:[i]",
+    32: "begin_mask:i end_mask:i ellipsis_mask:i new_axis_mask:i shrink_axis_mask:i",
+    59: "values_count:i axis:i",
+    74: "align_corners:B half_pixel_centers:B",
     111: "container:string shared_name:string",
     115: "boundaries:[f]",
 }
@@ -72,17 +78,36 @@ def read_model(data: bytes) -> Table:
         Malformed: the offset and what is wrong there.
 
     """
-    return _Reader(data).model()
+    if len(data) < 8 or data[4:8] != IDENTIFIER:
+        raise Malformed(min(4, len(data)), "no TFLite model: the identifier TFL3 is missing")
+    return read_table(data, "Model", _SCHEMA)
+
+
+def read_table(data: bytes, root: str, schema: dict[str, str]) -> Table:
+    """Read the flatbuffer `data` whose root table is `root`, every offset, length and alignment checked.
+
+    Args:
+        data: the whole flatbuffer.
+        root: a key of `schema`.
+        schema: fields of each table in their order, as `name:kind` apart by blanks. A kind is a letter of `struct`, a
+            table's name, `string`, `bytes` (a string that is not text) or a vector of one of these in brackets; a
+            table that `schema` does not hold is checked to exist and read as empty.
+
+    Raises:
+        Malformed: the offset and what is wrong there.
+
+    """
+    reader = _Reader(data, schema)
+    return reader.table(reader.follow(0, "the root"), root)
 
 
 class _Reader:
-    def __init__(self, data: bytes) -> None:
-        self._data, self._tables = data, 0
+    def __init__(self, data: bytes, schema: dict[str, str]) -> None:
+        self._data, self._schema, self._tables = data, schema, 0
+        self._text = 4 * len(data)  # shared offsets could make a small file look like gigabytes of text, too
 
-    def model(self) -> Table:
-        if len(self._data) < 8 or self._data[4:8] != IDENTIFIER:
-            raise Malformed(min(4, len(self._data)), "no TFLite model: the identifier TFL3 is missing")
-        return self._table(self._follow(0, "the root"), "Model", _SCHEMA["Model"])
+    def table(self, at: int, name: str) -> Table:
+        return self._table(at, name, self._schema.get(name, ""))
 
     def _scalar(self, at: int, kind: str, what: str) -> Any:  # noqa: ANN401 - int or float
         size = struct.calcsize("<" + kind)
@@ -92,7 +117,7 @@ class _Reader:
             raise Malformed(at, f"{what} is not aligned to {size} bytes")
         return struct.unpack_from("<" + kind, self._data, at)[0]
 
-    def _follow(self, at: int, what: str) -> int:
+    def follow(self, at: int, what: str) -> int:
         to = at + int(self._scalar(at, "I", what))
         if to == at or to + 4 > len(self._data):
             raise Malformed(at, f"{what} points to byte {to} of {len(self._data)}")
@@ -103,6 +128,8 @@ class _Reader:
         if self._tables > MAX_TABLES:
             raise Malformed(at, f"more than {MAX_TABLES} tables")
         vtable = at - int(self._scalar(at, "i", name))
+        if not 0 <= vtable <= len(self._data) - 4:
+            raise Malformed(at, f"{name} has its vtable at byte {vtable}")
         length, inline = int(self._scalar(vtable, "H", f"the vtable of {name}")), 0
         if length >= 4:
             inline = int(self._scalar(vtable + 2, "H", f"the vtable of {name}"))
@@ -127,9 +154,9 @@ class _Reader:
     def _field(self, at: int, kind: str, what: str, table: Table) -> Any:  # noqa: ANN401 - one of Table's values
         if len(kind) == 1:
             return self._scalar(at, kind, what)
-        to = self._follow(at, what)
-        if kind == "string":
-            return self._string(to, what)
+        to = self.follow(at, what)
+        if kind in {"string", "bytes"}:
+            return self._string(to, what, text=kind == "string")
         if kind.startswith("["):
             return self._vector(to, kind[1:-1], what)
         if kind == "Options":
@@ -137,7 +164,7 @@ class _Reader:
             if member > LAST_OPTIONS:
                 raise Malformed(at, f"{what} is of unknown type {member}")
             return self._table(to, f"options {member}", _OPTIONS.get(member, ""))
-        return self._table(to, kind, _SCHEMA.get(kind, ""))
+        return self.table(to, kind)
 
     def _length(self, at: int, size: int, what: str) -> int:
         count = int(self._scalar(at, "I", what))
@@ -145,12 +172,15 @@ class _Reader:
             raise Malformed(at, f"{what} has {count} elements and runs past the file's {len(self._data)} bytes")
         return count
 
-    def _string(self, at: int, what: str) -> str:
+    def _string(self, at: int, what: str, *, text: bool) -> str | bytes:
         count = self._length(at, 1, what)
-        text = self._data[at + 4 : at + 5 + count]
-        if len(text) <= count or text[-1]:
+        content = self._data[at + 4 : at + 5 + count]
+        if len(content) <= count or content[-1]:
             raise Malformed(at, f"{what} does not end in a zero byte")
-        return text[:-1].decode("utf-8", "replace")
+        self._text -= count
+        if self._text < 0:
+            raise Malformed(at, f"{what} is one text too many: together they are longer than the file")
+        return content[:-1].decode("utf-8", "replace") if text else content[:-1]
 
     def _vector(self, at: int, kind: str, what: str) -> Any:  # noqa: ANN401 - an array or a list of tables
         if len(kind) == 1:
@@ -160,5 +190,7 @@ class _Reader:
                 raise Malformed(at, f"{what} is not aligned to {dtype.itemsize} bytes")
             return np.frombuffer(self._data, dtype, count, at + 4)
         count = self._length(at, 4, what)
-        places = [self._follow(at + 4 + 4 * i, f"{what}[{i}]") for i in range(count)]
-        return [self._table(place, kind, _SCHEMA.get(kind, "")) for place in places]
+        places = [self.follow(at + 4 + 4 * i, f"{what}[{i}]") for i in range(count)]
+        if kind == "bytes":
+            return [self._string(place, what, text=False) for place in places]
+        return [self.table(place, kind) for place in places]

@@ -38,6 +38,16 @@ _BODY = """
 
 {quantised}
 
+Each layer's own error stands in `QUANTISATION.md`.
+
+## Limits
+
+- One grey face of 36 pixels or more, seen from the front; a box other than the one in `preprocess.crop` costs points.
+- FER2013's labels are guesses of a few people about still pictures; seven words do not cover what a face can show.
+- Rare classes (disgust, fear) are found least; see `confusion`, and correct shares with it.
+- Noise, blur, darkness and small faces lower the accuracy and shift the answers.
+- The signature, where there is one, says who made the files. It does not say that they are right.
+
 ## Data
 
 FER2013 (28,707 training images of which duplicates of test images and blank ones are left out; labels known
@@ -67,6 +77,12 @@ thermal or infrared cameras, and acted against spontaneous expressions. In the d
 """
 
 
+def _worst(layer: dict[str, Any] | None) -> str:
+    if layer is None:
+        return ""
+    return f"; most error is added by {layer['name']} ({layer['op']}, {layer['lost']:.2%} lost in the mean channel)"
+
+
 def write_card(folder: Path, manifest: dict[str, Any]) -> None:
     """Write MODEL_CARD.md beside the manifest, every figure from the manifest."""
     text = _HEAD.format(**{key: manifest[key] for key in ("name", "created", "license")})
@@ -77,7 +93,7 @@ def write_card(folder: Path, manifest: dict[str, Any]) -> None:
                 quantised.append(
                     f"- `{model['role']}`: int8 {figure['int8_accuracy']:.2%}, float {figure['float_accuracy']:.2%} "
                     f"on the same {figure['n']} images (McNemar p {figure['mcnemar_p']:.2f}), same answer on "
-                    f"{figure['agreement']:.2%}, ties {figure['ties']:.2%}"
+                    f"{figure['agreement']:.2%}, ties {figure['ties']:.2%}" + _worst(figure.get("worst_layer"))
                 )
                 continue
             extra = [f"{figure[key]:.3f}" if key in figure else "" for key in ("macro_f1", "ece")]
