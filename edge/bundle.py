@@ -52,7 +52,8 @@ class Entry(_Part):
     role: Role
     file: str = Field(pattern=r"^[^/\\]+$")
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    edgetpu: str | None = None
+    edgetpu: str | None = Field(default=None, pattern=r"^[^/\\]+$")
+    edgetpu_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
     source: str | None = None
     input: Tensor
     output: Tensor
@@ -137,6 +138,14 @@ class Bundle:
         """A role's model file. Raises BundleError when it is not the one the manifest states."""
         return _read(self.path(role), self.entry(role).sha256)
 
+    def read_edgetpu(self, role: str) -> bytes:
+        """A role's model as the Edge TPU compiler left it. Raises BundleError when there is none or another one."""
+        entry = self.entry(role)
+        if entry.edgetpu is None:
+            msg = f"{self.folder}: no model of role {role} is compiled for the Edge TPU: run edge-quantize compile"
+            raise BundleError(msg)
+        return _read(self.folder / entry.edgetpu, entry.edgetpu_sha256)
+
     def read_golden(self) -> bytes:
         """The golden answers' file. Raises BundleError when it is not the one the manifest states."""
         return _read(self.folder / self.manifest.golden, self.manifest.golden_sha256)
@@ -200,6 +209,12 @@ def load_bundle(folder: Path, public_key: str | None = None) -> Bundle:
     bundle = Bundle(folder, manifest, signed)
     for model in manifest.models:
         bundle.read(model.role)
+        if model.edgetpu is None:
+            continue
+        if signed is not None and model.edgetpu_sha256 is None:
+            msg = f"{path}: edgetpu_sha256 is missing, so the signature does not cover {model.edgetpu}: sign it again"
+            raise BundleError(msg)
+        bundle.read_edgetpu(model.role)
     bundle.read_golden()
     return bundle
 
