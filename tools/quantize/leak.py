@@ -162,7 +162,7 @@ def leak(lots: masks.Lots, faces: int = FACES, seeds: tuple[int, ...] = (1, 2, 3
 
 def command(args: argparse.Namespace) -> int:
     """Run `edge-quantize leak-test`: 0 when the masks tell nothing, 1 when they do."""
-    lots = masks.Lots(neutral_chin=0.0, jitter=0.0) if args.control else masks.Lots()
+    lots = masks.Lots(neutral=0.0, jitter=0.0) if args.control else masks.Lots()
     figure = leak(lots, args.faces)
     if args.out is not None:
         args.out.write_text(json.dumps(figure, indent=1) + "\n", encoding="utf-8")

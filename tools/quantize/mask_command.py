@@ -37,7 +37,7 @@ def _photo(args: argparse.Namespace) -> int:
         msg = f"{args.image}: no face found: give a picture with one upright face"
         raise SourceError(msg)
     rng = np.random.default_rng(args.seed)
-    lots = masks.Lots(kinds=(KINDS.index(args.kind),), variants=TRAIN_VARIANTS, neutral_chin=0.0, jitter=0.0)
+    lots = masks.Lots(kinds=(KINDS.index(args.kind),), variants=TRAIN_VARIANTS, neutral=0.0, jitter=0.0)
     params = masks.draw_params(0, photo, points, rng, lots)
     params["quad"] = masks.worn(points, args.slip)
     params["noise"], params["blur"] = 1.0, 0.0

@@ -54,10 +54,10 @@ def test_rendering_repeats_to_the_pixel() -> None:
 
 def test_the_chin_of_a_closed_mouth_hides_an_open_one() -> None:
     closed, opened = (
-        masks.anchors(frontal_face(drop), np.random.default_rng(5), masks.Lots(neutral_chin=1.0)) for drop in (0.0, 0.5)
+        masks.anchors(frontal_face(drop), np.random.default_rng(5), masks.Lots(neutral=1.0)) for drop in (0.0, 0.5)
     )
     np.testing.assert_allclose(closed, opened, atol=0.01)
-    real = masks.anchors(frontal_face(0.5), np.random.default_rng(5), masks.Lots(neutral_chin=0.0))
+    real = masks.anchors(frontal_face(0.5), np.random.default_rng(5), masks.Lots(neutral=0.0))
     assert real[3, 1] > opened[3, 1] + 4
 
 
