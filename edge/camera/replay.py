@@ -6,6 +6,7 @@ Frames carry the clip's own times, so the same clip gives the same windows howev
 from __future__ import annotations
 
 import logging
+import re
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -26,12 +27,15 @@ log = logging.getLogger(__name__)
 STILLS: Final = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".pgm", ".ppm"}
 DEFAULT_FPS: Final = 25.0
 """For containers that state neither times nor a rate."""
+GIVE_UP: Final = 250
+"""Frames in a row that cannot be decoded end a film."""
 
 
 def read_still(path: Path) -> U8:
     """One picture as uint8 BGR (H, W, 3): grey, alpha and 16-bit pictures are converted, EXIF rotation applied.
 
-    Raises SourceError for a file that is missing, empty, cut off or no picture.
+    Raises SourceError for a file that is missing, empty, cut off or no picture. Damage inside a JPEG, WebP or
+    uncompressed picture cannot be seen: these formats carry no checksum.
     """
     try:
         data = np.fromfile(path, np.uint8)
@@ -41,7 +45,7 @@ def read_still(path: Path) -> U8:
     if not data.size:
         msg = f"{path}: the file is empty (0 bytes): give another picture"
         raise SourceError(msg)
-    if _cut_off(data.tobytes()):
+    if not _jpeg_ends(data.tobytes()):
         msg = f"{path}: the picture ends before its end mark (truncated): copy the file again"
         raise SourceError(msg)
     try:
@@ -50,17 +54,46 @@ def read_still(path: Path) -> U8:
         msg = f"{path}: {error.err}: give a smaller picture"
         raise SourceError(msg) from error
     if image is None:
-        msg = f"{path}: no picture OpenCV can decode (truncated, or another format): give another file"
+        msg = f"{path}: no picture OpenCV can decode (truncated, damaged, or another format): give another file"
         raise SourceError(msg)
     return image.astype(np.uint8, copy=False)
 
 
-def _cut_off(data: bytes) -> bool:
-    """Tell whether a PNG or JPEG lacks its end: OpenCV would fill the rest with grey and say nothing."""
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        return b"IEND" not in data[-1024:]
-    # An end-of-image mark cannot stand inside scan data, but an embedded thumbnail has one before the last scan.
-    return data.startswith(b"\xff\xd8") and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda")
+_SCAN_END: Final = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]")
+"""A marker inside JPEG scan data that is neither a stuffed byte nor a restart (ITU-T T.81, B.1.1)."""
+
+
+def _jpeg_ends(data: bytes) -> bool:
+    """Tell whether a JPEG has its end-of-image mark; True for another format.
+
+    OpenCV refuses what stops short, but a copy that was interrupted may keep the file's length and hold
+    zeros from there on: libjpeg decodes those to grey and only warns. What follows the mark is not looked at.
+    """
+    if not data.startswith(b"\xff\xd8"):
+        return True
+    at = 2
+    while (marker := data[at : at + 2]) != b"\xff\xd9":
+        if len(marker) < 2 or marker[0] != 0xFF:
+            return False
+        if marker[1] == 0xFF:  # a fill byte
+            at += 1
+            continue
+        at += 2 + int.from_bytes(data[at + 2 : at + 4])
+        if marker[1] == 0xDA:  # start of scan
+            end = _SCAN_END.search(data, at)
+            if end is None:
+                return False
+            at = end.end() - 2
+    return True
+
+
+def _gif_ends(path: Path) -> bool:
+    """Tell whether a GIF has its trailer, which is all that shows a cut; True for another format."""
+    with path.open("rb") as file:
+        if file.read(3) != b"GIF":
+            return True
+        file.seek(max(3, path.stat().st_size - 1024))
+        return file.read().rstrip(b"\0").endswith(b";")
 
 
 class Replay:
@@ -158,23 +191,32 @@ class Replay:
             step = 1 / rate if 0 < rate < 1000 else 1 / DEFAULT_FPS
             stated = capture.get(cv2.CAP_PROP_FRAME_COUNT)
             held: tuple[float, U8] | None = None
-            count = 0
-            while True:
+            count = bad = lost = 0
+            while bad < GIVE_UP:
                 good, image = capture.read()
                 if not good:
-                    break
+                    # The end, or a damaged stretch after which an MP4 goes on.
+                    bad += 1
+                    if count + lost + bad > stated:
+                        break
+                    continue
                 t = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
                 if held is not None:
                     if t <= held[0]:  # some containers give no times: fall back to the stated rate
                         t = held[0] + step
-                    step = t - held[0]
+                    step = t - held[0] if not bad else step  # what was lost was not watched
                     yield held[0], step, held[1], False
                 held = t, image.astype(np.uint8, copy=False)
-                count += 1
+                count, lost, bad = count + 1, lost + bad, 0
             if held is not None:
                 yield held[0], step, held[1], False
-            if 0 < count < stated * 0.98:  # containers round their count, so a frame or two is no damage
-                missing = round(stated) - count
-                self._drop("undecodable", f"source={self._source} decoded={count} stated={stated:.0f}", missing)
+            if count:
+                self._note_missing(count, lost, stated)
         finally:
             capture.release()
+
+    def _note_missing(self, count: int, lost: int, stated: float) -> None:
+        # Containers round and estimate their count, so 2 % less is no damage.
+        missing = max(lost, round(stated) - count if count < stated * 0.98 else 0, not _gif_ends(self._source))
+        if missing:
+            self._drop("undecodable", f"source={self._source} decoded={count} stated={stated:.0f}", missing)
