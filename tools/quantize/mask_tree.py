@@ -171,7 +171,8 @@ def _sheet(faces: list[Face], out: Path) -> U8:
 
     def tile(image: Any) -> U8:  # noqa: ANN401 - OpenCV's types
         bgr = image if image.ndim == 3 else cv2.cvtColor(image, cv2.COLOR_GRAY2BGR)
-        return cv2.resize(bgr, (96, 96), interpolation=cv2.INTER_AREA).astype(np.uint8)
+        small: U8 = cv2.resize(bgr, (96, 96), interpolation=cv2.INTER_AREA).astype(np.uint8)
+        return small
 
     pairs = [np.concatenate([tile(f.read()), tile(cv2.imread(str(target(out, f))))]) for f in faces]
     blank = np.zeros_like(pairs[0])

@@ -161,3 +161,50 @@ def test_the_card_says_what_was_not_measured(shipped: Path) -> None:
     card = (shipped / "MODEL_CARD.md").read_text(encoding="utf-8")
     assert "Age, sex and skin tone: not measured" in card
     assert "not included" in card
+
+
+def test_a_bundle_is_built_signed_and_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole command on a gate small enough to train here: it tells bright chips from dark ones."""
+    keras = pytest.importorskip("keras", reason="the host toolchain: pip install 'edge-fer[host]'")
+    from edge_quantize import bundle, chips, sign
+
+    from edge.backend.cpu import CpuBackend
+    from edge.bundle import check_golden, load_bundle
+
+    rng = np.random.default_rng(0)
+    labels = np.arange(80, dtype=np.int64) % 2
+    faces = np.clip(rng.normal(60 + 130 * labels[:, None, None], 40, (80, 48, 48)), 0, 255).astype(np.uint8)
+    some = chips.RoleChips(("unmasked", "masked"), *(faces, labels) * 3)
+    real = chips.RealTest(faces, labels, labels, np.ones(80, np.float32))
+    monkeypatch.setattr(bundle, "for_role", lambda _role: some)
+    monkeypatch.setattr(bundle, "real_held_out", lambda: real)
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((48, 48, 1))
+    x = keras.layers.Conv2D(8, 3, 4, activation="relu", name="conv1")(inputs)
+    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+    model = keras.Model(inputs, keras.layers.Dense(2, name="head")(x))
+    model.compile(keras.optimizers.Adam(0.05), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.fit((faces[..., None].astype(np.float32) - 128) / 128, labels, epochs=12, verbose=0)
+    model.save(tmp_path / "final.keras")
+    public, _ = sign.keygen(tmp_path / "maker.key")
+
+    folder = tmp_path / "models" / "own-1"
+    bundle.build(
+        {"gate": tmp_path / "final.keras"}, folder, max_loss=5, key=sign.read_secret_key(tmp_path / "maker.key")
+    )
+
+    assert {path.name for path in folder.iterdir()} == {
+        "MODEL_CARD.md", "QUANTISATION.md", "gate.keras", "gate_int8.tflite", "golden.npz", "manifest.json",
+        "manifest.json.minisig",
+    }  # fmt: skip
+    made = load_bundle(folder, str(public))
+    check_golden(made, CpuBackend(made, ("gate",)), ("gate",))
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["golden_sha256"] == hashlib.sha256((folder / "golden.npz").read_bytes()).hexdigest()
+    worst = manifest["models"][0]["metrics"]["int8_against_float"]["worst_layer"]
+    assert worst["name"] in {"conv1", "pool", "head"}
+    card = (folder / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert f"most error is added by {worst['name']} (" in card
+    for section in ("## Data", "## Intended use", "## Forbidden use", "## Limits", "## Not measured"):
+        assert section in card
+    assert f"**{worst['name']}**" in (folder / "QUANTISATION.md").read_text(encoding="utf-8")
