@@ -63,6 +63,12 @@ class Fer2013:
         taken = take_groups(self.dup_group[rows], held_out, VALIDATION_SEED)
         return rows[~taken], rows[taken]
 
+    def fold(self, folds: int, fold: int) -> tuple[I64, I64]:
+        """Rows to train on and rows of the held-out fold, both int64; as `train_val`, and the same for every role."""
+        rows = self.train_rows()
+        taken = fold_numbers(self.dup_group[rows], folds, VALIDATION_SEED) == fold
+        return rows[~taken], rows[taken]
+
     def public_halves(self) -> tuple[I64, I64]:
         """Half A (temperature, thresholds) and half B (what is reported of them) of PublicTest.
 
@@ -195,6 +201,15 @@ def take_groups(groups: I32, wanted: int, seed: int) -> Mask:
     order = np.random.default_rng(seed).permutation(len(numbers))
     needed = int(np.searchsorted(np.cumsum(sizes[order]), wanted)) + 1
     return np.isin(groups, numbers[order[:needed]])
+
+
+def fold_numbers(groups: I32, folds: int, seed: int) -> I64:
+    """Fold of each row, int64 (N,) from 0 to folds - 1: whole groups in random order, cut into about equal parts."""
+    _, group, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    order = np.random.default_rng(seed).permutation(len(sizes))
+    fold = np.empty(len(sizes), np.int64)
+    fold[order] = (np.cumsum(sizes[order]) - sizes[order]) * folds // len(groups)
+    return fold[group]
 
 
 def soft_targets(labels: U8, votes: NDArray[np.int16], votes_weight: float = 0.3) -> F32:

@@ -37,6 +37,8 @@ class Face:
     source: Path
     pixels: str | None = None
     """The row's numbers when the source is a CSV; the place in it is the name."""
+    usage: str = ""
+    """The CSV's `Usage`: Training, PublicTest or PrivateTest."""
 
     def read(self) -> U8:
         """Its picture, u8 (H, W) grey or (H, W, 3) BGR. Raises SourceError for one that cannot be read."""
@@ -98,7 +100,7 @@ def _of_csv(path: Path) -> Iterator[Face]:
                 if not (label or "").isdigit() or int(label) >= len(EMOTIONS):
                     msg = f"{path}, line {rows.line_num}: emotion is {label!r}, not 0 to {len(EMOTIONS) - 1}"
                     raise SourceError(msg)
-                yield Face(_FER2013[int(label)], str(rows.line_num), path, row["pixels"] or "")
+                yield Face(_FER2013[int(label)], str(rows.line_num), path, row["pixels"] or "", row.get("Usage") or "")
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         msg = f"{path}: not a CSV that can be read ({error})"
         raise SourceError(msg) from error

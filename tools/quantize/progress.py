@@ -1,7 +1,9 @@
-"""The progress bar of long commands."""
+"""The progress bars of long commands."""
 
 from __future__ import annotations
 
+import sys
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -23,3 +25,42 @@ def bar(title: str) -> Iterator[Callable[[int, int], None]]:
             progress.update(task, completed=done, total=total)
 
         yield show
+
+
+@contextmanager
+def training_bar(
+    name: str, budget: float, spent: float
+) -> Iterator[Callable[[float, int, float, float, dict[str, float] | None], None]]:
+    """Show how a run goes; yields a function to call after each step (seconds, step, loss, rate, last validation).
+
+    A bar with the time left on a terminal, otherwise a line a minute on standard error. `budget` and `spent` are
+    seconds of training; validation scores hold `accuracy` and `loss`, or are None before the first.
+    """
+
+    def text(step: int, loss: float, rate: float, seen: dict[str, float] | None) -> str:
+        found = f", validation {seen['accuracy']:.1%} loss {seen['loss']:.3f}" if seen else ""
+        return f"{name} step {step} loss {loss:.3f} rate {rate:.4f}{found}"
+
+    if sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=Console(stderr=True)) as shown:
+            task = shown.add_task(name, total=budget, completed=int(spent))
+
+            def draw(seconds: float, step: int, loss: float, rate: float, seen: dict[str, float] | None) -> None:
+                shown.update(task, completed=min(seconds, budget), description=text(step, loss, rate, seen))
+
+            yield draw
+        return
+    last = time.monotonic()
+
+    def line(seconds: float, step: int, loss: float, rate: float, seen: dict[str, float] | None) -> None:
+        nonlocal last
+        if time.monotonic() - last >= 60:
+            last = time.monotonic()
+            left = max(0.0, budget - seconds) / 60
+            print(f"{text(step, loss, rate, seen)}, {left:.0f} min left", file=sys.stderr, flush=True)
+
+    yield line

@@ -16,19 +16,27 @@ from edge.errors import ConfigError
 
 RECIPES: Final = Path(__file__).parent / "recipes"
 Role = Literal["gate", "fer_unmasked", "fer_masked"]
+Schedule = Literal["cosine", "plateau"]
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """Everything that a run depends on besides data, code and seed.
 
-    Rates follow the share of the time budget that is spent: linear over the first `warmup_steps`, then a
-    cosine to 0 at the end of the budget, so a run anneals on whatever machine it is. `budget_minutes` is
-    time spent in training steps. `l2` is the decay of kernels in the gradient (g + l2 × w). `ema` is the
-    decay of the averaged weights, which are what is shipped. `geometry_only_tail` is the last share of the
-    budget in which chips are moved but no longer lit, degraded or erased. `init` and `teacher` are run
-    folders; the target is (1 - teacher_weight) × label + teacher_weight × the teacher's probabilities at
-    `teacher_temperature` on the same face without a mask.
+    Rates follow the share of the time budget that is spent, so a run anneals on whatever machine it is: linear
+    over the first `warmup_steps`, then (`schedule = "cosine"`) a cosine to 0 at the end of the budget, or
+    (`"plateau"`) × `plateau_factor` whenever validation loss has not got better for `plateau_patience` of the
+    budget. A run ends early, with its best weights, when validation loss has not got better for the share
+    `patience` of the budget; 0 never does. `budget_minutes` is time spent in training steps.
+
+    `l2` is the decay of kernels in the gradient (g + l2 × w). `ema` is the decay of the averaged weights, which
+    are what is shipped. `geometry_only_tail` is the last share of the budget in which chips are moved but no
+    longer lit, degraded or erased. `init` and `teacher` are run folders; the target is (1 - teacher_weight) ×
+    label + teacher_weight × the teacher's probabilities at `teacher_temperature` on the same face without a
+    mask.
+
+    `data` is a folder or CSV of own faces that take FER2013's place. With `folds`, the `fold`-th of so many parts of
+    the faces is held out and scored.
     """
 
     name: str
@@ -51,11 +59,20 @@ class Recipe:
     teacher_temperature: float = 1.0
     real_repeats: int = 4
     bf16: bool = True
+    schedule: Schedule = "cosine"
+    plateau_factor: float = 0.3
+    plateau_patience: float = 0.08
+    patience: float = 0.0
+    data: str | None = None
+    folds: int = 0
+    fold: int = 0
     augment: Augment = field(default_factory=Augment)
 
-    def rate(self, step: int, spent: float) -> float:
-        """Learning rate at a step, when the share `spent` of the budget is gone."""
+    def rate(self, step: int, spent: float, falls: int = 0) -> float:
+        """Learning rate at a step, when the share `spent` of the budget is gone and after so many plateaus."""
         warm = min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
+        if self.schedule == "plateau":
+            return self.peak_rate * warm * self.plateau_factor**falls
         return self.peak_rate * warm * 0.5 * (1 + math.cos(math.pi * min(1.0, max(0.0, spent))))
 
     def ranges(self, spent: float) -> Augment:
@@ -93,16 +110,25 @@ def recipe_from(table: dict[str, Any], name: str, where: str) -> Recipe:
     except TypeError as error:
         msg = f"{where}: {error}"
         raise ConfigError(msg) from None
-    if recipe.net not in NETS:
-        msg = f"{where}: net = {recipe.net!r} is not one of {', '.join(NETS)}"
-        raise ConfigError(msg)
-    if recipe.role not in get_args(Role):
-        msg = f"{where}: role = {recipe.role!r} is not one of {', '.join(get_args(Role))}"
-        raise ConfigError(msg)
+    _check_values(recipe, where)
+    return recipe
+
+
+def _check_values(recipe: Recipe, where: str) -> None:
+    choices = {"net": tuple(NETS), "role": get_args(Role), "schedule": get_args(Schedule)}
+    for key, known in choices.items():
+        if getattr(recipe, key) not in known:
+            msg = f"{where}: {key} = {getattr(recipe, key)!r} is not one of {', '.join(known)}"
+            raise ConfigError(msg)
     if recipe.budget_minutes <= 0 or recipe.batch < 1 or not 0 <= recipe.ema < 1:
         msg = f"{where}: budget_minutes and batch must be positive, ema in [0, 1)"
         raise ConfigError(msg)
-    return recipe
+    if not 0 < recipe.plateau_factor < 1 or recipe.plateau_patience <= 0 or not 0 <= recipe.patience < 1:
+        msg = f"{where}: plateau_factor must be between 0 and 1, plateau_patience positive, patience in [0, 1)"
+        raise ConfigError(msg)
+    if (recipe.folds or recipe.fold) and not (recipe.folds >= 2 and 0 <= recipe.fold < recipe.folds):
+        msg = f"{where}: folds must be 2 or more, fold from 0 to folds - 1"
+        raise ConfigError(msg)
 
 
 def _check_types(values: dict[str, Any], cls: type, where: str) -> None:

@@ -9,8 +9,6 @@ import os
 import platform
 import subprocess
 import sys
-import time
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -24,7 +22,7 @@ from edge_quantize.recipe import Recipe, recipe_from
 from edge.errors import ConfigError, SourceError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Mapping
 
     from edge_quantize.nets import Weights
     from numpy.typing import NDArray
@@ -41,7 +39,8 @@ class RunFolder:
     def start(self, recipe: Recipe) -> None:
         """Create the folder with the recipe as used and what is needed to repeat the run."""
         self.path.mkdir(parents=True, exist_ok=True)
-        (self.path / "result.json").unlink(missing_ok=True)
+        for old in ("result.json", "best.npz"):
+            (self.path / old).unlink(missing_ok=True)
         _write_json(self.path / "recipe.json", dataclasses.asdict(recipe))
         _write_json(self.path / "origin.json", origin())
         with (self.path / "log.csv").open("w", newline="", encoding="utf-8") as file:
@@ -84,6 +83,29 @@ class RunFolder:
         averaged = {k.removeprefix("average:"): v for k, v in found.items() if k.startswith("average:")}
         return live, averaged, int(found["step"]), float(found["seconds"])
 
+    def rewind(self, step: int) -> list[tuple[float, float]]:
+        """Forget what was logged after a step; returns (seconds, validation loss) of the lines that stay.
+
+        A run killed between checkpoints has logged steps that a resume does again. Raises SourceError when the log
+        is missing or damaged.
+        """
+        path = self.path / "log.csv"
+        rows = read_log(path)
+        kept = [k for k, row in enumerate(rows) if row[0] <= step]
+        head, *lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        fresh = path.with_suffix(".part.csv")
+        fresh.write_text(head + "".join(lines[k] for k in kept), encoding="utf-8")
+        fresh.replace(path)
+        return [(rows[k][LOG_COLUMNS.index("seconds")], rows[k][LOG_COLUMNS.index("val_loss")]) for k in kept]
+
+    def save_best(self, averaged: Weights) -> None:
+        """Keep the averaged weights of the best validation so far, kernels as fp16."""
+        _write_npz(self.path / "best.npz", {k: _half(v) for k, v in averaged.items()})
+
+    def best_weights(self) -> Weights:
+        """Averaged weights of the best validation. Raises SourceError when there are none."""
+        return load_all(self.path / "best.npz")
+
     def save_final(self, weights: Weights) -> None:
         """Write the finished weights under neutral names, fp32."""
         _write_npz(self.path / "final.npz", weights)
@@ -92,6 +114,14 @@ class RunFolder:
         """Finished weights. Raises SourceError when the run is not finished."""
         return load_all(self.path / "final.npz")
 
+    def result(self) -> dict[str, Any] | None:
+        """What `write_result` wrote; None while the run is not finished."""
+        try:
+            found: dict[str, Any] = json.loads((self.path / "result.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+        return found
+
     def write_result(self, result: dict[str, Any]) -> None:
         """Write `result.json`, add a line to the log of scores on PublicTest, draw the curves."""
         _write_json(self.path / "result.json", result)
@@ -99,36 +129,6 @@ class RunFolder:
         with (self.path / "public_scores.jsonl").open("a", encoding="utf-8") as file:
             file.write(line + "\n")
         draw_curves(self.path)
-
-    @contextmanager
-    def progress(self, recipe: Recipe, spent: float) -> Iterator[Callable[[float, int, float, float], None]]:
-        """A function to call after each step (seconds, step, loss, rate): a bar, or a line a minute."""
-        budget = recipe.budget_minutes * 60
-        if sys.stderr.isatty():
-            from rich.console import Console
-            from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-            columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-            with Progress(*columns, console=Console(stderr=True)) as bar:
-                task = bar.add_task(recipe.name, total=budget, completed=int(spent))
-
-                def draw(seconds: float, step: int, loss: float, rate: float) -> None:
-                    text = f"{recipe.name} step {step} loss {loss:.3f} rate {rate:.4f}"
-                    bar.update(task, completed=min(seconds, budget), description=text)
-
-                yield draw
-            return
-        last = time.monotonic()
-
-        def line(seconds: float, step: int, loss: float, rate: float) -> None:
-            nonlocal last
-            if time.monotonic() - last >= 60:
-                last = time.monotonic()
-                left = max(0.0, budget - seconds) / 60
-                text = f"{recipe.name} step {step} loss {loss:.3f} rate {rate:.4f}, {left:.0f} min left"
-                print(text, file=sys.stderr, flush=True)
-
-        yield line
 
 
 def load_all(path: Path) -> dict[str, NDArray[np.float32]]:
@@ -168,17 +168,15 @@ def origin() -> dict[str, str]:
     return found
 
 
-def draw_curves(folder: Path) -> None:
-    """Draw `curves.png` from `log.csv` where matplotlib is installed."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        return
-    with (folder / "log.csv").open(encoding="utf-8") as file:
-        rows = [[float(cell) for cell in row] for row in list(csv.reader(file))[1:]]
-    if not rows:
-        return
-    columns = dict(zip(LOG_COLUMNS, np.array(rows).T, strict=True))
+def curves(folder: Path) -> Any:  # noqa: ANN401 - matplotlib is only there with the extra
+    """Draw `log.csv` as a matplotlib figure; None when it holds fewer than two lines, or columns of another version."""
+    from matplotlib.figure import Figure
+
+    with (folder / "log.csv").open(encoding="utf-8", newline="") as file:
+        head, *rows = list(csv.reader(file)) or [[]]
+    if tuple(head) != LOG_COLUMNS or len(rows) <= 1:
+        return None
+    columns = dict(zip(LOG_COLUMNS, np.array(rows, float).T, strict=True))
     figure = Figure(figsize=(9, 3.5), layout="constrained")
     left, right = figure.subplots(1, 2)
     for axes, names in ((left, ("loss", "val_loss")), (right, ("agreement", "val_accuracy"))):
@@ -187,7 +185,31 @@ def draw_curves(folder: Path) -> None:
         axes.set_xlabel("minutes of training")
         axes.grid(alpha=0.3)
         axes.legend()
-    figure.savefig(folder / "curves.png", dpi=110)
+    return figure
+
+
+def read_log(path: Path) -> list[list[float]]:
+    """Rows of a `log.csv`, columns as `LOG_COLUMNS`. Raises SourceError when it is missing or damaged."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = [[float(cell) for cell in row] for row in list(csv.reader(file))[1:]]
+    except (OSError, ValueError) as error:
+        msg = f"{path} cannot be read: {error}"
+        raise SourceError(msg) from None
+    if any(len(row) != len(LOG_COLUMNS) for row in rows):
+        msg = f"{path} is damaged: {len(LOG_COLUMNS)} columns are expected in each line"
+        raise SourceError(msg)
+    return rows
+
+
+def draw_curves(folder: Path) -> None:
+    """Draw `curves.png` from `log.csv` where matplotlib is installed."""
+    try:
+        figure = curves(folder)
+    except ImportError:
+        return
+    if figure is not None:
+        figure.savefig(folder / "curves.png", dpi=110)
 
 
 def _half(array: NDArray[np.float32]) -> NDArray[np.generic]:

@@ -28,6 +28,8 @@ I64 = NDArray[np.int64]
 
 RENDERINGS = 2
 """Masked renderings of the train set that are used where they exist."""
+WATCHED = 850
+"""Faces of a held-out fold that training is watched by; the whole fold is scored at the end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +44,7 @@ class Labelled:
 class Samples:
     """Chips to train on with soft `targets` float32 (N, classes), and the sets to watch.
 
-    `row` int64 (N,) is the FER2013 row of a chip, -1 for a real photo. `validation` is held out of train;
+    `row` int64 (N,) is the FER2013 row of a chip, -1 for any other face. `validation` is held out of train;
     `tests` are scored once, at the end: PublicTest or what is made of it, and held-out real photos.
     """
 
@@ -58,16 +60,29 @@ def load_samples(recipe: Recipe, masks: Path) -> Samples:
 
     Raises SourceError when data are missing or damaged.
     """
-    data = load_fer2013()
-    build = {"fer_unmasked": _unmasked, "fer_masked": _masked, "gate": _gate}[recipe.role]
-    samples = build(recipe, data, masks)
+    if recipe.data is not None:
+        from edge_quantize.own_samples import own_samples
+
+        samples = own_samples(recipe)
+    else:
+        build = {"fer_unmasked": _unmasked, "fer_masked": _masked, "gate": _gate}[recipe.role]
+        samples = build(recipe, load_fer2013(), masks)
+    if recipe.folds:
+        held = samples.validation
+        some = np.random.default_rng(recipe.seed).permutation(len(held.labels))[:WATCHED]
+        watched = Labelled(held.chips[some], held.labels[some])
+        samples = replace(samples, validation=watched, tests={"held_out": held} | samples.tests)
     classes = NETS[recipe.net].classes
     smooth = (1 - recipe.smoothing) * samples.targets + recipe.smoothing / classes
     return replace(samples, targets=smooth.astype(np.float32))
 
 
+def _split(recipe: Recipe, data: Fer2013) -> tuple[I64, I64]:
+    return data.fold(recipe.folds, recipe.fold) if recipe.folds else data.train_val()
+
+
 def _unmasked(recipe: Recipe, data: Fer2013, _masks: Path) -> Samples:
-    train, held = data.train_val()
+    train, held = _split(recipe, data)
     targets = soft_targets(data.labels, data.votes, recipe.votes_weight)
     public = data.public_rows()
     return Samples(
@@ -92,7 +107,7 @@ def _masked_train(masks: Path, train: I64, held: I64) -> tuple[U8, I64, U8, I64]
 
 
 def _masked(recipe: Recipe, data: Fer2013, masks: Path) -> Samples:
-    train, held = data.train_val()
+    train, held = _split(recipe, data)
     chips, rows, held_chips, held_rows = _masked_train(masks, train, held)
     targets = soft_targets(data.labels, data.votes, recipe.votes_weight)
     public = load_rendered(masks / "fer2013-public.npz")
@@ -106,7 +121,7 @@ def _masked(recipe: Recipe, data: Fer2013, masks: Path) -> Samples:
 
 
 def _gate(recipe: Recipe, data: Fer2013, masks: Path) -> Samples:
-    train, held = data.train_val()
+    train, held = _split(recipe, data)
     masked, rows, held_masked, held_rows = _masked_train(masks, train, held)
     real = load_real_crops(masks / "real.npz")
     out = held_out_photos(real.photo)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from edge_quantize import cli, nets, train
+from edge_quantize import cli, loop, nets, predict, teacher, train
 from edge_quantize.augment import Augment
 from edge_quantize.batches import batches
 from edge_quantize.recipe import RECIPES, Recipe, load_recipe, recipe_from
@@ -54,7 +54,7 @@ def samples(monkeypatch: pytest.MonkeyPatch) -> Samples:
 def steady_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """A clock that moves on by 10 ms whenever it is asked, so that a budget is a number of steps."""
     ticks = itertools.count()
-    monkeypatch.setattr(train, "time", SimpleNamespace(monotonic=lambda: next(ticks) / 100))
+    monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: next(ticks) / 100))
 
 
 @pytest.fixture
@@ -146,7 +146,7 @@ def test_a_run_learns_and_leaves_all_that_is_needed(samples: Samples, tmp_path: 
     model = keras.models.load_model(run.path / "final.keras", compile=False)
     logits = np.asarray(model((samples.chips[..., None].astype(np.float32) - 128) / 128))
     assert (logits.argmax(1) == samples.tests["public"].labels).all()
-    again = train.probabilities(train.load_run(run.path), samples.chips)
+    again = predict.probabilities(teacher.load_run(run.path), samples.chips)
     assert again == pytest.approx(np.exp(logits) / np.exp(logits).sum(1, keepdims=True), abs=1e-5)
 
 
@@ -165,7 +165,7 @@ def test_resuming_goes_on_where_the_run_stood(samples: Samples, tmp_path: Path) 
 def test_sigterm_saves_a_checkpoint(samples: Samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(samples.chips)
     before = signal.getsignal(signal.SIGTERM)
-    real = train.make_step
+    real = loop.make_step
 
     def stopping(*arguments: Any) -> Any:  # noqa: ANN401
         step = real(*arguments)
@@ -176,7 +176,7 @@ def test_sigterm_saves_a_checkpoint(samples: Samples, tmp_path: Path, monkeypatc
 
         return once
 
-    monkeypatch.setattr(train, "make_step", stopping)
+    monkeypatch.setattr(loop, "make_step", stopping)
     run = RunFolder(tmp_path / "run")
     result = train.train(replace(TINY, budget_minutes=60), run, tmp_path)
     assert result == {"stopped_at_step": 1}
@@ -202,10 +202,10 @@ def test_decay_acts_on_kernels_only() -> None:
     net = nets.NETS["gate"]
     model, average = nets.build_keras(net), nets.build_keras(net)
     nets.set_keras_weights(net, model, nets.seeded_weights(net))
-    step = train.make_step(replace(TINY, l2=1.0, momentum=0.0), model, average)
+    step = loop.make_step(replace(TINY, l2=1.0, momentum=0.0), model, average)
     plain, plain_average = nets.build_keras(net), nets.build_keras(net)
     nets.set_keras_weights(net, plain, nets.seeded_weights(net))
-    without = train.make_step(replace(TINY, l2=0.0, momentum=0.0), plain, plain_average)
+    without = loop.make_step(replace(TINY, l2=0.0, momentum=0.0), plain, plain_average)
     keras.utils.set_random_seed(0)
     x, targets, rate = np.zeros((4, 48, 48, 1), np.float32), np.eye(2, dtype=np.float32)[[0, 1, 0, 1]], np.float32(0.5)
     for one in (model, plain):
@@ -223,7 +223,7 @@ def test_statistics_are_the_plain_mean_of_the_batches(samples: Samples) -> None:
     model = nets.build_keras(net)
     nets.set_keras_weights(net, model, nets.seeded_weights(net))
     flat = np.full_like(samples.chips, 200)
-    train.estimate_normalisation(model, flat, seed=0, batch=8)
+    loop.estimate_normalisation(model, flat, seed=0, batch=8)
     kernel = nets.seeded_weights(net)["conv1/kernel"]
     inside = kernel.sum(axis=(0, 1, 2)) * (200 - 128) / 128
     mean = nets.keras_weights(net, model)["conv1/mean"]
@@ -239,20 +239,20 @@ def test_the_teacher_enters_the_targets(tmp_path: Path) -> None:
     np.savez(tmp_path / "t.npz", logits=logits)
     samples = replace(samples, row=np.array([10, 3, 10, 5]))
     recipe = replace(TINY, teacher=str(tmp_path / "t.npz"), teacher_weight=0.5)
-    mixed = train.with_teacher(recipe, samples, tmp_path).targets
+    mixed = teacher.with_teacher(recipe, samples, tmp_path).targets
     assert mixed[0] == pytest.approx([0.5 + 0.125, 0.375])
     assert mixed[1] == pytest.approx([0.25, 0.75])
-    sharp = train.with_teacher(replace(recipe, teacher_temperature=0.5), samples, tmp_path).targets
+    sharp = teacher.with_teacher(replace(recipe, teacher_temperature=0.5), samples, tmp_path).targets
     assert sharp[0] == pytest.approx([0.5 + 0.05, 0.45])
-    assert train.with_teacher(TINY, samples, tmp_path) is samples
+    assert teacher.with_teacher(TINY, samples, tmp_path) is samples
 
 
 def test_an_unfinished_or_foreign_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="not a run folder"):
-        train.load_run(tmp_path)
+        teacher.load_run(tmp_path)
     RunFolder(tmp_path).start(TINY)
     with pytest.raises(SourceError, match=r"final\.npz"):
-        train.load_run(tmp_path)
+        teacher.load_run(tmp_path)
     (tmp_path / "final.npz").write_bytes(b"no archive")
     with pytest.raises(SourceError):
         load_all(tmp_path / "final.npz")
