@@ -1,8 +1,12 @@
 """PublicTest-C: faces as a kiosk's camera gives them, by fixed seeds.
 
 After the idea of ImageNet-C (Hendrycks and Dietterich 2019, arXiv:1903.12261), at one strength each, chosen for a
-lobby: what a small sensor, a short exposure, a window behind or beside the visitor, a far face and a jittering box do.
-Nothing here is shared with the augmentation of training (`augment`), so that a mistake there cannot hide here.
+lobby: a small sensor's noise (σ 10 grey levels), a lens out of focus (σ 1 pixel), a head that moves during the exposure
+(5 pixels), an exposure metered on something else (gamma .5 or 2; × .3), a window behind (contrast × .4) or beside the
+visitor (× 1 to × .3), a stream's compression (JPEG 30), a far face (36 and 24 pixels), a box that jitters (side × .85
+and × 1.2) and a tilted head (15°). Pixels are those of the 48-pixel picture; a crop wider than the picture repeats its
+edge, as the device does at the edge of a frame. Nothing here is shared with the augmentation of training (`augment`),
+so that a mistake there cannot hide here.
 """
 
 from __future__ import annotations
@@ -99,7 +103,7 @@ CORRUPTIONS: Final[dict[str, tuple[str, Corruption]]] = {
     "low contrast": ("× .4 about the mean", _each(_low_contrast)),
     "JPEG": ("quality 30", _each(_jpeg)),
     "36 px": ("face 36 pixels wide", _far(36)),
-    "24 px": ("face 24 pixels wide", _far(24)),
+    "24 px": ("face 24 pixels wide, too small for the device to classify", _far(24)),
     "tight crop": ("side × .85", _crop(0.85)),
     "loose crop": ("side × 1.2, edges repeated", _crop(1.2)),
     "roll": ("15° either way", _each(_roll)),
@@ -109,7 +113,7 @@ CORRUPTIONS: Final[dict[str, tuple[str, Corruption]]] = {
 
 
 def corrupt(name: str, chips: U8) -> U8:
-    """Chips uint8 (N, 48, 48) through one corruption; the same chips give the same answer on every machine.
+    """Chips uint8 (N, 48, 48) through one corruption; the same chips give the same bytes in every run.
 
     Raises:
         KeyError: no corruption of that name.

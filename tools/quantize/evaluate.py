@@ -11,30 +11,47 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from edge_quantize import landmarks, metrics, robustness, score
+from edge_quantize import in_scene, landmarks, metrics, robustness, score, sheets
 from edge_quantize.chips import MASKS, device_crop, fer2013, frozen, real_held_out
-from edge_quantize.data import FERPLUS_TO_EMOTION, Fer2013
-from edge_quantize.groups import by_group
+from edge_quantize.expression import expression, happy_bias
 from edge_quantize.mistakes import Mistake, surest
 from edge_quantize.progress import bar
 from edge_quantize.templates import KINDS, UNSEEN_KIND
 
 from edge.bundle import Bundle, load_bundle
-from edge.types import EMOTIONS, ROUTES
+from edge.detect.haar import Haar
+from edge.types import ROUTES
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
     from pathlib import Path
 
-    from edge_quantize.landmarks import Landmarks
+    from edge_quantize.data import Fer2013
     from numpy.typing import NDArray
 
+    from edge.detect import Detector
     from edge.types import F32, U8
 
 MIXTURE_SEED: Final = 20261121
+SAMPLE_SEED: Final = 20261121
+SAMPLE: Final = 1000
+"""Faces of each kind on which PublicTest-C of the masked net and of the gate is measured; the unmasked net's is all."""
 TIGHT: Final = 1.3
 """Crops of real photographs below this many box widths are tight, the others loose."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What is known of a bundle after scoring it."""
+
+    report: dict[str, Any]
+    """JSON-ready: `bundle`, `created`, `sha256`, `models`, `fer_unmasked`, `fer_masked`, `mixture`, `gate`, `public_c`,
+    `in_scene`, `invoke_ms`, `not_measured`."""
+    mistakes: list[Mistake]
+    """The surest of the unmasked net."""
+    sheets: dict[str, U8]
+    """Contact sheets by name: `public_c` (grey), `in_scene` (BGR)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,65 +106,6 @@ def answer(bundle: Bundle, show: Callable[[int, int], None]) -> Answers:
     return Answers(rows, worn.params["index"].astype(np.int64), said["bare"], said["worn"], seen, invoke_ms)
 
 
-def single_pictures(fer: Fer2013, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which of the rows show a picture that stands nowhere else in FER2013."""
-    _, where, count = np.unique(fer.dup_group, return_inverse=True, return_counts=True)
-    lonely: NDArray[np.bool_] = (count[where] == 1)[rows]
-    return lonely
-
-
-def ferplus_majority(votes: NDArray[np.int16]) -> NDArray[np.int64]:
-    """Class with most FER+ votes of each row (N, 10), -1 where unknown, tied, or none of the seven."""
-    order = np.array(FERPLUS_TO_EMOTION)
-    best = np.sort(votes, axis=1)
-    first = votes.argmax(axis=1)
-    clear = (best[:, -1] > best[:, -2]) & (best[:, -1] > 0) & (first < len(order))
-    return np.where(clear, order[np.minimum(first, len(order) - 1)], -1)
-
-
-def _expression(
-    fer: Fer2013, rows: NDArray[np.int64], probabilities: F32, threshold: float, marks: Landmarks | None = None
-) -> dict[str, Any]:
-    """Everything reported of one expression model on one set."""
-    truth = fer.labels[rows].astype(np.int64)
-    said = probabilities.argmax(axis=1)
-    right = said == truth
-    out = metrics.classifier(probabilities, truth, EMOTIONS)
-    out["without_duplicates"] = metrics.share(right[single_pictures(fer, rows)])
-    second = ferplus_majority(fer.votes[rows])
-    out["ferplus"] = metrics.share((said == second)[second >= 0])
-    out |= by_group(fer.images[rows], marks, rows, right)
-    in_b = np.isin(rows, fer.public_halves()[1])
-    sure = probabilities[in_b].max(axis=1) >= threshold
-    out["half_b"] = {
-        **metrics.share(right[in_b]),
-        "ece": metrics.calibration_error(probabilities[in_b], truth[in_b]),
-        "uncertain_share": round(float(1 - sure.mean()), 4),
-        "accuracy_where_sure": metrics.share(right[in_b][sure]),
-    }
-    cells = np.where(probabilities.max(axis=1) < threshold, len(EMOTIONS), said)
-    out["confusion_with_uncertain"] = metrics.confusion(truth, cells, len(EMOTIONS), len(EMOTIONS) + 1)
-    return out
-
-
-def happy_bias(table: list[list[int]], shares: tuple[float, ...] = (0.05, 0.15, 0.25, 0.5, 0.75)) -> dict[str, float]:
-    """What share of happy faces is read at several true shares, the other classes as they stand in the table (7, 8).
-
-    Uncertain answers are left out of the share, as in the counts.
-    """
-    rates = np.array(table, dtype=np.float64)
-    weight = rates.sum(axis=1)
-    rates /= np.maximum(weight[:, None], 1)
-    happy = EMOTIONS.index("happy")
-    others = np.delete(np.arange(len(EMOTIONS)), happy)
-    rest = weight[others] @ rates[others] / max(weight[others].sum(), 1)
-    out = {}
-    for true in shares:
-        mixed = true * rates[happy] + (1 - true) * rest
-        out[f"{true:.2f}"] = round(float(mixed[happy] / mixed[: len(EMOTIONS)].sum()), 4)
-    return out
-
-
 def _mixture(fer: Fer2013, said: Answers) -> dict[str, Any]:
     """Half the faces masked, by a fixed seed: through the gate, and by the more confident of both models."""
     where = np.searchsorted(said.rows, said.worn_rows)
@@ -199,17 +157,19 @@ def _gate(
     }  # fmt: skip
 
 
-def _camera(bundle: Bundle, said: Answers, fer: Fer2013) -> dict[str, Any]:
+def _camera(bundle: Bundle, said: Answers, fer: Fer2013, detector: Detector, rooms: list[U8]) -> dict[str, Any]:
     """PublicTest-C of every model and PublicTest-in-scene."""
     bare, worn = device_crop(fer.images[said.rows]), device_crop(frozen().images)
     labels = fer.labels.astype(np.int64)
+    rng = np.random.default_rng(SAMPLE_SEED)
+    some, some_worn = (np.sort(rng.permutation(len(chips))[:SAMPLE]) for chips in (bare, worn))
     sets = {
         "fer_unmasked": (bare, labels[said.rows], said.bare["fer_unmasked"]),
-        "fer_masked": (worn, labels[said.worn_rows], said.worn["fer_masked"]),
+        "fer_masked": (worn[some_worn], labels[said.worn_rows[some_worn]], said.worn["fer_masked"][some_worn]),
         "gate": (
-            np.concatenate([bare, worn]),
-            np.repeat([0, 1], [len(bare), len(worn)]),
-            np.concatenate([said.bare["gate"], said.worn["gate"]]),
+            np.concatenate([bare[some], worn[some_worn]]),
+            np.repeat([0, 1], [len(some), len(some_worn)]),
+            np.concatenate([said.bare["gate"][some], said.worn["gate"][some_worn]]),
         ),
     }
     out: dict[str, Any] = {}
@@ -217,45 +177,50 @@ def _camera(bundle: Bundle, said: Answers, fer: Fer2013) -> dict[str, Any]:
         with bar(f"PublicTest-C, {role}") as show:
             out[role] = robustness.public_c(bundle, role, chips, truth, clean.argmax(axis=1), show)
     with bar("PublicTest-in-scene") as show:
-        scene = robustness.scenes(bundle, fer, said.bare["fer_unmasked"].argmax(axis=1), show)
+        scene = robustness.scenes(bundle, fer, said.bare["fer_unmasked"].argmax(axis=1), detector, rooms, show)
     return {"public_c": out, "in_scene": scene}
 
 
-def evaluate(folder: Path) -> tuple[dict[str, Any], list[Mistake]]:
-    """Score a bundle.
+def _models(bundle: Bundle) -> dict[str, Any]:
+    """Sizes, and what int8 cost when the bundle was made, by role."""
+    out = {}
+    for role in bundle.roles:
+        entry = bundle.entry(role)
+        out[role] = {"file": entry.file, "bytes": bundle.path(role).stat().st_size, "params": entry.params,
+                     "macs": entry.macs, "int8_against_float": entry.metrics.get("int8_against_float")}  # fmt: skip
+    return out
 
-    Args:
-        folder: the bundle, `models/<name>`.
 
-    Returns:
-        A JSON-ready report: `bundle`, `created`, `sha256`, `fer_unmasked`, `fer_masked`, `mixture`, `gate`,
-        `public_c`, `in_scene`, `invoke_ms`, `not_measured`; and the surest mistakes of the unmasked net.
+def evaluate(folder: Path) -> Evaluation:
+    """Score the bundle in `folder`, `models/<name>`.
 
     Raises:
         BundleError: the bundle is damaged.
         SourceError: data or renderings are missing.
 
     """
-    bundle = load_bundle(folder)
+    bundle, detector, fer = load_bundle(folder), Haar(), fer2013()
+    # Everything that may be missing is asked for before the minutes of scoring.
+    marks, rooms, real, params = (
+        landmarks.load(MASKS / "landmarks.npz"), in_scene.backgrounds(), real_held_out(), frozen().params)  # fmt: skip
     with bar("scoring") as show:
         said = answer(bundle, show)
-    fer, params, real = fer2013(), frozen().params, real_held_out()
-    marks = landmarks.load(MASKS / "landmarks.npz")
     report: dict[str, Any] = {
         "bundle": bundle.manifest.name,
         "created": bundle.manifest.created,
         "sha256": {role: bundle.entry(role).sha256 for role in bundle.roles},
-        "fer_unmasked": _expression(
+        "models": _models(bundle),
+        "fer_unmasked": expression(
             fer, said.rows, said.bare["fer_unmasked"], bundle.entry("fer_unmasked").uncertain_below, marks
         ),
-        "fer_masked": _expression(
+        "fer_masked": expression(
             fer, said.worn_rows, said.worn["fer_masked"], bundle.entry("fer_masked").uncertain_below, marks
         ),
         "mixture": _mixture(fer, said),
         "gate": _gate(said, real.label, real.scale, real.photo),
-        **_camera(bundle, said, fer),
+        **_camera(bundle, said, fer, detector, rooms),
         "invoke_ms": said.invoke_ms,
-        "not_measured": ["age", "sex", "skin tone"],
+        "not_measured": ["age", "sex", "skin tone", "hands, hair or things before the lower face"],
     }
     for role in ("fer_unmasked", "fer_masked"):
         report[role]["happy_share_read"] = happy_bias(report[role]["confusion_with_uncertain"])
@@ -271,7 +236,12 @@ def evaluate(folder: Path) -> tuple[dict[str, Any], list[Mistake]]:
     report["fer_masked"]["same_faces_unmasked"] = metrics.share(bare_right[both])
     report["fer_masked"]["unmasked_net_on_masked_faces"] = metrics.share(
         said.worn["fer_unmasked"].argmax(axis=1) == fer.labels[said.worn_rows])  # fmt: skip
-    return report, surest(fer.images[said.rows], fer.labels[said.rows].astype(np.int64), said.bare["fer_unmasked"])
+    worst = surest(fer.images[said.rows], fer.labels[said.rows].astype(np.int64), said.bare["fer_unmasked"])
+    pictures = {
+        "public_c": sheets.corruptions(fer.images[said.rows[:12]]),
+        "in_scene": sheets.scenes(fer.images[robustness.scene_rows(fer)], rooms, detector, bundle.crop(detector.kind)),
+    }
+    return Evaluation(report, worst, pictures)
 
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -22,7 +22,7 @@ from edge.errors import SourceError
 from edge.preprocess import chip
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -87,6 +87,24 @@ def _union_share(box: FaceBox, x: int, y: int, side: int) -> float:
     return shared / (box.w * box.h + side * side - shared)
 
 
+def place(faces: U8, scenes: list[U8]) -> Iterator[tuple[U8, int, int, int]]:
+    """Set each face (M, 48, 48) into a scene; yields the BGR frame, x, y and side of the face. Fixed by the seed."""
+    rng = np.random.default_rng(SEED)
+    sides = rng.integers(SIDES[0], SIDES[1] + 1, len(faces))
+    for face, drawn in zip(faces, sides, strict=True):
+        scene, side = scenes[rng.integers(len(scenes))], int(drawn)
+        height, width = scene.shape[:2]
+        x, y = int(rng.integers(0, width - side + 1)), int(rng.integers(0, height - side + 1))
+        yield paste(face, side, scene, (x, y)), x, y, side
+
+
+def match(boxes: Sequence[FaceBox], x: int, y: int, side: int) -> FaceBox | None:
+    """The box that fits the pasted face best, None where none is `OVERLAP` of it: scenes hold faces of their own."""
+    near = [(_union_share(box, x, y, side), box) for box in boxes]
+    share, best = max(near, key=lambda one: one[0], default=(0.0, None))
+    return best if share >= OVERLAP else None
+
+
 def look(
     faces: U8,
     scenes: list[U8],
@@ -95,19 +113,14 @@ def look(
     progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Found:
     """Set each face (M, 48, 48) into a scene, look for it as the device does, and cut it by each of the C crops."""
-    rng = np.random.default_rng(SEED)
-    sides = rng.integers(SIDES[0], SIDES[1] + 1, len(faces))
     chips: list[list[U8]] = []
     boxes: list[tuple[float, float, float]] = []
     found = np.zeros(len(faces), bool)
-    for k, (face, drawn) in enumerate(zip(faces, sides, strict=True)):
-        scene, side = scenes[rng.integers(len(scenes))], int(drawn)
-        height, width = scene.shape[:2]
-        x, y = int(rng.integers(0, width - side + 1)), int(rng.integers(0, height - side + 1))
-        frame = paste(face, side, scene, (x, y))
-        near = [(_union_share(b, x, y, side), b) for b in detector.detect(frame, thorough=True)]
-        share, box = max(near, key=lambda one: one[0], default=(0.0, None))
-        if box is not None and share >= OVERLAP:
+    sides = np.zeros(len(faces), np.int64)
+    for k, (frame, x, y, side) in enumerate(place(faces, scenes)):
+        sides[k] = side
+        box = match(detector.detect(frame, thorough=True), x, y, side)
+        if box is not None:
             found[k] = True
             chips.append([chip(frame, box, crop) for crop in crops])
             boxes.append((box.w / side, (box.centre[0] - x) / side, (box.centre[1] - y) / side))
@@ -119,7 +132,7 @@ def look(
 def figures(
     seen: Found, truth: NDArray[np.int64], there: NDArray[np.int64], direct: NDArray[np.int64]
 ) -> dict[str, Any]:
-    """Recall, accuracy in the scene and of the same faces directly.
+    """Recall, accuracy in the scene and of the same faces directly; how the faces not found are read directly.
 
     Args:
         seen: of M faces.
@@ -131,20 +144,23 @@ def figures(
     found = seen.found
     right, plain = there == truth[found], (direct == truth)[found]
     edges = np.linspace(SIDES[0], SIDES[1] + 1, 4).astype(int)
-    by_side = {
-        f"{low} to {high - 1} px": {
-            "recall": metrics.share(found[(seen.sides >= low) & (seen.sides < high)]),
-            "accuracy": metrics.share(right[(seen.sides[found] >= low) & (seen.sides[found] < high)]),
+    by_side = {}
+    for low, high in pairwise(edges):
+        there_at = (seen.sides >= low) & (seen.sides < high)
+        found_at = there_at[found]
+        by_side[f"{low} to {high - 1} px"] = {
+            "recall": metrics.share(found[there_at]),
+            "accuracy": metrics.share(right[found_at]),
+            "direct": metrics.share(plain[found_at]),
+            **metrics.paired_loss(plain[found_at], right[found_at]),
         }
-        for low, high in pairwise(edges)
-    }
     median = np.median(seen.boxes, axis=0) if len(seen.boxes) else np.full(3, np.nan)
     return {
         "recall": metrics.share(found),
         "in_scene": metrics.share(right),
         "direct": metrics.share(plain),
-        "loss_points": round(100 * float(plain.mean() - right.mean()), 2) if found.any() else None,
-        "mcnemar_p": round(metrics.mcnemar(plain, right), 4),
+        "not_found_direct": metrics.share((direct == truth)[~found]),
+        **metrics.paired_loss(plain, right),
         "by_side": by_side,
         "median_box": {"width": round(float(median[0]), 3), "x": round(float(median[1]), 3),
                        "y": round(float(median[2]), 3)},

@@ -125,6 +125,32 @@ def mcnemar(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
     return min(1.0, 2 * tail)
 
 
+def paired_loss(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> dict[str, Any]:
+    """Points of accuracy lost between two sets of answers to the same images.
+
+    The interval is Wald's for matched pairs with half a count added to each cell (Agresti and Min 2005, Statistics in
+    Medicine 24:729).
+
+    Args:
+        before: (N,) hits and misses.
+        after: (N,) hits and misses on the same images, changed in some way.
+
+    Returns:
+        `loss_points`, None when N is 0; `loss_low` and `loss_high`, its 95 % interval; `mcnemar_p`.
+
+    """
+    lost, won = int((before & ~after).sum()), int((after & ~before).sum())
+    n = len(before)
+    middle = (lost - won) / (n + 2)
+    half = Z * math.sqrt(max(0.0, lost + won + 1 - (lost - won) ** 2 / (n + 2))) / (n + 2)
+    return {
+        "loss_points": round(100 * (lost - won) / n, 2) if n else None,
+        "loss_low": round(100 * (middle - half), 2),
+        "loss_high": round(100 * (middle + half), 2),
+        "mcnemar_p": round(mcnemar(before, after), 4),
+    }
+
+
 def fit_temperature(logits: F32, truth: NDArray[np.integer[Any]]) -> float:
     """Temperature that minimises the negative log-likelihood (Guo et al. 2017), searched on a logarithmic grid."""
     best, lowest = 1.0, math.inf

@@ -5,121 +5,169 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+import cv2
 from edge_quantize.corruptions import CORRUPTIONS
-from edge_quantize.report_page import GROUPS, to_html
+from edge_quantize.report_page import GROUPS, TITLES, to_html
+
+from edge.errors import SourceError
+from edge.types import CELLS, EMOTIONS
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-    from edge_quantize.mistakes import Mistake
+    from edge_quantize.evaluate import Evaluation
+
+RUNS: Final = Path("build/train")
+_SHARE: Final = ("what", "accuracy (95 % Wilson)", "n")
 
 
-def _share(figure: dict[str, Any]) -> str:
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    return [*lines, *(f"| {' | '.join(row)} |" for row in rows), ""]
+
+
+def _share(figure: dict[str, Any]) -> tuple[str, str]:
     if figure["accuracy"] is None:
-        return "no images"
-    return f"{figure['accuracy']:.2%} ({figure['low']:.2%} to {figure['high']:.2%}) | {figure['n']}"
+        return "no images", "0"
+    return f"{figure['accuracy']:.2%} ({figure['low']:.2%} to {figure['high']:.2%})", str(figure["n"])
 
 
-def _classes(figure: dict[str, Any]) -> list[str]:
-    lines = ["", "| class | precision | recall | F1 | specificity | n |", "|---|---|---|---|---|---|"]
-    for name, c in figure["classes"].items():
-        cells = " | ".join(f"{c[key]:.3f}" for key in ("precision", "recall", "f1", "specificity"))
-        lines.append(f"| {name} | {cells} | {c['n']} |")
-    return [*lines, ""]
+def _lost(figure: dict[str, Any]) -> str:
+    return f"{figure['loss_points']:.1f} ({figure['loss_low']:.1f} to {figure['loss_high']:.1f})"
 
 
-def _expression(title: str, figure: dict[str, Any]) -> list[str]:
+def _models(figures: dict[str, Any]) -> list[str]:
+    rows = []
+    for role, one in figures.items():
+        paired = one["int8_against_float"] or {}
+        cells = [f"{paired[key]:{form}}" if key in paired else "not known" for key, form in
+                 (("loss_points", ".2f"), ("mcnemar_p", ".3f"), ("ties", ".2%"))]  # fmt: skip
+        counts = (f"{one[key]:,}" if one[key] else "not known" for key in ("params", "macs"))
+        rows.append((TITLES.get(role, role), f"{one['bytes']:,}", *counts, *cells))
+    head = ("model", "bytes", "parameters", "MACs", "points lost by int8, paired", "McNemar p", "ties in int8")
+    return _table(head, rows)
+
+
+def _expression(figure: dict[str, Any]) -> list[str]:
     half = figure["half_b"]
-    lines = [f"### {title}", "", "| what | accuracy (95 % Wilson) | n |", "|---|---|---|",
-             f"| all | {_share(figure)} |", f"| without duplicated images | {_share(figure['without_duplicates'])} |",
-             f"| against FER+ majority | {_share(figure['ferplus'])} |", f"| half B | {_share(half)} |",
-             f"| half B, where not uncertain | {_share(half['accuracy_where_sure'])} |"]  # fmt: skip
+    rows = [("all", *_share(figure)), ("without duplicated images", *_share(figure["without_duplicates"])),
+            ("against FER+ majority", *_share(figure["ferplus"])), ("half B", *_share(half)),
+            ("half B, where not uncertain", *_share(half["accuracy_where_sure"]))]  # fmt: skip
     for name in ("by_kind", "by_mask_tone_quartile", *GROUPS):
         words = name.removeprefix("by_").replace("_", " ")
-        lines += [f"| {words}: {key} | {_share(value)} |" for key, value in figure.get(name, {}).items()]
+        rows += [(f"{words}: {key}", *_share(value)) for key, value in figure.get(name, {}).items()]
     if "same_faces_unmasked" in figure:
-        lines += [f"| the same faces unmasked | {_share(figure['same_faces_unmasked'])} |",
-                  f"| the unmasked net on these | {_share(figure['unmasked_net_on_masked_faces'])} |"]  # fmt: skip
+        rows += [("the same faces unmasked", *_share(figure["same_faces_unmasked"])),
+                 ("the unmasked net on these", *_share(figure["unmasked_net_on_masked_faces"]))]  # fmt: skip
     bias = ", ".join(f"{float(true):.0%} reads {read:.1%}" for true, read in figure["happy_share_read"].items())
-    return [*lines, "", (f"Macro-F1 {figure['macro_f1']:.3f}; calibration error {figure['ece']:.3f} (half B "
-            f"{half['ece']:.3f}); uncertain on half B {half['uncertain_share']:.1%}. "
-            f"A true share of happy faces of {bias}."),
-            *_classes(figure)]  # fmt: skip
+    classes = [(name, *(f"{c[key]:.3f}" for key in ("precision", "recall", "f1", "specificity")), str(c["n"]))
+               for name, c in figure["classes"].items()]  # fmt: skip
+    counts = [(name, *map(str, line))
+              for name, line in zip(EMOTIONS, figure["confusion_with_uncertain"], strict=True)]  # fmt: skip
+    return [*_table(_SHARE, rows),
+            (f"Macro-F1 {figure['macro_f1']:.3f}; calibration error {figure['ece']:.3f} (half B {half['ece']:.3f}); "
+            f"uncertain on half B {half['uncertain_share']:.1%}. A true share of happy faces of {bias}."), "",
+            *_table(("class", "precision", "recall", "F1", "specificity", "n"), classes),
+            "Confusion at the shipped threshold:", "", *_table(("true \\ answered", *CELLS), counts)]  # fmt: skip
+
+
+def _mixture(figure: dict[str, Any]) -> list[str]:
+    rows = [("gate", *_share(figure["gate"])), ("highest-probability", *_share(figure["highest_probability"])),
+            ("single (unmasked net alone)", *_share(figure["single"])),
+            ("sent by the gate to the right net", *_share(figure["routed_right"]))]  # fmt: skip
+    return [*_table(("strategy", *_SHARE[1:]), rows),
+            (f"The gate takes {figure['time_ratio']:.2f} of the time of both nets (McNemar p between their answers "
+            f"{figure['mcnemar_p']:.3f})."), ""]  # fmt: skip
+
+
+def _gate(figure: dict[str, Any]) -> list[str]:
+    real = figure["real_held_out"]
+    kinds = figure["synthetic_by_kind"].items()
+    rows = [("PublicTest, with and without synthetic masks", *_share(figure["synthetic"])),
+            *((f"masked faces found, {kind}", *_share(value)) for kind, value in kinds),
+            ("crops of real photographs held out", *_share(real)), ("by photograph", *_share(real["by_photo"])),
+            ("tight crops", *_share(real["tight"])), ("loose crops", *_share(real["loose"]))]  # fmt: skip
+    return _table(_SHARE, rows)
+
+
+def _public_c(figures: dict[str, Any]) -> list[str]:
+    clean, hurt = figures["fer_unmasked"]["clean"], figures["fer_unmasked"]["corruptions"]
+    rows = [("clean", _share(clean)[0], "", f"{clean['sad_share']:.1%}")]
+    rows += [(f"{name}: {words}", _share(hurt[name])[0], _lost(hurt[name]), f"{hurt[name]['sad_share']:.1%}")
+             for name, (words, _) in CORRUPTIONS.items()]  # fmt: skip
+    others = [role for role in figures if role != "fer_unmasked"]
+    pairs = [(name, *(_lost(figures[role]["corruptions"][name]) for role in others)) for name in CORRUPTIONS]
+    pairs += [(words, *(f"{figures[role][key]:.1f}" for role in others))
+              for key, words in (("mean_loss", "**mean**"), ("worst_loss", "**worst**"))]  # fmt: skip
+    heads = (f"{TITLES[role]}: points lost (95 %), n = {figures[role]['clean']['n']}" for role in others)
+    whole = figures["fer_unmasked"]
+    return [(f"Unmasked net, n = {clean['n']}: mean loss **{whole['mean_loss']:.1f}** points (aim: 4 at most), "
+            f"worst **{whole['worst_loss']:.1f}** ({whole['worst']}; aim: 8 at most)."), "",
+            *_table(("corruption", "accuracy (95 % Wilson)", "points lost (95 %)", "answered sad"), rows),
+            *_table(("corruption", *heads), pairs)]  # fmt: skip
+
+
+def _in_scene(figure: dict[str, Any]) -> list[str]:
+    rows = [("faces found", *_share(figure["recall"])),
+            ("right in the scene, of those found", *_share(figure["in_scene"])),
+            ("right directly, the same faces", *_share(figure["direct"])),
+            ("right directly, the faces not found", *_share(figure["not_found_direct"]))]  # fmt: skip
+    sizes = [(side, _share(one["recall"])[0], str(one["recall"]["n"]), _share(one["direct"])[0],
+              _share(one["accuracy"])[0], _lost(one) if one["accuracy"]["n"] else "no faces found")
+             for side, one in figure["by_side"].items()]  # fmt: skip
+    box = figure["median_box"]
+    lost = f"Lost in the scene: **{_lost(figure)}** points" if figure["in_scene"]["n"] else "No faces were found"
+    return [(f"{lost} (aim: 2 at most; McNemar p {figure['mcnemar_p']:.3f}). The detector's box is "
+            f"{box['width']} of the face's side wide, its centre at {box['x']}, {box['y']} (medians)."), "",
+            *_table(("what", "share (95 % Wilson)", "n"), rows),
+            *_table(("side of the face", "found", "n", "right directly", "right in the scene", "points lost (95 %)"),
+                    sizes)]  # fmt: skip
+
+
+def _looks(times: dict[str, int]) -> list[str]:
+    runs = ", ".join(f"{run} {n}" for run, n in times.items()) or "none"
+    return [(f"Each look is a chance to choose by it. Training runs were scored on PublicTest {sum(times.values())} "
+            f"times ({runs})."), ""]  # fmt: skip
+
+
+def sections(report: dict[str, Any]) -> dict[str, tuple[str, list[str]]]:
+    """Title and Markdown lines of each section of the report, by key."""
+    unknown = ", ".join(report["not_measured"])
+    out = {
+        "models": ("Models", [
+            "int8 files as shipped, bare TFLite interpreter, device's crop.", "", *_models(report["models"])]),
+        "fer_unmasked": ("Unmasked, PublicTest", _expression(report["fer_unmasked"])),
+        "fer_masked": ("Masked, frozen masked PublicTest", _expression(report["fer_masked"])),
+        "mixture": ("Mixture: PublicTest, half of it masked", _mixture(report["mixture"])),
+        "gate": ("Gate", _gate(report["gate"])),
+        "public_c": ("PublicTest-C: what cameras do to faces", _public_c(report["public_c"])),
+        "in_scene": ("PublicTest-in-scene: detector, crop, int8", _in_scene(report["in_scene"])),
+        "not_measured": ("Not measured", [
+            f"**Not measured:** {unknown}. The data do not say, and nothing was guessed.", ""]),
+    }  # fmt: skip
+    if "public_test_scored" in report:
+        out["looks"] = ("Looks at PublicTest", _looks(report["public_test_scored"]))
+    return out
 
 
 def to_markdown(report: dict[str, Any]) -> str:
     """Render the report as Markdown."""
-    mixture, gate = report["mixture"], report["gate"]
-    lines = [
-        f"## {report['bundle']}, made {report['created']}",
-        "",
-        "int8 files as shipped, bare TFLite interpreter, device's crop. Age, sex and skin tone: **not measured**.",
-        "",
-    ]
-    lines += _expression("Unmasked, PublicTest", report["fer_unmasked"])
-    lines += _expression("Masked, frozen masked PublicTest", report["fer_masked"])
-    lines += ["### Mixture: PublicTest, half of it masked", "",
-              "| strategy | accuracy (95 % Wilson) | n |", "|---|---|---|",
-              f"| gate | {_share(mixture['gate'])} |",
-              f"| highest-probability | {_share(mixture['highest_probability'])} |",
-              f"| single (unmasked net alone) | {_share(mixture['single'])} |", "",
-              (f"The gate takes {mixture['time_ratio']:.2f} of the time of both nets (McNemar p between their answers "
-              f"{mixture['mcnemar_p']:.3f})."), ""]  # fmt: skip
-    real = gate["real_held_out"]
-    lines += ["### Gate", "", "| what | accuracy (95 % Wilson) | n |", "|---|---|---|",
-              f"| PublicTest, with and without synthetic masks | {_share(gate['synthetic'])} |",
-              *(f"| masked faces found, {kind} | {_share(value)} |"
-                for kind, value in gate["synthetic_by_kind"].items()),
-              f"| crops of real photographs held out | {_share(real)} |",
-              f"| by photograph | {_share(real['by_photo'])} |",
-              f"| tight crops | {_share(real['tight'])} |",
-              f"| loose crops | {_share(real['loose'])} |", ""]  # fmt: skip
-    lines += _public_c(report["public_c"]) + _in_scene(report["in_scene"])
-    if "public_test_scored" in report:
-        times = ", ".join(f"{run} {n}" for run, n in report["public_test_scored"].items())
-        lines += ["### Looks at PublicTest", "", f"Finished runs scored on it, by run folder: {times}.", ""]
-    return "\n".join(lines)
+    parts = [f"## {report['bundle']}, made {report['created']}\n"]
+    parts += ["\n".join([f"### {title}", "", *lines]) for title, lines in sections(report).values()]
+    return "\n".join(parts)
 
 
-def _public_c(figures: dict[str, Any]) -> list[str]:
-    """PublicTest-C, a row a corruption."""
-    roles = list(figures)
-    head = "| corruption | " + " | ".join(roles) + " | answered sad (unmasked) |"
-    lines = ["### PublicTest-C: points lost to what cameras do", "", head, "|---|" + "---|" * (len(roles) + 1)]
-    for name, (words, _) in CORRUPTIONS.items():
-        losses = " | ".join(f"{figures[role]['corruptions'][name]['loss_points']:.1f}" for role in roles)
-        lines.append(f"| {name}: {words} | {losses} | "
-                     f"{figures['fer_unmasked']['corruptions'][name]['sad_share']:.1%} |")  # fmt: skip
-    for key, words in (("mean_loss", "mean"), ("worst_loss", "worst")):
-        lines.append(f"| **{words}** | " + " | ".join(f"**{figures[role][key]:.1f}**" for role in roles) + " | |")
-    n = next(iter(figures["fer_unmasked"]["corruptions"].values()))["n"]
-    return [*lines, "", f"n = {n} unmasked faces; a loss of a point or less is within the interval.", ""]
-
-
-def _in_scene(figure: dict[str, Any]) -> list[str]:
-    """PublicTest-in-scene."""
-    lines = ["### PublicTest-in-scene: detector, crop, int8", "", "| what | share (95 % Wilson) | n |", "|---|---|---|",
-             f"| faces found | {_share(figure['recall'])} |",
-             f"| right, of those found, in the scene | {_share(figure['in_scene'])} |",
-             f"| right, the same faces directly | {_share(figure['direct'])} |"]  # fmt: skip
-    for side, one in figure["by_side"].items():
-        lines += [f"| found at {side} | {_share(one['recall'])} |", f"| right at {side} | {_share(one['accuracy'])} |"]
-    box = figure["median_box"]
-    return [*lines, "", (f"Lost in the scene: {figure['loss_points']} points (McNemar p {figure['mcnemar_p']:.3f}). "
-            f"The detector's box is {box['width']} of the face's side wide, its centre at {box['x']}, {box['y']} "
-            "(medians)."), ""]  # fmt: skip
-
-
-def write(report: dict[str, Any], folder: Path, mistakes: Sequence[Mistake] = (), runs: Path | None = None) -> None:
-    """Write report.json, report.md and report.html into `folder`."""
-    markdown = to_markdown(report)
+def write(done: Evaluation, folder: Path, runs: Path | None = None) -> None:
+    """Write report.json, report.md, report.html and the contact sheets into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    (folder / "report.md").write_text(markdown + "\n", encoding="utf-8")
-    (folder / "report.html").write_text(to_html(report, markdown, mistakes, runs), encoding="utf-8")
+    (folder / "report.json").write_text(json.dumps(done.report, indent=1) + "\n", encoding="utf-8")
+    (folder / "report.md").write_text(to_markdown(done.report), encoding="utf-8")
+    (folder / "report.html").write_text(to_html(done, sections(done.report), runs), encoding="utf-8")
+    for name, image in done.sheets.items():
+        cv2.imwrite(str(folder / f"{name}.png"), image)
 
 
 def looks(runs: Path) -> dict[str, int]:
@@ -132,11 +180,16 @@ def command(args: argparse.Namespace) -> int:
     """Run `edge-quantize evaluate`."""
     from edge_quantize.evaluate import evaluate
 
-    report, mistakes = evaluate(args.bundle)
-    if args.runs.is_dir():
-        report["public_test_scored"] = looks(args.runs)
-    write(report, args.out, mistakes, args.runs)
-    sys.stdout.write(json.dumps(report) + "\n" if args.json else to_markdown(report) + f"\nreport: {args.out}\n")
+    if args.runs is not None and not args.runs.is_dir():
+        msg = f"{args.runs}: no folder of training runs: give the parent of the run folders, or leave --runs out"
+        raise SourceError(msg)
+    runs = args.runs or (RUNS if RUNS.is_dir() else None)
+    done = evaluate(args.bundle)
+    if runs is not None:
+        done.report["public_test_scored"] = looks(runs)
+    write(done, args.out, runs)
+    text = json.dumps(done.report) if args.json else f"{to_markdown(done.report)}\nreport: {args.out}"
+    sys.stdout.write(text + "\n")
     return 0
 
 
@@ -145,6 +198,6 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = subparsers.add_parser("evaluate", help="score a bundle's int8 files and write a report")
     parser.add_argument("--bundle", type=Path, required=True, help="bundle folder, e.g. models/fer-2026.11")
     parser.add_argument("--out", type=Path, default=Path("build/report"))
-    parser.add_argument("--runs", type=Path, default=Path("build/train"), help="training runs, for their curves")
+    parser.add_argument("--runs", type=Path, help=f"folder of training runs, for their curves; {RUNS} if it is there")
     parser.add_argument("--json", action="store_true", help="print JSON instead of Markdown")
     parser.set_defaults(func=command)

@@ -8,7 +8,6 @@ import numpy as np
 from edge_quantize import in_scene, metrics, score
 from edge_quantize.corruptions import CORRUPTIONS, corrupt
 
-from edge.detect.haar import Haar
 from edge.types import EMOTIONS
 
 if TYPE_CHECKING:
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from edge.bundle import Bundle
+    from edge.detect import Detector
     from edge.types import U8
 
 SAD = EMOTIONS.index("sad")
@@ -49,11 +49,17 @@ def public_c(
         show: told (chips done, chips in all).
 
     Returns:
-        `corruptions`: by name a share, `loss_points` and, for expressions, `sad_share`; `mean_loss`, `worst_loss`
-        (points), `worst`.
+        `clean` and `corruptions`, by name: a share, its `metrics.paired_loss` against the clean chips and, for
+        expressions, `sad_share`; `mean_loss`, `worst_loss` (points), `worst`.
 
     """
-    base = float((clean == truth).mean())
+    before = clean == truth
+
+    def figure(said: NDArray[np.int64]) -> dict[str, Any]:
+        right = said == truth
+        sad = {} if role == "gate" else {"sad_share": round(float((said == SAD).mean()), 4)}
+        return {**metrics.share(right), **metrics.paired_loss(before, right), **sad}
+
     out: dict[str, Any] = {}
     for k, name in enumerate(CORRUPTIONS):
         done = k * len(chips)
@@ -61,14 +67,11 @@ def public_c(
         def step(part: int, _total: int, done: int = done) -> None:
             show(done + part, len(CORRUPTIONS) * len(chips))
 
-        said = answers(bundle, role, corrupt(name, chips), step)
-        right = said == truth
-        out[name] = {**metrics.share(right), "loss_points": round(100 * (base - float(right.mean())), 2)}
-        if role != "gate":
-            out[name]["sad_share"] = round(float((said == SAD).mean()), 4)
-    losses = {name: figure["loss_points"] for name, figure in out.items()}
+        out[name] = figure(answers(bundle, role, corrupt(name, chips), step))
+    losses = {name: one["loss_points"] for name, one in out.items()}
     worst = max(losses, key=lambda name: losses[name])
     return {
+        "clean": figure(clean),
         "corruptions": out,
         "mean_loss": round(float(np.mean(list(losses.values()))), 2),
         "worst_loss": losses[worst],
@@ -76,12 +79,24 @@ def public_c(
     }
 
 
-def scenes(bundle: Bundle, fer: Fer2013, direct: NDArray[np.int64], show: Callable[[int, int], None]) -> dict[str, Any]:
-    """PublicTest-in-scene of the unmasked net; `direct` are its answers (P,) to PublicTest itself."""
+def scene_rows(fer: Fer2013) -> NDArray[np.int64]:
+    """Rows, ascending, of the PublicTest faces that are set into scenes."""
     rows = fer.public_rows()
-    chosen = np.sort(np.random.default_rng(in_scene.SEED).permutation(len(rows))[: in_scene.FACES])
-    detector = Haar()
+    return np.sort(np.random.default_rng(in_scene.SEED).permutation(rows)[: in_scene.FACES])
+
+
+def scenes(
+    bundle: Bundle,
+    fer: Fer2013,
+    direct: NDArray[np.int64],
+    detector: Detector,
+    rooms: list[U8],
+    show: Callable[[int, int], None],
+) -> dict[str, Any]:
+    """PublicTest-in-scene of the unmasked net; `direct` are its answers (P,) to PublicTest itself."""
+    rows = scene_rows(fer)
     crop = bundle.crop(detector.kind)
-    seen = in_scene.look(fer.images[rows[chosen]], in_scene.backgrounds(), detector, [crop], show)
+    seen = in_scene.look(fer.images[rows], rooms, detector, [crop], show)
     there = answers(bundle, "fer_unmasked", seen.chips[0], lambda _done, _total: None)
-    return in_scene.figures(seen, fer.labels[rows[chosen]].astype(np.int64), there, direct[chosen])
+    truth = fer.labels[rows].astype(np.int64)
+    return in_scene.figures(seen, truth, there, direct[np.isin(fer.public_rows(), rows)])
