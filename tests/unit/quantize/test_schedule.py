@@ -136,7 +136,12 @@ def test_a_run_that_gets_no_better_ships_its_best_weights(
     run = RunFolder(tmp_path / "run")
     saved: list[Any] = []
     real = run.save_best
-    monkeypatch.setattr(RunFolder, "save_best", lambda _self, weights: (saved.append(weights), real(weights)))
+
+    def keep(_run: RunFolder, weights: Any) -> None:  # noqa: ANN401
+        saved.append(weights)
+        real(weights)
+
+    monkeypatch.setattr(RunFolder, "save_best", keep)
     recipe = replace(TINY, data=str(faces), budget_minutes=0.05, patience=0.2)
     result = train.train(recipe, run, tmp_path)
     assert result["ended_early"]["best_loss"] == 0.5
