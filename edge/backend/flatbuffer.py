@@ -190,6 +190,8 @@ class _Reader:
                 raise Malformed(at, f"{what} is not aligned to {dtype.itemsize} bytes")
             return np.frombuffer(self._data, dtype, count, at + 4)
         count = self._length(at, 4, what)
+        if count > MAX_TABLES:
+            raise Malformed(at, f"{what} has {count} elements, more than {MAX_TABLES}")
         places = [self.follow(at + 4 + 4 * i, f"{what}[{i}]") for i in range(count)]
         if kind == "bytes":
             return [self._string(place, what, text=False) for place in places]

@@ -9,7 +9,10 @@ from importlib.util import find_spec
 from typing import Final
 
 INSTALL: Final = 'edge-quantize needs TensorFlow and more: pip install "edge-fer[host]"'
-COMMANDS: Final = ("masks", "leak", "train", "evaluate", "crop", "convert", "bundle", "sign", "gpu.pack")
+COMMANDS: Final = (
+    *("masks", "leak", "train", "evaluate", "crop", "convert", "bundle", "sign", "gpu.pack"),
+    *("edgetpu.check_command", "edgetpu.inspect_command"),
+)
 
 
 def main(argv: list[str] | None = None) -> int:
