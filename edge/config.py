@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import re
 import tomllib
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NamedTuple, Se
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
@@ -70,14 +72,26 @@ class Device(_Section):
         return value
 
 
+Share = Annotated[float, Field(ge=0, le=1)]
+Polygon = Annotated[
+    tuple[Annotated[tuple[Share, Share], Field(strict=False)], ...], Field(strict=False, min_length=3, max_length=64)
+]
+
+
 class CameraSection(_Section):
-    """Where frames come from. `realtime` paces a replay by its own times; stills last `still_seconds`."""
+    """Where frames come from. `realtime` paces a replay by its own times; stills last `still_seconds`.
+
+    `rotation` turns a live camera's picture, degrees clockwise. `privacy_masks` are polygons of (x, y) in shares
+    (0-1) of the turned picture.
+    """
 
     kind: Literal["picamera2", "v4l2", "rtsp", "replay"]
-    source: str | None = None
+    source: str | None = Field(default=None, min_length=1)
     loop: bool = False
     realtime: bool = False
     still_seconds: float = Field(default=1.0, gt=0, le=3600)
+    rotation: Literal[0, 90, 180, 270] = 0
+    privacy_masks: Annotated[tuple[Polygon, ...], Field(strict=False, max_length=32)] = ()
 
     @model_validator(mode="after")
     def _possible(self) -> Self:
@@ -89,6 +103,9 @@ class CameraSection(_Section):
             raise ValueError(msg)
         if self.kind != "replay" and (self.loop or self.realtime):
             msg = 'loop and realtime go with kind = "replay" only'
+            raise ValueError(msg)
+        if self.kind == "replay" and self.rotation:
+            msg = "rotation goes with a live camera only: turn the clip itself"
             raise ValueError(msg)
         return self
 
@@ -198,11 +215,18 @@ class ClockSection(_Section):
     hold_seconds: float | None = Field(default=None, ge=0, le=86400)
 
 
+def _one_or_more(tables: object) -> object:
+    """`[camera]` for one, `[[camera]]` for each of several."""
+    if isinstance(tables, dict | CameraSection):
+        return (tables,)
+    return tuple(tables) if isinstance(tables, list) else tables
+
+
 class Config(_Section):
     """The whole file."""
 
     device: Device
-    camera: CameraSection
+    camera: Annotated[tuple[CameraSection, ...], BeforeValidator(_one_or_more), Field(min_length=1, max_length=8)]
     models: ModelsSection
     detector: DetectorSection = DetectorSection()
     window: WindowSection = WindowSection()
@@ -210,6 +234,19 @@ class Config(_Section):
     mqtt: MqttSection | None = None
     storage: StorageSection = StorageSection()
     clock: ClockSection = ClockSection()
+
+    @field_validator("camera")
+    @classmethod
+    def _of_one_time(cls, value: tuple[CameraSection, ...]) -> tuple[CameraSection, ...]:
+        if len({camera.kind == "replay" for camera in value}) > 1:
+            msg = "live cameras and replays do not go together: their clocks differ"
+            raise ValueError(msg)
+        return value
+
+    @property
+    def live(self) -> bool:
+        """Whether frames come from cameras, not from a replay."""
+        return self.camera[0].kind != "replay"
 
 
 class Problem(NamedTuple):
@@ -281,9 +318,11 @@ def development(source: str | None = None, models: Path | None = None) -> Config
         raise ConfigError(msg)
     return Config(
         device=Device(id="development", site="desk", purpose="development", mode="development"),
-        camera=CameraSection(kind="v4l2", source=source or "/dev/video0")
-        if source is None or source.startswith("/dev/video")
-        else CameraSection(kind="replay", source=source),
+        camera=(
+            CameraSection(kind="v4l2", source=source or "/dev/video0")
+            if source is None or source.startswith("/dev/video")
+            else CameraSection(kind="replay", source=source),
+        ),
         models=ModelsSection(bundle=bundle),
     )
 
@@ -294,8 +333,9 @@ def _absolute(table: dict[str, Any], folder: Path) -> dict[str, Any]:
         place: Any = table
         for section in sections:
             place = place.get(section) if isinstance(place, dict) else None
-        if isinstance(place, dict) and isinstance(place.get(key), str) and place[key] and not is_key(place[key]):
-            place[key] = str(folder / place[key])
+        for one in place if isinstance(place, list) else [place]:
+            if isinstance(one, dict) and isinstance(one.get(key), str) and one[key] and not is_key(one[key]):
+                one[key] = str(folder / one[key])
     return table
 
 
@@ -304,9 +344,12 @@ def _lines(text: str) -> dict[tuple[str, ...], int]:
     found: dict[tuple[str, ...], int] = {}
     section: tuple[str, ...] = ()
     for number, line in enumerate(text.splitlines(), 1):
-        if header := re.match(r"\s*\[\[?([^\]]+)\]", line):
-            section = tuple(part.strip().strip("\"'") for part in header[1].split("."))
+        if header := re.match(r"\s*(\[\[?)([^\]]+)\]", line):
+            section = tuple(part.strip().strip("\"'") for part in header[2].split("."))
             found.setdefault(section, number)
+            if header[1] == "[[":  # the tables of an array are numbered
+                section = (*section, str(next(n for n in itertools.count() if (*section, str(n)) not in found)))
+                found[section] = number
         elif pair := re.match(r"\s*([A-Za-z0-9_.\"'-]+)\s*=", line):
             key = tuple(part.strip("\"'") for part in pair[1].split("."))
             found.setdefault((*section, *key), number)
@@ -314,6 +357,8 @@ def _lines(text: str) -> dict[tuple[str, ...], int]:
 
 
 def _problem(loc: tuple[str, ...], kind: str, message: str, lines: dict[tuple[str, ...], int]) -> Problem:
+    if loc[:2] == ("camera", "0") and loc[:2] not in lines:  # a single [camera]
+        loc = loc[:1] + loc[2:]
     line = next((lines[loc[:n]] for n in range(len(loc), 0, -1) if loc[:n] in lines), None)
     if kind == "extra_forbidden":
         message = "unknown key" + _did_you_mean(loc)

@@ -299,4 +299,4 @@ def hold_seconds(config: Any) -> float:  # noqa: ANN401 - the section may leave 
     configured = config.clock.hold_seconds
     if configured is not None:
         return float(configured)
-    return 0.0 if config.camera.kind == "replay" else 900.0
+    return 900.0 if config.live else 0.0

@@ -7,6 +7,8 @@ from datetime import datetime  # noqa: TC003 - dataclass fields are read at run 
 from typing import TYPE_CHECKING, Final, Literal
 
 if TYPE_CHECKING:  # not at run time: the aggregator reads the contract without numpy
+    from collections.abc import Callable
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -36,6 +38,10 @@ class Frame:
     `image` is uint8, (H, W) grey or (H, W, 3) BGR. `t` is window time in seconds: the monotonic clock at
     capture for a camera, clip time for a replay. `duration` is how many seconds the frame stands for, 0.0
     where only the next frame will tell. A `still` shares no visitor with the frames around it.
+
+    `lores` is the same picture, smaller, where the camera makes one: uint8 (h, w) grey, faces are looked for in
+    it. `camera` is the place in the configuration. Where `release` is given, the pixels are the camera's own
+    buffers: call it once, and do not touch them after.
     """
 
     image: U8
@@ -43,6 +49,9 @@ class Frame:
     index: int
     duration: float = 0.0
     still: bool = False
+    lores: U8 | None = None
+    camera: int = 0
+    release: Callable[[], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The vision service: camera → detect → preprocess → route → track → window → privacy → outbox. Composition only."""
+"""The vision service: cameras → sight → window → privacy → outbox. Composition only."""
 
 from __future__ import annotations
 
@@ -12,23 +12,20 @@ from collections import deque
 from fractions import Fraction
 from typing import TYPE_CHECKING, Final
 
-import numpy as np
-
-from edge import __version__, scene
+from edge import __version__
 from edge.backend.cpu import CpuBackend
 from edge.bundle import check_golden, load_bundle
-from edge.camera import open_camera
+from edge.camera import open_cameras
 from edge.clock import SystemClock
 from edge.detect.haar import Haar
 from edge.errors import StorageError
 from edge.figures import Rate
 from edge.outbox import open_for_vision
-from edge.preprocess import MIN_FACE, chip
 from edge.privacy import Policy, flush_due, release, tally
-from edge.route import ROLES, Router
+from edge.route import FER_ROLE, ROLES, Router
 from edge.runtime import Development, InvokeMs, VisionFile, read_command, write_vision
-from edge.track import Tracker, chip_weight
-from edge.types import ModelsStatement, Track, Vote, WindowReport
+from edge.sight import Sight
+from edge.types import ModelsStatement, Route, Track, Vote, WindowReport
 from edge.window import MAX_GAP, Timeline, Window
 
 if TYPE_CHECKING:
@@ -49,6 +46,8 @@ POLL: Final = 0.25
 RETRY_COMMIT: Final = 5.0
 WAITING_WINDOWS: Final = 1000
 """Windows kept in RAM while the outbox cannot be written; then the oldest is given up, and counted."""
+FRAMELESS: Final = 5.0
+"""Seconds without a frame after which health says `frozen`."""
 SHORTEST: Final = 1e-3
 """A last window shorter than this (seconds) holds nothing and is not closed."""
 
@@ -76,16 +75,7 @@ class Vision:
         check_golden(self._bundle, self._backend, roles)
         if config.models.accelerator == "auto":
             log.info("backend chosen=cpu reason=this version has no Edge TPU worker")
-        self._router = Router(self._backend, config.models.strategy)
-        threshold = config.models.uncertain_below
-        self._tracker = Tracker(
-            {
-                "unmasked": self._threshold("fer_unmasked", threshold),
-                "masked": self._threshold("fer_masked", threshold),
-            }
-        )
-        self._detector = Haar(min_face=config.detector.min_face, rotations=config.detector.rotations)
-        self._crop = self._bundle.crop(self._detector.kind)
+        self._sights = self._look_with(Router(self._backend, config.models.strategy))
         digests = {role: self._bundle.digest(role) if role in roles else None for role in ROLES["gate"]}
         self._models = ModelsStatement(**digests, route=config.models.strategy)
         p = config.privacy
@@ -96,12 +86,11 @@ class Vision:
         if damaged is not None:
             log.error("outbox_quarantined generation=%s next=keep the files for repair", damaged)
         self.boot_id = secrets.token_hex(16)
-        self._camera: Camera | None = self._open_camera()
+        self._camera: Camera | None = open_cameras(config.camera)
         self._live = self._camera.live
         self._timeline = Timeline(self._clock, config.window.seconds, live=self._live)
         self._window = self._fresh(self._timeline.start)
         self._outbox.begin_boot(self.boot_id, self._clock.kernel_boot_id, policy=self._policy.key)
-        self._span: tuple[float, float, Scene] | None = None
         self._pending: deque[Close] = deque(maxlen=WAITING_WINDOWS)
         self._retry_at = 0.0
         self._stopping = False
@@ -113,8 +102,6 @@ class Vision:
         self._drops: dict[str, int] = {}
         self._faces = self._frames = 0
         self._routes: dict[str, int] = {}
-        self._spent: dict[str, float] = {}
-        self._scene: Scene = "ok"
 
     def stop(self) -> None:
         """Ask the run to end after the frame in hand; callable from a signal handler."""
@@ -149,58 +136,36 @@ class Vision:
         if self._live:
             now = self._clock.monotonic()
             self._watch(now)
-            self._span = now, now + MAX_GAP, "paused"
+            for sight in self._sights:
+                sight.span = now, now + MAX_GAP, "paused"
         time.sleep(POLL)
 
     # ---- one frame
 
     def _see(self, frame: Frame) -> None:
-        began = time.perf_counter()
-        self._scene = scene.look(frame.image)
-        boxes = self._detector.detect(frame.image, thorough=frame.still)
-        large = [b for b in boxes if b.w >= MIN_FACE]
-        if len(large) < len(boxes):
-            self._drops["too_small"] = self._drops.get("too_small", 0) + 1
-        began = self._lap("detect", began)
-        chips = (
-            np.stack([chip(frame.image, b, self._crop) for b in large]) if large else np.empty((0, 48, 48), np.uint8)
-        )
-        began = self._lap("preprocess", began)
-        numbers = self._tracker.associate(large, frame.t, still=frame.still)
-        tracks: list[Track] = []
-        if numbers:
-            masked = self._router.masked(chips)
-            routes = [self._tracker.gate(n, m, frame.t) for n, m in zip(numbers, masked, strict=True)]
-            answers = self._router.expressions(chips, routes)
-            for number, answer, one, box in zip(numbers, answers, chips, large, strict=True):
-                tracks.append(self._tracker.express(number, answer, chip_weight(one, box.w), frame.t))
-        self._lap("classify", began)
         self._watch(frame.t)
-        length = frame.duration if frame.duration > 0 else MAX_GAP
-        self._span = frame.t, frame.t + length, self._scene
+        try:
+            tracks = self._sights[frame.camera].see(frame)
+            if self._on_frame is not None:
+                self._on_frame(frame, tracks)
+        finally:
+            if frame.release is not None:
+                frame.release()
         self._rate.tick()
         self._frames += 1
         self._faces += len(tracks)
         for track in tracks:
             self._routes[track.route] = self._routes.get(track.route, 0) + 1
-        if self._on_frame is not None:
-            self._on_frame(frame, tracks)
-
-    def _lap(self, stage: str, began: float) -> float:
-        now = time.perf_counter()
-        self._spent[stage] = self._spent.get(stage, 0.0) + now - began
-        return now
 
     def _watch(self, until: float) -> None:
-        """Credit the last frame's span to the open window, up to `until`."""
-        if self._span is not None:
-            start, end, seen = self._span
-            self._window.watch(start, min(end, until), seen)
+        """Credit the time of each camera's last frame to the open window, up to `until`."""
+        for sight in self._sights:
+            sight.credit(self._window, until)
 
     # ---- windows
 
     def _fresh(self, start: float) -> Window:
-        return Window(start, self._timeline.next_cut(start))
+        return Window(start, self._timeline.next_cut(start), len(self._sights))
 
     def _close_until(self, t: float) -> None:
         while self._window.end <= t:
@@ -209,7 +174,7 @@ class Vision:
     def _close(self, end: float) -> None:
         """Close the window at window time `end`: its votes wait for their commit, the next window opens."""
         self._watch(end)
-        window, votes = self._window, self._tracker.votes()
+        window, votes = self._window, [vote for sight in self._sights for vote in sight.votes()]
         if len(self._pending) == WAITING_WINDOWS:
             self._drops["windows"] = self._drops.get("windows", 0) + 1
             log.error("window_given_up waiting=%d next=make room for the outbox", len(self._pending))
@@ -235,7 +200,7 @@ class Vision:
                 noise_draws=draws,
                 flush=flush,
                 coverage=window.coverage(end),
-                scene=window.scene(),
+                scene=window.scene(end),
                 privacy=self._policy.statement(),
                 models=self._models,
             )
@@ -260,11 +225,11 @@ class Vision:
             log.error("commit_failed waiting=%d retry_s=%g %s", len(self._pending), RETRY_COMMIT, error)
 
     def _finish(self) -> None:
-        end = self._clock.monotonic() if self._live else (self._span[1] if self._span else self._window.start)
-        camera = self._camera or self._resting
-        if camera is not None:
-            self._drops |= camera.drops
-            camera.close()
+        ends = [sight.span[1] for sight in self._sights if sight.span]
+        end = self._clock.monotonic() if self._live else max(ends, default=self._window.start)
+        self._camera = self._camera or self._resting
+        if self._camera is not None:
+            self._camera.close()
         self._close_until(end)
         if end - self._window.start > SHORTEST:
             self._close(end)
@@ -302,16 +267,33 @@ class Vision:
 
     def _resume(self) -> Camera:
         """A replay goes on where it paused; a device is opened again."""
-        return self._resting if self._resting is not None and not self._live else self._open_camera()
+        if self._resting is not None and not self._live:
+            return self._resting
+        return open_cameras(self._config.camera)
 
-    def _open_camera(self) -> Camera:
-        c = self._config.camera
-        return open_camera(c.kind, c.source, loop=c.loop, realtime=c.realtime, still_seconds=c.still_seconds)
+    def _look_with(self, router: Router) -> list[Sight]:
+        """One sight a camera, each with a detector of its own: it remembers where it found faces."""
+        config, bundle = self._config, self._bundle
+        override = config.models.uncertain_below
+        thresholds: dict[Route, float] = {"unmasked": 0.0, "masked": 0.0}
+        for route in thresholds:
+            if (role := FER_ROLE[route]) in bundle.roles:
+                thresholds[route] = bundle.entry(role).uncertain_below if override is None else override
+        sights = []
+        for section in config.camera:
+            detector = Haar(min_face=config.detector.min_face, rotations=config.detector.rotations)
+            sights.append(Sight(detector, router, bundle.crop(detector.kind), thresholds, section.privacy_masks))
+        return sights
 
-    def _threshold(self, role: str, override: float | None) -> float:
-        if override is not None:
-            return override
-        return self._bundle.entry(role).uncertain_below if role in self._bundle.roles else 0.0
+    def _scene(self) -> Scene:
+        """What health says: the first camera's trouble, else `ok`. A live camera without frames is `frozen`."""
+        if self._paused:
+            return "paused"
+        scenes: list[Scene] = []
+        for sight in self._sights:
+            lost = self._live and (sight.span is None or sight.span[1] < self._clock.monotonic() - FRAMELESS)
+            scenes.append("frozen" if lost else sight.span[2] if sight.span else "ok")
+        return next((scene for scene in scenes if scene != "ok"), "ok")
 
     def _tell(self, state: str, *, force: bool = False) -> None:
         """Replace `vision.json`, at most once a second."""
@@ -319,7 +301,9 @@ class Vision:
         if now - self._written < 1.0 and not force:
             return
         self._written = now
-        drops = self._drops | (self._camera.drops if self._camera else {})
+        drops = dict(self._drops)
+        for counted in (*(sight.drops for sight in self._sights), self._camera.drops if self._camera else {}):
+            drops |= {cause: drops.get(cause, 0) + n for cause, n in counted.items()}
         figures = VisionFile(
             boot_id=self.boot_id,
             state="ended" if state == "ended" else "running",
@@ -329,7 +313,7 @@ class Vision:
             invoke_ms=InvokeMs(p50=self._backend.invoke.at(0.5), p95=self._backend.invoke.at(0.95)),
             drops=drops,
             restarts=self._backend.restarts,
-            scene="paused" if self._paused else self._scene,
+            scene=self._scene(),
             time_quality=self._timeline.quality(),
             paused=self._paused,
             versions={"edge": __version__, "bundle": self._bundle.manifest.name},
@@ -342,11 +326,13 @@ class Vision:
 
     def _verbose(self) -> Development:
         n = max(1, self._frames)
+        stages = {stage for sight in self._sights for stage in sight.spent}
+        spent = {stage: sum(sight.spent.get(stage, 0.0) for sight in self._sights) for stage in stages}
         return Development(
             frames=self._frames,
             faces=self._faces,
             routes=dict(self._routes),
-            stage_ms={stage: round(1000 * spent / n, 3) for stage, spent in self._spent.items()},
+            stage_ms={stage: round(1000 * seconds / n, 3) for stage, seconds in spent.items()},
         )
 
 

@@ -62,10 +62,11 @@ class Timeline:
 
 @dataclass(slots=True)
 class Window:
-    """One window being filled; times in window seconds."""
+    """One window being filled; times in window seconds. The seconds of several `cameras` add up."""
 
     start: float
     end: float
+    cameras: int = 1
     held: dict[Scene, float] = field(default_factory=dict)
 
     def watch(self, start: float, end: float, scene: Scene) -> None:
@@ -75,10 +76,12 @@ class Window:
             self.held[scene] = self.held.get(scene, 0.0) + inside
 
     def coverage(self, end: float) -> float:
-        """Share (0-1) of the window up to `end` with a processed frame and a scene that is ok."""
-        length = end - self.start
+        """Share (0-1) of the window up to `end` with a processed frame and a scene that is ok, mean of the cameras."""
+        length = (end - self.start) * self.cameras
         return min(1.0, self.held.get("ok", 0.0) / length) if length > 0 else 0.0
 
-    def scene(self) -> Scene:
-        """The scene that held longest; without any frame, `frozen`."""
-        return max(self.held, key=lambda s: self.held[s]) if self.held else "frozen"
+    def scene(self, end: float) -> Scene:
+        """The scene that held longest up to `end`; time without a frame counts as `frozen`."""
+        unwatched = (end - self.start) * self.cameras - sum(self.held.values())
+        held = self.held | {"frozen": self.held.get("frozen", 0.0) + unwatched}
+        return max(held, key=lambda s: held[s])

@@ -37,7 +37,7 @@ def configuration(folder: Path, port: int, **mqtt: Any) -> Config:  # noqa: ANN4
         "Config",
         SimpleNamespace(
             device=SimpleNamespace(id="kiosk-07", site="lobby"),
-            camera=SimpleNamespace(kind="replay"),
+            live=False,
             mqtt=SimpleNamespace(**(section | mqtt)),
             storage=SimpleNamespace(outbox=folder / "outbox.db", runtime=folder, max_bytes=64 * 1024 * 1024),
             clock=SimpleNamespace(hold_seconds=None),

@@ -70,6 +70,7 @@ def settings(tmp_path: Path, bundle_folder: Path) -> Callable[..., Config]:
             }
         )
         whole = base.model_dump()
+        (whole["camera"],) = whole["camera"]
         for name, values in sections.items():
             whole[name] = {**(whole[name] or {}), **values}
         return Config.model_validate(whole)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-if TYPE_CHECKING:
-    from pathlib import Path
+from edge.errors import SourceError
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edge.config import CameraSection
     from edge.types import Frame
 
 
@@ -15,10 +20,16 @@ class Camera(Protocol):
 
     live: bool
     """Window time is the monotonic clock (True) or clip time (False)."""
-    ended: bool
-    """No frame will come any more."""
-    drops: dict[str, int]
-    """Frames lost, by cause."""
+
+    @property
+    def ended(self) -> bool:
+        """No frame will come any more."""
+        ...
+
+    @property
+    def drops(self) -> dict[str, int]:
+        """Frames lost, by cause."""
+        ...
 
     def read(self, timeout: float) -> Frame | None:
         """Next frame, or None when none came within `timeout` seconds or the source has ended.
@@ -32,22 +43,27 @@ class Camera(Protocol):
         ...
 
 
-def open_camera(kind: str, source: str | Path | None, *, loop: bool, realtime: bool, still_seconds: float) -> Camera:
-    """Open a camera by its configured kind. Raises SourceError when it cannot be opened."""
-    from edge.errors import SourceError
+def open_cameras(sections: Sequence[CameraSection]) -> Camera:
+    """Open the configured cameras as one. Raises SourceError when one cannot be opened."""
+    if len(sections) == 1:
+        return open_camera(sections[0])
+    from edge.camera.several import Several
 
-    if kind == "replay":
-        from pathlib import Path
+    bell = threading.Event()
+    return Several([open_camera(section, bell) for section in sections], bell)
 
+
+def open_camera(section: CameraSection, bell: threading.Event | None = None) -> Camera:
+    """Open one camera; `bell` is set whenever it has a new frame. Raises SourceError when it cannot be opened."""
+    if section.kind == "replay" and section.source is not None:
         from edge.camera.replay import Replay
 
-        if source is None:
-            msg = "camera.kind = replay needs camera.source: a video, an image or a folder of images"
-            raise SourceError(msg)
-        return Replay(Path(source), loop=loop, realtime=realtime, still_seconds=still_seconds)
-    if kind == "v4l2":
+        return Replay(
+            Path(section.source), loop=section.loop, realtime=section.realtime, still_seconds=section.still_seconds
+        )
+    if section.kind == "v4l2":
         from edge.camera.v4l2 import V4l2
 
-        return V4l2(str(source or "/dev/video0"))
-    msg = f"camera.kind = {kind} is not in this version: use replay or v4l2"
+        return V4l2(section.source or "/dev/video0", bell)
+    msg = f"camera.kind = {section.kind} is not in this version: use replay or v4l2"
     raise SourceError(msg)

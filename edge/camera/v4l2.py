@@ -18,7 +18,7 @@ class V4l2:
 
     live = True
 
-    def __init__(self, device: str) -> None:
+    def __init__(self, device: str, bell: threading.Event | None = None) -> None:
         """Open the device, e.g. /dev/video0. Raises SourceError when it cannot be opened."""
         self.ended = False
         self.drops: dict[str, int] = {}
@@ -28,7 +28,7 @@ class V4l2:
             msg = f"camera {device} cannot be opened: is it plugged in, free, and is this user in group video?"
             raise SourceError(msg)
         self._capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
-        self._mailbox: Mailbox[Frame] = Mailbox()
+        self._mailbox: Mailbox[Frame] = Mailbox(bell=bell)
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._pump, name="v4l2", daemon=True)
         self._thread.start()

@@ -46,7 +46,7 @@ def test_defaults_and_paths_relative_to_the_file(tmp_path: Path) -> None:
     assert (config.models.strategy, config.detector.kind, config.device.mode) == ("gate", "haar", "production")
     assert config.mqtt is not None
     assert config.mqtt.port == 1883
-    assert config.camera.source == str(tmp_path / "clip.mp4")
+    assert config.camera[0].source == str(tmp_path / "clip.mp4")
     assert config.models.bundle == tmp_path / "models/x"
     assert config.storage.outbox == tmp_path / "o.db"
     assert config.storage.runtime == Path("/run/edge")
@@ -87,6 +87,42 @@ def test_the_example_is_valid() -> None:
 def test_a_problem_has_its_line_and_key(tmp_path: Path, old: str, new: str, key: str, line: int, says: str) -> None:
     assert old in GOOD
     found = problems(tmp_path, GOOD.replace(old, new))
+    assert key in found
+    assert found[key][0] == line
+    assert says in found[key][1]
+
+
+SEVERAL = GOOD.replace("[camera]", "[[camera]]").replace(
+    "[models]",
+    """[[camera]]
+kind = "replay"
+source = "other.mp4"
+privacy_masks = [[[0, 0], [0.5, 0], [0.5, 1.0]]]
+[models]""",
+)
+
+
+def test_several_cameras_each_with_its_masks(tmp_path: Path) -> None:
+    config = load(written(tmp_path, SEVERAL))
+    assert [c.source for c in config.camera] == [str(tmp_path / "clip.mp4"), str(tmp_path / "other.mp4")]
+    assert [c.privacy_masks for c in config.camera] == [(), (((0, 0), (0.5, 0), (0.5, 1.0)),)]
+    assert not config.live
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key", "line", "says"),
+    [
+        ("[0.5, 1.0]", "[0.5, 1.5]", "camera.1.privacy_masks.0.2.1", 12, "less than"),
+        (", [0.5, 1.0]", "", "camera.1.privacy_masks.0", 12, "at least 3"),
+        ('source = "other.mp4"', 'sauce = "other.mp4"', "camera.1.sauce", 11, "did you mean source?"),
+        ('"replay"\nsource = "other.mp4"', '"v4l2"', "camera", 6, "clocks differ"),
+    ],
+)
+def test_a_problem_of_one_of_several_cameras(
+    tmp_path: Path, old: str, new: str, key: str, line: int, says: str
+) -> None:
+    assert old in SEVERAL
+    found = problems(tmp_path, SEVERAL.replace(old, new))
     assert key in found
     assert found[key][0] == line
     assert says in found[key][1]

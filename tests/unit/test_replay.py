@@ -9,7 +9,6 @@ import cv2
 import numpy as np
 import pytest
 
-from edge.camera import open_camera
 from edge.camera.replay import Replay, read_still
 from edge.errors import SourceError
 
@@ -289,13 +288,6 @@ def test_a_paced_replay_waits_for_the_time_of_a_frame(tmp_path: Path) -> None:
     replay.close()
     replay.close()
     assert replay.ended
-
-
-def test_kinds_that_are_not_built_are_refused() -> None:
-    with pytest.raises(SourceError, match="not in this version"):
-        open_camera("rtsp", "x", loop=False, realtime=False, still_seconds=1)
-    with pytest.raises(SourceError, match=r"needs camera\.source"):
-        open_camera("replay", None, loop=False, realtime=False, still_seconds=1)
 
 
 def test_a_gif_keeps_its_own_times(data: Path) -> None:

@@ -214,7 +214,7 @@ def test_a_live_camera_gives_its_newest_frames_and_counts_the_overwritten(
     settings: Callable[..., Config], portraits: dict[str, U8], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     camera = FalseCamera(cv2.resize(portraits["astronaut"], (256, 256)).astype(np.uint8))
-    monkeypatch.setattr(vision_module, "open_camera", lambda *_, **__: camera)
+    monkeypatch.setattr(vision_module, "open_cameras", lambda *_, **__: camera)
     seen: list[Frame] = []
 
     def watch(frame: Frame, _: Sequence[Track]) -> None:
@@ -238,7 +238,7 @@ def test_a_camera_that_dies_leaves_its_window_committed(
     settings: Callable[..., Config], portraits: dict[str, U8], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     image = cv2.resize(portraits["astronaut"], (128, 128)).astype(np.uint8)
-    monkeypatch.setattr(vision_module, "open_camera", lambda *_, **__: FalseCamera(image, fails_after=50))
+    monkeypatch.setattr(vision_module, "open_cameras", lambda *_, **__: FalseCamera(image, fails_after=50))
     config = settings(STILL, privacy=EXACT, detector={"rotations": (0.0,)})
     with pytest.raises(SourceError, match="unplugged"):
         Vision(config).run()
@@ -251,9 +251,60 @@ def test_a_camera_that_sees_nothing_makes_unknown_not_zero(
     camera = FalseCamera(portraits["astronaut"], fails_after=0)
     camera._fails_after = None
     camera._stop.set()  # hangs: open, and not one frame
-    monkeypatch.setattr(vision_module, "open_camera", lambda *_, **__: camera)
+    monkeypatch.setattr(vision_module, "open_cameras", lambda *_, **__: camera)
     config = settings(STILL, privacy=EXACT, window={"seconds": 1.0})
     service = Vision(config)
     threading.Timer(1.5, service.stop).start()
     service.run()
     assert {(r.coverage, total(r)) for r in reports(config)} == {(0.0, 0)}
+
+
+def test_two_cameras_count_apart_and_a_masked_face_is_nobody(settings: Callable[..., Config], stills: Path) -> None:
+    config = settings(stills, privacy=EXACT, detector={"rotations": (0.0,)})
+    everywhere = (((0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0)),)
+    (camera,) = config.camera
+    config = config.model_copy(update={"camera": (camera, camera.model_copy(update={"privacy_masks": everywhere}))})
+    pictures: list[tuple[int, int, int]] = []
+    Vision(config, on_frame=lambda f, tracks: pictures.append((f.camera, len(tracks), int(f.image.max())))).run()
+    (only,) = reports(config)
+    assert total(only) == 4
+    assert {n for camera, n, _ in pictures if camera == 1} == {0}
+    assert {top for camera, _, top in pictures if camera == 1} == {0}
+    # Four of six pictures of one camera are ok, and a camera that may see nothing covers nothing.
+    assert (only.seconds, only.scene) == (6.0, "covered")
+    assert only.coverage == pytest.approx(4 / 12)
+
+
+def test_a_picture_that_froze_with_somebody_in_it_counts_them_once_and_then_nobody(
+    settings: Callable[..., Config], portraits: dict[str, U8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = cv2.resize(portraits["astronaut"], (128, 128)).astype(np.uint8)
+
+    class Frozen:
+        live = False
+
+        def __init__(self) -> None:
+            self.drops: dict[str, int] = {}
+            self._left = list(range(60))
+
+        @property
+        def ended(self) -> bool:
+            return not self._left
+
+        def read(self, _: float) -> Frame | None:
+            if not self._left:
+                return None
+            i = self._left.pop(0)
+            return Frame(image, i / 2, i, 0.5)
+
+        def close(self) -> None:
+            self._left.clear()
+
+    monkeypatch.setattr(vision_module, "open_cameras", lambda *_: Frozen())
+    config = settings(STILL, privacy=EXACT, window={"seconds": 10.0}, detector={"rotations": (0.0,)})
+    Vision(config).run()
+    assert [(r.coverage, r.scene, total(r)) for r in reports(config)] == [
+        (1.0, "ok", 1),
+        (0.0, "frozen", 0),
+        (0.0, "frozen", 0),
+    ]

@@ -122,16 +122,32 @@ def test_a_look_outside_the_window_is_not_credited(start: float, end: float) -> 
 def test_darkness_covers_nothing() -> None:
     window = Window(0, 10)
     window.watch(0, 10, "dark")
-    assert (window.coverage(10), window.scene()) == (0.0, "dark")
+    assert (window.coverage(10), window.scene(10)) == (0.0, "dark")
 
 
 def test_the_scene_is_what_held_longest_and_frozen_without_a_frame() -> None:
     window = Window(0, 10)
-    assert window.scene() == "frozen"
+    assert window.scene(10) == "frozen"
     window.watch(0, 3, "ok")
     window.watch(3, 10, "paused")
-    assert window.scene() == "paused"
+    assert window.scene(10) == "paused"
     assert window.coverage(10) == pytest.approx(0.3)
+
+
+def test_the_seconds_of_several_cameras_add_up() -> None:
+    window = Window(0, 10, cameras=2)
+    window.watch(0, 10, "ok")
+    window.watch(0, 4, "ok")
+    window.watch(4, 10, "covered")
+    assert window.coverage(10) == pytest.approx(0.7)
+    assert window.scene(10) == "ok"
+
+
+def test_time_without_a_frame_is_frozen_however_good_the_rest_was() -> None:
+    window = Window(0, 10)
+    window.watch(0, 4, "ok")
+    assert window.scene(10) == "frozen"
+    assert window.scene(7) == "ok"
 
 
 def test_a_partial_window_is_measured_by_its_own_length() -> None:

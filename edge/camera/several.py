@@ -1,0 +1,75 @@
+"""Several cameras as one: live ones in turn as they have a frame, replays in the order of their frames' times."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import threading
+    from collections.abc import Sequence
+
+    from edge.camera import Camera
+    from edge.types import Frame
+
+
+class Several:
+    """See `edge.camera.Camera`; each frame says which camera it is from."""
+
+    def __init__(self, cameras: Sequence[Camera], bell: threading.Event) -> None:
+        """`bell` is set by each live camera that has a new frame."""
+        self.live = cameras[0].live
+        self._cameras, self._bell = list(cameras), bell
+        self._turn = 0
+        self._heads: dict[int, Frame] = {}
+
+    @property
+    def ended(self) -> bool:
+        """Whether all have ended."""
+        return not self._heads and all(camera.ended for camera in self._cameras)
+
+    @property
+    def drops(self) -> dict[str, int]:
+        """Frames lost, by cause, of all cameras."""
+        total: dict[str, int] = {}
+        for camera in self._cameras:
+            total |= {cause: total.get(cause, 0) + n for cause, n in camera.drops.items()}
+        return total
+
+    def read(self, timeout: float) -> Frame | None:
+        """See `edge.camera.Camera.read`."""
+        if not self.live:
+            return self._earliest(timeout)
+        self._bell.clear()  # before looking: a frame that comes meanwhile rings again
+        frame = self._next()
+        if frame is None and self._bell.wait(timeout):
+            frame = self._next()
+        return frame
+
+    def _next(self) -> Frame | None:
+        """A frame that waits, of the camera whose turn is nearest."""
+        n = len(self._cameras)
+        for number in ((self._turn + k) % n for k in range(n)):
+            frame = self._cameras[number].read(0)
+            if frame is not None:
+                self._turn = (number + 1) % n
+                return replace(frame, camera=number)
+        return None
+
+    def _earliest(self, timeout: float) -> Frame | None:
+        for number, camera in enumerate(self._cameras):
+            if number not in self._heads and not camera.ended:
+                head = camera.read(timeout)
+                if head is not None:
+                    self._heads[number] = replace(head, camera=number)
+                elif not camera.ended:
+                    return None  # a paced replay: its next frame may be the earliest
+        if not self._heads:
+            return None
+        return self._heads.pop(min(self._heads, key=lambda number: (self._heads[number].t, number)))
+
+    def close(self) -> None:
+        """Close all; a frame that waits is released."""
+        for camera in self._cameras:
+            camera.close()
+        self._heads.clear()

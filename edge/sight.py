@@ -1,0 +1,96 @@
+"""What the vision service does with one camera's frames: mask → scene → detect → preprocess → route → track."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from edge import scene
+from edge.preprocess import MIN_FACE, chip
+from edge.track import Tracker, chip_weight
+from edge.types import FaceBox
+from edge.window import MAX_GAP
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from edge.detect import Detector
+    from edge.route import Router
+    from edge.types import CropSpec, Frame, Route, Scene, Track, Vote
+    from edge.window import Window
+
+
+class Sight:
+    """One camera's visitors. Places are its own: a visitor whom two cameras see is two visitors."""
+
+    def __init__(
+        self,
+        detector: Detector,
+        router: Router,
+        crop: CropSpec,
+        uncertain_below: Mapping[Route, float],
+        masks: Sequence[scene.Polygon] = (),
+    ) -> None:
+        self.drops: dict[str, int] = {}
+        self.span: tuple[float, float, Scene] | None = None
+        """From when to when (window time) the last frame stands for what is there, and its scene."""
+        self.spent: dict[str, float] = {}
+        """Seconds per stage."""
+        self._detector, self._router, self._crop = detector, router, crop
+        self._tracker = Tracker(uncertain_below)
+        self._watch = scene.Watch(masks)
+
+    def see(self, frame: Frame) -> list[Track]:
+        """Tracks seen in a frame, whose privacy masks are black afterwards. Raises BackendError.
+
+        A frozen picture shows nobody: who stood there when it froze was counted then.
+        """
+        began = time.perf_counter()
+        small = frame.image if frame.lores is None else frame.lores
+        seen = self._watch.judge(small, frame.t, still=frame.still)
+        self._watch.black_out(*(i for i in (frame.image, frame.lores) if i is not None))
+        boxes: list[FaceBox] = []
+        if seen != "frozen":
+            zoom = frame.image.shape[1] / small.shape[1]
+            found = self._detector.detect(small, thorough=frame.still)
+            boxes = [_zoomed(b, zoom) if zoom != 1 else b for b in found]
+        large = [b for b in boxes if b.w >= MIN_FACE]
+        if len(large) < len(boxes):
+            self.drops["too_small"] = self.drops.get("too_small", 0) + 1
+        began = self._lap("detect", began)
+        chips = (
+            np.stack([chip(frame.image, b, self._crop) for b in large]) if large else np.empty((0, 48, 48), np.uint8)
+        )
+        began = self._lap("preprocess", began)
+        numbers = self._tracker.associate(large, frame.t, still=frame.still)
+        tracks: list[Track] = []
+        if numbers:
+            masked = self._router.masked(chips)
+            routes = [self._tracker.gate(n, m, frame.t) for n, m in zip(numbers, masked, strict=True)]
+            answers = self._router.expressions(chips, routes)
+            for number, answer, one, box in zip(numbers, answers, chips, large, strict=True):
+                tracks.append(self._tracker.express(number, answer, chip_weight(one, box.w), frame.t))
+        self._lap("classify", began)
+        self.span = frame.t, frame.t + (frame.duration or MAX_GAP), seen
+        return tracks
+
+    def votes(self) -> list[Vote]:
+        """The window's votes; starts the next window."""
+        return self._tracker.votes()
+
+    def credit(self, window: Window, until: float) -> None:
+        """Count the last frame's time, up to `until`, as watched in `window`."""
+        if self.span is not None:
+            start, end, seen = self.span
+            window.watch(start, min(end, until), seen)
+
+    def _lap(self, stage: str, began: float) -> float:
+        now = time.perf_counter()
+        self.spent[stage] = self.spent.get(stage, 0.0) + now - began
+        return now
+
+
+def _zoomed(box: FaceBox, zoom: float) -> FaceBox:
+    return FaceBox(box.x * zoom, box.y * zoom, box.w * zoom, box.h * zoom, box.angle, box.score)
