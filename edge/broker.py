@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ipaddress
 import ssl
+from datetime import UTC
 from typing import TYPE_CHECKING, Protocol
 
 from edge.errors import ConfigError
 
 if TYPE_CHECKING:
+    from datetime import datetime
     from pathlib import Path
 
 
@@ -93,6 +95,24 @@ def tls_context(files: TlsFiles) -> ssl.SSLContext:
         msg = f"mqtt.tls: CA, certificate or key cannot be used ({error}): check files and rights"
         raise ConfigError(msg) from error
     return context
+
+
+def certificate_end(files: TlsFiles | None) -> datetime | None:
+    """When this device's certificate, as it lies on disk, ends to be valid; None without one that can be read."""
+    if files is None or files.cert is None:
+        return None
+    from cryptography import x509
+
+    try:
+        return x509.load_pem_x509_certificate(files.cert.read_bytes()).not_valid_after_utc.astimezone(UTC)
+    except (OSError, ValueError):  # the next connection says what is wrong with it
+        return None
+
+
+def certificate_days(files: TlsFiles | None, now: datetime) -> float | None:
+    """Days until this device's certificate ends, negative once it has; None without one that can be read."""
+    end = certificate_end(files)
+    return None if end is None else round((end - now).total_seconds() / 86400, 1)
 
 
 def password(path: Path | None) -> str | None:

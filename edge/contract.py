@@ -241,7 +241,10 @@ class OutboxFigures(_Wire):
 
 
 class Health(_Wire):
-    """How the service is; nothing in it scales with the number of faces. `soc_c` is null without a sensor."""
+    """How the service is; nothing in it scales with the number of faces. `soc_c` is null without a sensor.
+
+    `certificate_days`: until the device's certificate ends (negative: has ended), null without one.
+    """
 
     boot_id: BootId
     backend: str
@@ -255,6 +258,7 @@ class Health(_Wire):
     time_quality: TimeQuality
     paused: bool
     versions: dict[str, str]
+    certificate_days: Annotated[float, Field(allow_inf_nan=False)] | None = None
 
 
 class ReplayCommand(_Wire):

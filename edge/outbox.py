@@ -9,90 +9,31 @@ rows and marks them. Every failure is a `StorageError` that says what, where and
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, timedelta
 from typing import TYPE_CHECKING, Final
-
-from pydantic import TypeAdapter
 
 from edge.clock import Clock, SystemClock
 from edge.errors import StorageError
+from edge.rows import REFUSED, REPORT, SCHEMA, SELECT, SENT, UNSENT, VERSION, Key, OutboxStats, Row, read_row
 from edge.spool import Spool, create, explained, is_damage, put_aside
-from edge.types import TimeQuality, WindowReport
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from datetime import date, datetime
     from pathlib import Path
+
+    from edge.types import TimeQuality, WindowReport
 
 Held = dict[str, dict[str, tuple[int, int]]]
 """Route → cell → (noised value, draws), as `edge.privacy` accumulates it; here only stored."""
 
-Key = tuple[str, int]
-"""(boot_id, seq)."""
-
-VERSION: Final = 1
 DEFAULT_MAX_BYTES: Final = 64 * 1024 * 1024
 BATCH: Final = 50
-KEEP_SENT: Final = timedelta(days=30)
+KEEP_DAYS: Final = 30
+"""How long sent rows stay for replays."""
 
-_UNSENT, _SENT, _REFUSED = 0, 1, 2
-_REPORT: Final = TypeAdapter(WindowReport)
-_SCHEMA: Final = """
-CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE boots (
-  ordinal INTEGER PRIMARY KEY AUTOINCREMENT, boot_id TEXT NOT NULL UNIQUE, kernel_boot_id TEXT NOT NULL,
-  prev_boot_id TEXT, prev_last_seq INTEGER, last_seq INTEGER NOT NULL DEFAULT 0);
-CREATE TABLE rows (
-  n INTEGER PRIMARY KEY AUTOINCREMENT, boot_id TEXT NOT NULL, seq INTEGER NOT NULL, prev_boot_id TEXT,
-  prev_last_seq INTEGER, kernel_boot_id TEXT NOT NULL, report TEXT NOT NULL, committed REAL NOT NULL,
-  committed_mono REAL NOT NULL, state INTEGER NOT NULL DEFAULT 0, sent_at REAL, label_start TEXT,
-  label_quality TEXT, UNIQUE (boot_id, seq));
-CREATE INDEX rows_by_state ON rows (state, n);
-"""
-_SELECT: Final = (
-    "SELECT boot_id, seq, prev_boot_id, prev_last_seq, kernel_boot_id, report, committed, committed_mono, "
-    "label_start, label_quality, state FROM rows"
-)
 _DELETE_DONE: Final = "DELETE FROM rows WHERE n IN (SELECT n FROM rows WHERE state <> 0 AND n < ? ORDER BY n LIMIT 20)"
 _DELETE_UNSENT: Final = "DELETE FROM rows WHERE n IN (SELECT n FROM rows WHERE state = 0 AND n < ? ORDER BY n LIMIT 20)"
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """A committed window as the publisher reads it.
-
-    `committed` is the wall clock at commit (s since 1970), `committed_mono` the monotonic one, comparable
-    within `kernel_boot_id`. `label` is the publisher's decision on start and time quality, once it is made.
-    """
-
-    boot_id: str
-    seq: int
-    prev: Key | None
-    kernel_boot_id: str
-    body: str
-    committed: float
-    committed_mono: float
-    label: tuple[datetime, TimeQuality] | None
-    sent: bool
-
-    @property
-    def key(self) -> Key:
-        """(boot_id, seq)."""
-        return self.boot_id, self.seq
-
-    def report(self) -> WindowReport:
-        """The window. Raises ValueError when the row was not written by a version this one can read."""
-        return _REPORT.validate_json(self.body)
-
-
-@dataclass(frozen=True, slots=True)
-class OutboxStats:
-    """Unsent rows, age of the oldest in seconds, and rows that the size bound or a refusal cost so far."""
-
-    unsent: int
-    oldest_s: float
-    dropped: int
-    refused: int
 
 
 class Outbox(Spool):
@@ -104,7 +45,7 @@ class Outbox(Spool):
     """
 
     def __init__(self, path: Path, *, max_bytes: int = DEFAULT_MAX_BYTES, clock: Clock | None = None) -> None:
-        super().__init__(path, _SCHEMA, VERSION)
+        super().__init__(path, SCHEMA, VERSION)
         self._max_bytes = max_bytes
         self._clock = clock or SystemClock()
         self._boot_id: str | None = None
@@ -118,9 +59,10 @@ class Outbox(Spool):
 
     # ---- vision's side
 
-    def begin_boot(self, boot_id: str, kernel_boot_id: str, *, policy: str = "") -> None:
+    def begin_boot(self, boot_id: str, kernel_boot_id: str, *, policy: str = "", prev: Key | None = None) -> None:
         """Open the run `boot_id` (random, 32 hex digits), whose rows count from seq 1.
 
+        `prev` is the run before it where the file does not know: the old one was put aside.
         `policy` names the privacy policy: when it differs from the last run's, what was accumulated is
         discarded, since it must not be released under another statement than it was noised for.
         """
@@ -130,7 +72,7 @@ class Outbox(Spool):
             ).fetchone()
             self._db.execute(
                 "INSERT INTO boots (boot_id, kernel_boot_id, prev_boot_id, prev_last_seq) VALUES (?, ?, ?, ?)",
-                (boot_id, kernel_boot_id, *(last or (None, None))),
+                (boot_id, kernel_boot_id, *(last or prev or (None, None))),
             )
             if self._meta("policy") != policy:
                 self._set_meta("policy", policy)
@@ -158,21 +100,12 @@ class Outbox(Spool):
                 (self._boot_id,),
             ).fetchone()
             seq = int(last_seq) + 1
-            body = _REPORT.dump_json(report).decode()
+            body = REPORT.dump_json(report).decode()
             now, mono = self._clock.utcnow().timestamp(), self._clock.monotonic()
             self._db.execute(
                 "INSERT INTO rows (boot_id, seq, prev_boot_id, prev_last_seq, kernel_boot_id, report,"
                 " committed, committed_mono) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (
-                    self._boot_id,
-                    seq,
-                    prev_boot,
-                    prev_seq,
-                    kernel,
-                    body,
-                    now,
-                    mono,
-                ),
+                (self._boot_id, seq, prev_boot, prev_seq, kernel, body, now, mono),
             )
             self._db.execute("UPDATE boots SET last_seq = ? WHERE boot_id = ?", (seq, self._boot_id))
             self._set_meta("accumulators", json.dumps(kept))
@@ -210,43 +143,59 @@ class Outbox(Spool):
         skip = set(excluding)
         with explained(self.path):
             found = self._db.execute(
-                _SELECT + " WHERE state = ? ORDER BY n LIMIT ?",
-                (_UNSENT, limit + len(skip)),
+                SELECT + " WHERE state = ? ORDER BY n LIMIT ?",
+                (UNSENT, limit + len(skip)),
             ).fetchall()
-        return [row for row in map(_row, found) if row.key not in skip][:limit]
+        return [row for row in map(read_row, found) if row.key not in skip][:limit]
 
     def between(self, boot_id: str, low: int, high: int) -> list[Row]:
         """At most `BATCH` rows of a run with low ≤ seq ≤ high, ascending, refused ones left out."""
         with explained(self.path):
             found = self._db.execute(
-                _SELECT + " WHERE boot_id = ? AND seq BETWEEN ? AND ? AND state < 2 ORDER BY seq LIMIT ?",
+                SELECT + " WHERE boot_id = ? AND seq BETWEEN ? AND ? AND state < 2 ORDER BY seq LIMIT ?",
                 (boot_id, low, high, BATCH),
             ).fetchall()
-        return [_row(values) for values in found]
+        return [read_row(values) for values in found]
 
     def last_released(self) -> Row | None:
         """The latest row that has been acknowledged: what `live` shows."""
         with explained(self.path):
             found = self._db.execute(
-                _SELECT + " WHERE state = ? ORDER BY n DESC LIMIT 1",
-                (_SENT,),
+                SELECT + " WHERE state = ? ORDER BY n DESC LIMIT 1",
+                (SENT,),
             ).fetchone()
-        return None if found is None else _row(found)
+        return None if found is None else read_row(found)
 
-    def mark_sent(self, keys: Iterable[Key], when: datetime) -> None:
-        """Record that the broker acknowledged these rows at `when`; they stay for replays for 30 days."""
-        self._mark(keys, _SENT, when.timestamp())
+    def mark_sent(self, keys: Iterable[Key]) -> None:
+        """Record that the broker acknowledged these rows; they stay for replays for `KEEP_DAYS`."""
+        self._mark(keys, SENT)
 
     def refuse(self, keys: Iterable[Key]) -> None:
         """Set aside rows that can never be sent (unreadable, off contract), so they hold up no others."""
-        self._mark(keys, _REFUSED, None)
+        self._mark(keys, REFUSED)
 
-    def _mark(self, keys: Iterable[Key], state: int, when: float | None) -> None:
+    def _mark(self, keys: Iterable[Key], state: int) -> None:
         with self._transaction():
+            today = int(self._meta("day") or 1)
             self._db.executemany(
                 "UPDATE rows SET state = ?, sent_at = ? WHERE boot_id = ? AND seq = ? AND state = 0",
-                [(state, when, *key) for key in keys],
+                [(state, today, *key) for key in keys],
             )
+
+    def unlabelled(self, since: float) -> list[Row]:
+        """Unsent rows of an unset clock without a label, committed from `since` on (monotonic, this kernel boot)."""
+        with explained(self.path):
+            before = self._db.execute(
+                "SELECT n FROM rows WHERE kernel_boot_id <> ? OR committed_mono < ? ORDER BY n DESC LIMIT 1",
+                (self._clock.kernel_boot_id, since),
+            ).fetchone()
+            found = self._db.execute(
+                SELECT
+                + """ WHERE n > ? AND state = ? AND label_start IS NULL
+                AND report LIKE '%"time_quality":"unsynced"%'""",
+                (0 if before is None else before[0], UNSENT),
+            ).fetchall()
+        return [read_row(values) for values in found]
 
     def label(self, key: Key, start: datetime, quality: TimeQuality) -> None:
         """Fix a row's start and time quality, once: a row that has a label keeps it."""
@@ -261,7 +210,7 @@ class Outbox(Spool):
         """What waits, how long, and what was lost."""
         with explained(self.path):
             unsent = self._db.execute("SELECT count(*) FROM rows WHERE state = 0").fetchone()[0]
-            refused = self._db.execute("SELECT count(*) FROM rows WHERE state = ?", (_REFUSED,)).fetchone()[0]
+            refused = self._db.execute("SELECT count(*) FROM rows WHERE state = ?", (REFUSED,)).fetchone()[0]
             oldest = self._db.execute(
                 "SELECT kernel_boot_id, committed, committed_mono FROM rows WHERE state = 0 ORDER BY n LIMIT 1"
             ).fetchone()
@@ -273,34 +222,41 @@ class Outbox(Spool):
             age = self._clock.monotonic() - mono if same else self._clock.utcnow().timestamp() - committed
         return OutboxStats(unsent, max(0.0, round(age, 1)), dropped, refused)
 
-    def prune(self, now: datetime) -> int:
-        """Delete rows sent over 30 days before `now`; returns how many. Only by a synced clock."""
+    def prune(self, today: date) -> int:
+        """Delete rows sent over `KEEP_DAYS` ago, by a synced clock's UTC date; returns how many.
+
+        Days are counted, not subtracted: each date that differs from the last one given is one day. A clock
+        that jumps by a year, for however long, thus makes one day pass; a device that is off, none.
+        """
         with self._transaction():
+            day = int(self._meta("day") or 0)
+            if self._meta("today") != today.isoformat():
+                day += 1
+                self._set_meta("today", today.isoformat())
+                self._set_meta("day", str(day))
+            # Version 0.1 kept seconds there: such rows count from today.
+            self._db.execute("UPDATE rows SET sent_at = ? WHERE state = ? AND sent_at > ?", (day, SENT, day))
             return self._db.execute(
-                "DELETE FROM rows WHERE state = ? AND sent_at < ?", (_SENT, (now - KEEP_SENT).timestamp())
+                "DELETE FROM rows WHERE state = ? AND sent_at < ?", (SENT, day - KEEP_DAYS)
             ).rowcount
+
+    # ---- both sides: a pause has to outlive a power cut, which the runtime folder does not
+
+    @property
+    def paused(self) -> bool:
+        """The state asked for since the last pause or resume."""
+        with explained(self.path):
+            return self._meta("paused") == "1"
+
+    @paused.setter
+    def paused(self, value: bool) -> None:
+        with self._transaction():
+            self._set_meta("paused", str(int(value)))
 
 
 def _flush_day(report: WindowReport) -> str:
     # The same rounding as edge.privacy.flush_day; the stages do not import each other.
     return (report.start + timedelta(seconds=report.seconds, milliseconds=500)).astimezone(UTC).date().isoformat()
-
-
-def _row(
-    values: tuple[str, int, str | None, int | None, str, str, float, float, str | None, TimeQuality, int],
-) -> Row:
-    boot, seq, prev_boot, prev_seq, kernel, body, committed, mono, start, quality, state = values
-    return Row(
-        boot_id=boot,
-        seq=seq,
-        prev=None if prev_boot is None or prev_seq is None else (prev_boot, prev_seq),
-        kernel_boot_id=kernel,
-        body=body,
-        committed=committed,
-        committed_mono=mono,
-        label=None if start is None else (datetime.fromisoformat(start), quality),
-        sent=state == _SENT,
-    )
 
 
 def open_for_vision(

@@ -9,9 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import random
-import select
 import signal
-import sys
 import threading
 import time
 from pathlib import Path
@@ -22,9 +20,11 @@ from edge.clock import Clock, SystemClock
 from edge.contract import Status, Topics, encode
 from edge.desk import Desk
 from edge.errors import BrokerRefused, BrokerUnavailable, ConfigError, EdgeError, StorageError
+from edge.health import CertificateWatch
+from edge.lifeline import stdin_ended
 from edge.outbox import Outbox
 from edge.publish import V5, V311, Session, event, open_session
-from edge.runtime import VisionFile, read_vision
+from edge.runtime import VisionFile, read_command, read_vision, write_command
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -72,12 +72,20 @@ class Publisher:
         self._drain_timeout, self._lifeline = drain_timeout, lifeline
         self._outbox: Outbox | None = None
         self._session: Session | None = None
-        self._desk = Desk(self._topics, self._clock, hold=hold_seconds(config), runtime=self._runtime)
+        self._desk = Desk(
+            self._topics,
+            self._clock,
+            hold=hold_seconds(config),
+            runtime=self._runtime,
+            certificate_days=CertificateWatch(self._mqtt.tls, self._clock),
+        )
         self._first = V311 if self._mqtt.protocol == "3.1.1" else V5
         self._version: int = self._first
         self._connected_once = False
         self._boot_id: str | None = None
         self._retry_at, self._delay = 0.0, FIRST_RETRY_S
+        self._refused = False
+        self._outbox_failed_at, self._outbox_delay = 0.0, FIRST_RETRY_S
         self._said = ""
         self._stopping = False
         self._drain_until: float | None = None
@@ -109,9 +117,12 @@ class Publisher:
             self._watch_lifeline()
             if self._overdue():
                 self._say_stopped()
-                return BrokerUnavailable.exit_code
+                refused = self._refused or self._desk.refused
+                return (BrokerRefused if refused else BrokerUnavailable).exit_code
             try:
                 self._attend_outbox()
+                if self._outbox is not None:
+                    self._desk.tend(self._outbox)
                 if self._outbox is not None and self._session is not None:
                     self._desk.send(self._outbox, self._session, self._figures())
                 if self._drained():
@@ -120,7 +131,7 @@ class Publisher:
             except StorageError as error:
                 self._complain("outbox-unusable", error)
                 self._drop_outbox()
-                self._pause(1.0)
+                self._pause(self._grown_outbox_delay())
             except (BrokerUnavailable, BrokerRefused) as error:
                 self._lost(error)
             except ConfigError as error:  # a certificate renewed badly; at the start it is the user's to mend
@@ -145,12 +156,7 @@ class Publisher:
     def _watch_lifeline(self) -> None:
         if not self._lifeline or self._drain_until is not None:
             return
-        try:
-            readable, _, _ = select.select([sys.stdin], [], [], 0)
-            ended = bool(readable) and not os.read(sys.stdin.fileno(), 4096)
-        except (OSError, ValueError):  # closed already
-            ended = True
-        if ended:
+        if stdin_ended():
             wait = self._drain_timeout
             self._drain_until = float("inf") if wait is None else time.monotonic() + wait
             self._retry_at, self._delay = 0.0, FIRST_RETRY_S
@@ -181,6 +187,7 @@ class Publisher:
         if self._outbox is None and path.exists() and path.stat().st_size:
             self._outbox = Outbox(path, max_bytes=self._config.storage.max_bytes, clock=self._clock)
             self._said = ""
+            self._recall_pause(self._outbox)
         if self._outbox is not None:
             boot = self._outbox.current_boot()
             if boot != self._boot_id:
@@ -196,6 +203,23 @@ class Publisher:
             # What is in flight belongs to the old file: its answers must not mark the new one's rows.
             self._session.close()
             self._session = None
+
+    def _grown_outbox_delay(self) -> float:
+        """Seconds until the next try, doubled each time: rows that cannot be marked are sent again by each."""
+        now = time.monotonic()
+        again = now - self._outbox_failed_at < 2 * LONGEST_RETRY_S
+        self._outbox_delay = min(LONGEST_RETRY_S, self._outbox_delay * 2) if again else FIRST_RETRY_S
+        self._outbox_failed_at = now
+        return self._outbox_delay
+
+    def _recall_pause(self, outbox: Outbox) -> None:
+        """After a power cut the runtime folder is empty: put the pause back that the outbox remembers."""
+        try:
+            if outbox.paused and read_command(self._runtime) is None:
+                write_command(self._runtime, "pause")
+                log.info(event("command", command="pause", why="asked for before the restart"))
+        except StorageError as error:
+            self._complain("pause-unwritten", error)
 
     def _figures(self) -> VisionFile | None:
         try:
@@ -242,7 +266,7 @@ class Publisher:
             )
         log.info(event("connected", host=self._mqtt.host, port=self._mqtt.port, mqtt="5" if session.v5 else "3.1.1"))
         self._session, self._version, self._said = session, session.version, ""
-        self._delay, self._connected_once = FIRST_RETRY_S, True
+        self._delay, self._connected_once, self._refused = FIRST_RETRY_S, True, False
         self._desk.greet(session, birth)
 
     def _greet_anew(self) -> None:
@@ -259,6 +283,7 @@ class Publisher:
         self._session = None
         self._desk.forget()
         self._complain("no-broker", error)
+        self._refused = not isinstance(error, BrokerUnavailable)
         self._retry_at = time.monotonic() + self._delay * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
         self._delay = min(LONGEST_RETRY_S, self._delay * 2)
 

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import secrets
-import select
-import sys
 import time
-from collections import deque
 from fractions import Fraction
 from typing import TYPE_CHECKING, Final
 
@@ -20,8 +16,9 @@ from edge.clock import SystemClock
 from edge.detect.haar import Haar
 from edge.errors import StorageError
 from edge.figures import Rate
-from edge.outbox import open_for_vision
+from edge.lifeline import stdin_ended
 from edge.privacy import Policy, flush_due, release, tally
+from edge.recorder import Recorder
 from edge.route import FER_ROLE, ROLES, Router
 from edge.runtime import Development, InvokeMs, VisionFile, read_command, write_vision
 from edge.sight import Sight
@@ -43,9 +40,6 @@ log = logging.getLogger("edge.vision")
 
 POLL: Final = 0.25
 """Seconds between looks at `command.json`, and the longest wait for a frame."""
-RETRY_COMMIT: Final = 5.0
-WAITING_WINDOWS: Final = 1000
-"""Windows kept in RAM while the outbox cannot be written; then the oldest is given up, and counted."""
 FRAMELESS: Final = 5.0
 """Seconds without a frame after which health says `frozen`."""
 SHORTEST: Final = 1e-3
@@ -80,19 +74,12 @@ class Vision:
         self._models = ModelsStatement(**digests, route=config.models.strategy)
         p = config.privacy
         self._policy = Policy(p.noise, Fraction(str(p.epsilon)), p.min_count)
-        self._outbox, damaged = open_for_vision(
-            config.storage.outbox, max_bytes=config.storage.max_bytes, runtime=runtime, clock=self._clock
-        )
-        if damaged is not None:
-            log.error("outbox_quarantined generation=%s next=keep the files for repair", damaged)
-        self.boot_id = secrets.token_hex(16)
+        self._recorder = Recorder(config.storage, self._clock, self._policy.key)
         self._camera: Camera | None = open_cameras(config.camera)
         self._live = self._camera.live
         self._timeline = Timeline(self._clock, config.window.seconds, live=self._live)
         self._window = self._fresh(self._timeline.start)
-        self._outbox.begin_boot(self.boot_id, self._clock.kernel_boot_id, policy=self._policy.key)
-        self._pending: deque[Close] = deque(maxlen=WAITING_WINDOWS)
-        self._retry_at = 0.0
+        self._recorder.begin()
         self._stopping = False
         self._paused = False
         self._resting: Camera | None = None
@@ -113,7 +100,7 @@ class Vision:
         The partial window is committed before it returns. Raises SourceError, BackendError, StorageError.
         """
         try:
-            while not self._stopping and not (lifeline and _stdin_ended()):
+            while not self._stopping and not (lifeline and stdin_ended()):
                 self._obey()
                 frame = self._camera.read(POLL) if self._camera else None
                 if self._camera is None:
@@ -126,7 +113,7 @@ class Vision:
                     self._see(frame)
                 elif self._camera is not None and self._camera.ended:
                     break
-                self._commit()
+                self._recorder.commit()
                 self._tell("running")
         finally:
             self._finish()
@@ -175,12 +162,10 @@ class Vision:
         """Close the window at window time `end`: its votes wait for their commit, the next window opens."""
         self._watch(end)
         window, votes = self._window, [vote for sight in self._sights for vote in sight.votes()]
-        if len(self._pending) == WAITING_WINDOWS:
-            self._drops["windows"] = self._drops.get("windows", 0) + 1
-            log.error("window_given_up waiting=%d next=make room for the outbox", len(self._pending))
-        self._pending.append(self._report(window, end, votes))
         self._window = self._fresh(end)
-        self._commit()
+        self._recorder.put(self._report(window, end, votes))
+        if self._recorder.given_up:
+            self._drops["windows"] = self._recorder.given_up
 
     def _report(self, window: Window, end: float, votes: list[Vote]) -> Close:
         start, seconds = self._timeline.utc(window.start), end - window.start
@@ -208,22 +193,6 @@ class Vision:
 
         return close
 
-    def _commit(self, *, last: bool = False) -> None:
-        """Commit waiting windows in order. A failing outbox is tried again every 5 s; `last` raises instead."""
-        if not self._pending or (time.monotonic() < self._retry_at and not last):
-            return
-        try:
-            while self._pending:
-                seq = self._outbox.commit(self._pending[0])
-                self._pending.popleft()
-                log.info("window_committed seq=%d waiting=%d", seq, len(self._pending))
-        except StorageError as error:
-            if last:
-                msg = f"{error} ({len(self._pending)} windows could not be recorded)"
-                raise StorageError(msg) from error
-            self._retry_at = time.monotonic() + RETRY_COMMIT
-            log.error("commit_failed waiting=%d retry_s=%g %s", len(self._pending), RETRY_COMMIT, error)
-
     def _finish(self) -> None:
         ends = [sight.span[1] for sight in self._sights if sight.span]
         end = self._clock.monotonic() if self._live else max(ends, default=self._window.start)
@@ -234,10 +203,9 @@ class Vision:
         if end - self._window.start > SHORTEST:
             self._close(end)
         try:
-            self._commit(last=True)
+            self._recorder.close()
         finally:
             self._backend.close()
-            self._outbox.close()
             with contextlib.suppress(StorageError):
                 self._tell("ended", force=True)
 
@@ -253,13 +221,12 @@ class Vision:
         except StorageError as error:
             log.warning("command_unreadable %s", error)
             return
-        if command is None or command.number == self._command:
-            return
-        self._command = command.number
-        if command.command == "identify":
+        if command is not None and command.number != self._command and command.command == "identify":
             log.info("identify device=%s", self._config.device.id)
-        if command.paused != self._paused:
-            self._paused = command.paused
+        self._command = self._command if command is None else command.number
+        paused = self._recorder.paused if command is None else command.paused
+        if paused != self._paused:
+            self._paused = paused
             log.info("paused=%s", str(self._paused).lower())
             if self._paused and self._camera is not None and self._live:
                 self._camera.close()
@@ -305,7 +272,7 @@ class Vision:
         for counted in (*(sight.drops for sight in self._sights), self._camera.drops if self._camera else {}):
             drops |= {cause: drops.get(cause, 0) + n for cause, n in counted.items()}
         figures = VisionFile(
-            boot_id=self.boot_id,
+            boot_id=self._recorder.boot_id,
             state="ended" if state == "ended" else "running",
             updated=self._clock.monotonic(),
             backend=self._backend.name,
@@ -334,11 +301,6 @@ class Vision:
             routes=dict(self._routes),
             stage_ms={stage: round(1000 * seconds / n, 3) for stage, seconds in spent.items()},
         )
-
-
-def _stdin_ended() -> bool:
-    ready, _, _ = select.select([sys.stdin], [], [], 0)
-    return bool(ready) and not sys.stdin.buffer.read1(1)  # type: ignore[union-attr]
 
 
 def _make_folder(path: object) -> None:

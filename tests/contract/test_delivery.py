@@ -12,6 +12,7 @@ import jsonschema
 import pytest
 
 from edge.contract import PAYLOADS, ReplayCommand, decode, encode
+from edge.errors import BrokerRefused
 from edge.outbox import Outbox
 from edge.publish import open_session
 from edge.runtime import InvokeMs, VisionFile, read_command, write_vision
@@ -224,6 +225,46 @@ def test_lifeline_drains_or_gives_up_with_the_rows_kept(tmp_path: Path) -> None:
             service.process.stdin.close()
             assert service.process.wait(40) == 0, service.lines()
         wait(lambda: len(ear.keys()) == 120)
+
+
+def test_a_broker_that_says_no_is_another_exit_code_than_one_that_is_away(tmp_path: Path) -> None:
+    commit(tmp_path, 1)
+    with FalseBroker({5: connack5(0x86)}) as broker, Service(tmp_path, broker.port, "--lifeline", "2") as service:
+        assert service.process.stdin is not None
+        service.process.stdin.close()
+        assert service.process.wait(30) == BrokerRefused.exit_code
+    assert unsent(tmp_path) == 1
+
+
+@needs_mosquitto
+def test_a_pause_outlives_a_power_cut(tmp_path: Path, mosquitto: Mosquitto) -> None:
+    commit(tmp_path, 1)
+
+    def ask(command: str, *, paused: bool) -> None:
+        asker = open_session(Broker("127.0.0.1", mosquitto.port), "asker")
+        asker.publish(f"edge/v1/lobby/kiosk-07/cmd/{command}", b"")
+        while not asker.acks:
+            asker.step(0.1)
+        asker.close()
+        wait(lambda: (now := read_command(tmp_path)) is not None and (now.command, now.paused) == (command, paused))
+
+    with Service(tmp_path, mosquitto.port) as service:
+        service.wait_for("event=connected")
+        ask("pause", paused=True)
+        wait(lambda: remembered(tmp_path))
+    (tmp_path / "command.json").unlink()  # the runtime folder is a tmpfs
+    with Service(tmp_path, mosquitto.port) as service:
+        wait(lambda: (now := read_command(tmp_path)) is not None and now.paused, 30, service.lines)
+        wait(lambda: service.lines().count("event=connected") == 2)
+        ask("identify", paused=True)
+        ask("resume", paused=False)
+        wait(lambda: not remembered(tmp_path))
+
+
+def remembered(folder: Path) -> bool:
+    """Whether the outbox knows of a pause."""
+    with Outbox(folder / "outbox.db") as outbox:
+        return outbox.paused
 
 
 @needs_mosquitto

@@ -120,6 +120,24 @@ def unsynced(bench: Bench) -> None:
     )
 
 
+def test_a_clock_set_while_the_broker_is_away_labels_the_row_all_the_same(bench: Bench) -> None:
+    bench.clock.quality = "unsynced"
+    unsynced(bench)
+    closed = bench.clock.mono
+    bench.clock.pass_time(300)
+    bench.desk.tend(bench.outbox)
+    bench.clock.quality = "synced"
+    bench.clock.now += timedelta(days=365)  # wrong by a year until now
+    bench.desk.tend(bench.outbox)
+    bench.clock.pass_time(3600)
+    bench.turn()
+    window = decode_counts(bench.notes.leaf("counts")[0]).window
+    assert (window.start, window.time_quality) == (
+        bench.clock.now - timedelta(seconds=bench.clock.mono - closed + 60),
+        "synced",
+    )
+
+
 def test_unsynced_row_waits_and_is_labelled_once_the_clock_is_set(bench: Bench) -> None:
     bench.clock.quality = "unsynced"
     unsynced(bench)

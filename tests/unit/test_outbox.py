@@ -17,13 +17,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from edge.errors import StorageError
-from edge.outbox import BATCH, Held, Outbox, Row, open_for_vision
+from edge.outbox import BATCH, KEEP_DAYS, Held, Outbox, open_for_vision
 from edge.privacy import Policy
 from edge.types import Vote, WindowReport
 from tests.appliance import closing, vision
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from edge.rows import Row
 
 HAPPY = [Vote("unmasked", "happy")] * 3
 NOISY = Policy("discrete-laplace", Fraction(1), 10)
@@ -97,7 +99,7 @@ def test_sent_rows_stay_for_replay_and_are_pruned_after_30_days(tmp_path: Path) 
         first = outbox.unsent(1)[0].key
         assert outbox.unsent(1, excluding=[first])[0].seq == 2
         assert outbox.last_released() is None
-        outbox.mark_sent([("a" * 32, 1), ("a" * 32, 3)], NOW)
+        outbox.mark_sent([("a" * 32, 1), ("a" * 32, 3)])
         assert [row.seq for row in outbox.unsent(2)] == [2, 4]
         assert [(row.seq, row.sent) for row in outbox.between("a" * 32, 1, 3)] == [
             (1, True),
@@ -107,12 +109,43 @@ def test_sent_rows_stay_for_replay_and_are_pruned_after_30_days(tmp_path: Path) 
         last = outbox.last_released()
         assert last is not None
         assert last.seq == 3
-        assert outbox.prune(NOW + timedelta(days=29)) == 0
-        assert outbox.prune(NOW + timedelta(days=31)) == 2
+        today = NOW.date()
+        for day in range(KEEP_DAYS + 1):
+            assert outbox.prune(today + timedelta(days=day)) == 0
+            assert outbox.prune(today + timedelta(days=day)) == 0, "the same day again"
+        assert outbox.prune(today + timedelta(days=KEEP_DAYS + 1)) == 2
         assert outbox.stats().unsent == BATCH + 3
         outbox.refuse([("a" * 32, 2)])
         assert outbox.stats().refused == 1
         assert outbox.between("a" * 32, 1, 3) == []
+
+
+def test_a_clock_that_jumps_by_a_year_empties_no_ring(tmp_path: Path) -> None:
+    today = NOW.date()
+    with vision(tmp_path) as outbox:
+        outbox.commit(closing())
+        outbox.prune(today)
+        outbox.mark_sent([("a" * 32, 1)])
+        for jump in (365, -365, 0, 365):
+            assert outbox.prune(today + timedelta(days=jump)) == 0
+        outbox._db.execute("UPDATE rows SET sent_at = 1763683200")  # as version 0.1 wrote it
+        for day in range(KEEP_DAYS + 1):
+            assert outbox.prune(today + timedelta(days=day)) == 0
+        assert outbox.prune(today + timedelta(days=KEEP_DAYS + 1)) == 1
+
+
+def test_a_pause_and_the_run_before_are_remembered(tmp_path: Path) -> None:
+    with vision(tmp_path) as outbox:
+        assert not outbox.paused
+        outbox.paused = True
+    with Outbox(tmp_path / "outbox.db") as outbox:
+        assert outbox.paused
+        outbox.begin_boot("b" * 32, "k", prev=("9" * 32, 7))
+        outbox.commit(closing())
+        assert outbox.unsent()[0].prev == ("9" * 32, 7)
+        outbox.begin_boot("c" * 32, "k", prev=("9" * 32, 7))
+        outbox.commit(closing())
+        assert outbox.unsent()[1].prev == ("b" * 32, 1), "what the file knows comes first"
 
 
 def test_a_label_is_decided_once(tmp_path: Path) -> None:
@@ -129,7 +162,7 @@ def test_the_size_bound_takes_sent_rows_first_and_counts_what_it_loses(tmp_path:
         outbox.begin_boot("a" * 32, "k")
         for _ in range(40):
             outbox.commit(closing())
-        outbox.mark_sent([("a" * 32, seq) for seq in range(20, 41)], NOW)
+        outbox.mark_sent([("a" * 32, seq) for seq in range(20, 41)])
         while outbox.between("a" * 32, 20, 40):
             outbox.commit(closing())
             assert outbox.stats().dropped == 0

@@ -15,9 +15,10 @@ from edge.camera.mailbox import Mailbox
 from edge.detect.haar import Haar
 from edge.errors import SourceError, StorageError
 from edge.outbox import Outbox
-from edge.runtime import read_vision, write_command
+from edge.runtime import read_command, read_vision, write_command
 from edge.types import Frame
 from edge.vision import Vision
+from tests.appliance import vision
 from tests.conftest import MATERIAL
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def test_an_outbox_that_cannot_be_written_keeps_the_windows_and_says_so(
         raise StorageError(msg)
 
     service = Vision(config)
-    monkeypatch.setattr(service._outbox, "commit", full)
+    monkeypatch.setattr(service._recorder._outbox, "commit", full)
     with pytest.raises(StorageError, match="3 windows could not be recorded") as caught:
         service.run()
     assert caught.value.exit_code == 74
@@ -100,7 +101,8 @@ def test_a_disk_that_is_mended_takes_every_window_in_order(
 ) -> None:
     config = settings(stills, window={"seconds": 2.0}, privacy=EXACT)
     service = Vision(config)
-    commit, calls = service._outbox.commit, []
+    assert service._recorder._outbox is not None
+    commit, calls = service._recorder._outbox.commit, []
 
     def once(close: object) -> int:
         calls.append(close)
@@ -109,7 +111,7 @@ def test_a_disk_that_is_mended_takes_every_window_in_order(
             raise StorageError(msg)
         return commit(close)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(service._outbox, "commit", once)
+    monkeypatch.setattr(service._recorder._outbox, "commit", once)
     service.run()
     assert [total(r) for r in reports(config)] == [2, 2, 0]
 
@@ -135,6 +137,25 @@ def test_a_pause_holds_the_replay_and_a_resume_goes_on(settings: Callable[..., C
     assert indices == list(range(6))
     (only,) = reports(config)
     assert (only.seconds, total(only)) == (6.0, 4)
+
+
+def test_a_pause_from_before_a_power_cut_holds(settings: Callable[..., Config], stills: Path) -> None:
+    config = settings(stills)
+    with vision(config.storage.outbox.parent) as outbox:
+        outbox.paused = True
+    seen: list[int] = []
+    service = Vision(config, on_frame=lambda frame, _: seen.append(frame.index))
+    rest = service._rest
+
+    def resting() -> None:
+        assert not seen
+        write_command(config.storage.runtime, "resume")
+        rest()
+
+    service._rest = resting  # type: ignore[method-assign]
+    service.run()
+    assert seen == list(range(6))
+    assert read_command(config.storage.runtime), "it has rested"
 
 
 def crowd(portrait: U8, columns: int, rows: int, cell: int) -> U8:

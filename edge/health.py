@@ -1,0 +1,69 @@
+"""The `health` payload, put together from vision's figures, the outbox and the board."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from edge.broker import certificate_days
+from edge.contract import Health, OutboxFigures, Percentiles
+from edge.publish import event
+
+if TYPE_CHECKING:
+    from edge.broker import TlsFiles
+    from edge.clock import Clock
+    from edge.rows import OutboxStats
+    from edge.runtime import VisionFile
+
+log = logging.getLogger("edge.publisher")
+
+STALE_S: Final = 10.0
+"""A vision file older than this is a service that does not run: its rate is 0."""
+ENDING_DAYS: Final = 30
+"""A certificate that ends sooner is warned of, once a day."""
+_THERMAL: Final = Path("/sys/class/thermal/thermal_zone0/temp")
+
+
+def health(figures: VisionFile, stats: OutboxStats, clock: Clock, certificate_days: float | None) -> Health:
+    """What `health` says now; `certificate_days` as `edge.broker.certificate_days`."""
+    stale = figures.state == "ended" or clock.monotonic() - figures.updated > STALE_S
+    return Health(
+        boot_id=figures.boot_id,
+        backend=figures.backend,
+        fps=0.0 if stale else figures.fps,
+        invoke_ms=Percentiles(p50=figures.invoke_ms.p50, p95=figures.invoke_ms.p95),
+        drops=figures.drops,
+        restarts=figures.restarts,
+        outbox=OutboxFigures(unsent=stats.unsent, oldest_s=stats.oldest_s),
+        soc_c=soc_celsius(),
+        scene=figures.scene,
+        time_quality=clock.time_quality(),
+        paused=figures.paused,
+        versions=figures.versions,
+        certificate_days=certificate_days,
+    )
+
+
+class CertificateWatch:
+    """Days until this device's certificate ends, each time it is called; None without one."""
+
+    def __init__(self, files: TlsFiles | None, clock: Clock) -> None:
+        self._files, self._clock = files, clock
+        self._warn_at = 0.0
+
+    def __call__(self) -> float | None:
+        """Read the file again: it may have been renewed."""
+        days, now = certificate_days(self._files, self._clock.utcnow()), self._clock.monotonic()
+        if days is not None and days < ENDING_DAYS and now >= self._warn_at:
+            self._warn_at = now + 86400
+            log.warning(event("certificate-ending", days=days, next="renew mqtt.tls.cert; no restart is needed"))
+        return days
+
+
+def soc_celsius(path: Path = _THERMAL) -> float | None:
+    """Temperature of the SoC in °C, None where the kernel shows no sensor."""
+    try:
+        return round(int(path.read_text(encoding="ascii")) / 1000, 1)
+    except (OSError, ValueError):
+        return None

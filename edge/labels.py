@@ -1,0 +1,78 @@
+"""A row's payload and the label on it. Windows of a clock that is not set wait here for it."""
+
+from __future__ import annotations
+
+import logging
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
+
+from edge.contract import ContractError, Counts, Topics, counts_payload
+from edge.publish import event
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from edge.clock import Clock
+    from edge.outbox import Outbox
+    from edge.rows import Row
+    from edge.types import TimeQuality
+
+log = logging.getLogger("edge.publisher")
+
+LOOK_S: Final = 5.0
+
+
+class Labels:
+    """Decides, once for each row, which start and time quality it is sent with. `hold` in seconds."""
+
+    def __init__(self, topics: Topics, clock: Clock, hold: float) -> None:
+        self._topics, self._clock, self._hold = topics, clock, hold
+        self._look_at = 0.0
+        self.waiting = True
+        """Whether rows still wait for the clock; a drain sends them as they are."""
+
+    def settle(self, outbox: Outbox) -> None:
+        """Label the rows that waited, once the clock is set, whether or not there is a broker. Call it often."""
+        now = self._clock.monotonic()
+        if now < self._look_at or self._hold <= 0 or self._clock.time_quality() != "synced":
+            return
+        self._look_at = now + LOOK_S
+        for row in outbox.unlabelled(now - self._hold):
+            self.message(outbox, row)
+
+    def message(self, outbox: Outbox, row: Row) -> Counts | None:
+        """The row's payload; None while it waits for the clock, and for good when it cannot be sent."""
+        try:
+            report, label = row.report(), row.label
+            if report.time_quality == "unsynced" and label is None:
+                label = self._decide(row, report.mono_start, report.start)
+                if label is None:
+                    return None
+                outbox.label(row.key, *label)
+            start, quality = label or (report.start, report.time_quality)
+            return counts_payload(
+                report,
+                site=self._topics.site,
+                device=self._topics.device,
+                boot_id=row.boot_id,
+                seq=row.seq,
+                prev=row.prev,
+                start=start,
+                time_quality=quality,
+            )
+        except (ValueError, ContractError) as error:
+            log.error(event("row-unsendable", boot_id=row.boot_id, seq=row.seq, why=error, next="kept aside"))
+            outbox.refuse([row.key])
+            return None
+
+    def _decide(self, row: Row, mono_start: float, start: datetime) -> tuple[datetime, TimeQuality] | None:
+        """Label an unsynced window: by the clock if it is set in time, as it is if not; None: not yet."""
+        if self._hold <= 0 or row.kernel_boot_id != self._clock.kernel_boot_id:
+            return start, "unsynced"
+        now = self._clock.monotonic()
+        if now - row.committed_mono <= self._hold:
+            if self._clock.time_quality() == "synced":
+                return self._clock.utcnow() - timedelta(seconds=now - mono_start), "synced"
+            if self.waiting:
+                return None
+        return start, "unsynced"

@@ -1,0 +1,117 @@
+"""Vision's end of the outbox: closed windows wait here until they are on disk, whatever happens to the file."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from edge.errors import StorageError
+from edge.outbox import open_for_vision
+from edge.spool import is_damage
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from edge.clock import Clock
+    from edge.config import StorageSection
+    from edge.outbox import Held, Outbox
+    from edge.rows import Key
+    from edge.types import WindowReport
+
+    Close = Callable[[Held, str | None], tuple[WindowReport, Held]]
+
+log = logging.getLogger("edge.vision")
+
+RETRY_S: Final = 5.0
+WAITING_WINDOWS: Final = 1000
+"""Windows kept in RAM while the outbox cannot be written; then the oldest is given up, and counted."""
+
+
+class Recorder:
+    """One run's windows on their way to the disk; `policy` as in `Outbox.begin_boot`. Raises StorageError.
+
+    A file that is damaged or taken away under it is replaced by a new one, in which a new run begins that
+    names this one as the run before: a subscriber sees what is missing.
+    """
+
+    def __init__(self, storage: StorageSection, clock: Clock, policy: str) -> None:
+        self.given_up = 0
+        self._storage, self._clock, self._policy = storage, clock, policy
+        self._outbox: Outbox | None = self._open()
+        self.paused = self._outbox.paused
+        """What was asked for before this run, perhaps before a power cut."""
+        self._last: Key | None = None
+        self._pending: deque[Close] = deque(maxlen=WAITING_WINDOWS)
+        self._retry_at = 0.0
+        self.boot_id = secrets.token_hex(16)
+
+    def _open(self) -> Outbox:
+        place = self._storage
+        outbox, damaged = open_for_vision(
+            place.outbox, max_bytes=place.max_bytes, runtime=place.runtime, clock=self._clock
+        )
+        if damaged is not None:
+            log.error("outbox_quarantined generation=%s next=keep the files for repair", damaged)
+        return outbox
+
+    def begin(self) -> None:
+        """Open the run `boot_id`, whose windows count from 1."""
+        if self._outbox is None:
+            self._outbox = self._open()
+        self._outbox.begin_boot(self.boot_id, self._clock.kernel_boot_id, policy=self._policy, prev=self._last)
+
+    def _renew(self) -> None:
+        outbox, self._outbox = self._outbox, None
+        if outbox is not None:
+            outbox.close()
+        self.boot_id = secrets.token_hex(16)
+        self.begin()
+        log.error("outbox_renewed boot_id=%s next=see the line before, or who took the file away", self.boot_id)
+
+    def put(self, close: Close) -> None:
+        """Take a closed window, and record it if the disk lets us."""
+        if len(self._pending) == WAITING_WINDOWS:
+            self.given_up += 1
+            log.error("window_given_up waiting=%d next=make room for the outbox", len(self._pending))
+        self._pending.append(close)
+        self.commit()
+
+    def commit(self, *, last: bool = False) -> None:
+        """Record waiting windows in order. A failing outbox is tried again every 5 s; `last` raises instead."""
+        if not self._pending or (time.monotonic() < self._retry_at and not last):
+            return
+        try:
+            try:
+                self._drain()
+            except StorageError as error:
+                if not is_damage(error.__cause__):
+                    raise
+                self._renew()
+                self._drain()
+        except StorageError as error:
+            if last:
+                msg = f"{error} ({len(self._pending)} windows could not be recorded)"
+                raise StorageError(msg) from error
+            self._retry_at = time.monotonic() + RETRY_S
+            log.error("commit_failed waiting=%d retry_s=%g %s", len(self._pending), RETRY_S, error)
+
+    def _drain(self) -> None:
+        while self._pending:
+            if self._outbox is None or self._outbox.replaced():
+                self._renew()
+            assert self._outbox is not None  # noqa: S101 - `_renew` has opened one
+            seq = self._outbox.commit(self._pending[0])
+            self._last = self.boot_id, seq
+            self._pending.popleft()
+            log.info("window_committed boot_id=%s seq=%d waiting=%d", self.boot_id, seq, len(self._pending))
+
+    def close(self) -> None:
+        """Record what waits, or raise, and close the file."""
+        try:
+            self.commit(last=True)
+        finally:
+            if self._outbox is not None:
+                self._outbox.close()

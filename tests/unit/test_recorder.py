@@ -1,0 +1,74 @@
+"""A file that is damaged or taken away under vision costs no window that is still in its hands."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from edge.clock import SystemClock
+from edge.config import StorageSection
+from edge.errors import StorageError
+from edge.outbox import Outbox
+from edge.recorder import Recorder
+from tests.appliance import closing
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from edge.rows import Key
+
+
+def recorder(folder: Path) -> Recorder:
+    """Of a run that has begun."""
+    made = Recorder(StorageSection(outbox=folder / "outbox.db", runtime=folder), SystemClock(), "policy")
+    made.begin()
+    return made
+
+
+def rows(folder: Path) -> list[tuple[Key, Key | None]]:
+    """Key and predecessor of each row."""
+    with Outbox(folder / "outbox.db") as outbox:
+        return [(row.key, row.prev) for row in outbox.unsent()]
+
+
+def test_damage_in_the_middle_of_a_run(tmp_path: Path) -> None:
+    run = recorder(tmp_path)
+    run.put(closing())
+    before = run.boot_id
+    assert run._outbox is not None
+    run._outbox._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    (tmp_path / "outbox.db").write_bytes(b"\xa5" * 65536)
+    run._outbox._db.execute("PRAGMA shrink_memory")  # or it would be a while before SQLite reads the file again
+    run.put(closing())
+    run.close()
+    assert run.boot_id != before
+    assert rows(tmp_path) == [((run.boot_id, 1), (before, 1))]
+    assert (tmp_path / "outbox.db.damaged-1").stat().st_size >= 65536
+    assert (tmp_path / "outbox.generation").read_text() == "1\n"
+
+
+def test_the_file_is_taken_away(tmp_path: Path) -> None:
+    run = recorder(tmp_path)
+    run.put(closing())
+    before = run.boot_id
+    for name in ("outbox.db", "outbox.db-wal", "outbox.db-shm"):
+        (tmp_path / name).rename(tmp_path / f"{name}.away")
+    run.put(closing())
+    run.put(closing())
+    run.close()
+    assert rows(tmp_path) == [((run.boot_id, 1), (before, 1)), ((run.boot_id, 2), (before, 1))]
+
+
+def test_the_folder_is_taken_away_and_comes_back(tmp_path: Path) -> None:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    run = recorder(folder)
+    folder.rename(tmp_path / "unplugged")
+    run.put(closing())
+    run.put(closing())
+    with pytest.raises(StorageError, match=r"create the folder.*2 windows could not be recorded"):
+        run.commit(last=True)
+    (tmp_path / "unplugged").rename(folder)
+    run.close()
+    assert [key for key, _ in rows(folder)] == [(run.boot_id, 1), (run.boot_id, 2)]
