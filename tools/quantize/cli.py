@@ -11,7 +11,7 @@ from typing import Final
 INSTALL: Final = 'edge-quantize needs TensorFlow and more: pip install "edge-fer[host]"'
 COMMANDS: Final = (
     *("masks", "leak", "train", "evaluate", "crop", "convert", "bundle", "sign", "gpu.pack"),
-    *("edgetpu.check_command", "edgetpu.inspect_command"),
+    *("edgetpu.check_command", "edgetpu.compile_command", "edgetpu.inspect_command"),
 )
 
 

@@ -97,8 +97,8 @@ def test_compiled_and_uncompiled_files_are_told_apart(data: Path, capsys: pytest
 
 
 def test_the_first_model_keeps_its_place_and_the_last_is_streamed() -> None:
-    needs = [Need(0, 3_000_000, 500_000), Need(0, 4_000_000, 1_000_000), Need(0, 2_000_000, 0)]
-    shares = place(needs)
-    assert [s.on_chip for s in shares] == [3_000_000, 4_000_000, USABLE - 1_000_000 - 7_000_000]
-    assert [s.streamed for s in shares] == [0, 0, 2_000_000 - shares[2].on_chip]
-    assert [s.streamed for s in place([Need(0, 10, 9_000_000)])] == [10]
+    needs = [Need(0, (3_000_000,), 500_000), Need(0, (4_000_000,), 1_000_000), Need(0, (1_900_000, 200_000), 0)]
+    assert [s.on_chip for s in place(needs)] == [3_000_000, 4_000_000, 200_000]
+    assert [s.streamed for s in place(needs)] == [0, 0, 1_900_000]
+    assert USABLE - 1_000_000 - 7_000_000 < 1_900_000, "an operator's parameters are not divided"
+    assert [s.streamed for s in place([Need(0, (10,), 9_000_000)])] == [10]
