@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from edge.bundle_name import newest_bundle
+from edge.config_camera import CameraSection
 from edge.errors import ConfigError
 from edge.signature import is_key
 from edge.types import Strategy  # noqa: TC001 - pydantic reads the annotation
@@ -70,44 +71,6 @@ class Device(_Section):
             msg = "must be true: people must be told (EU AI Act, Art. 50(3)); put up the sign, then say so"
             raise ValueError(msg)
         return value
-
-
-Share = Annotated[float, Field(ge=0, le=1)]
-Polygon = Annotated[
-    tuple[Annotated[tuple[Share, Share], Field(strict=False)], ...], Field(strict=False, min_length=3, max_length=64)
-]
-
-
-class CameraSection(_Section):
-    """Where frames come from. `realtime` paces a replay by its own times; stills last `still_seconds`.
-
-    `rotation` turns a live camera's picture, degrees clockwise. `privacy_masks` are polygons of (x, y) in shares
-    (0-1) of the turned picture.
-    """
-
-    kind: Literal["picamera2", "v4l2", "rtsp", "replay"]
-    source: str | None = Field(default=None, min_length=1)
-    loop: bool = False
-    realtime: bool = False
-    still_seconds: float = Field(default=1.0, gt=0, le=3600)
-    rotation: Literal[0, 90, 180, 270] = 0
-    privacy_masks: Annotated[tuple[Polygon, ...], Field(strict=False, max_length=32)] = ()
-
-    @model_validator(mode="after")
-    def _possible(self) -> Self:
-        if self.kind in {"picamera2", "rtsp"}:
-            msg = f'kind = "{self.kind}" is not in this version: use "replay" or "v4l2"'
-            raise ValueError(msg)
-        if self.kind == "replay" and not self.source:
-            msg = 'kind = "replay" needs source: a video, a picture or a folder of pictures'
-            raise ValueError(msg)
-        if self.kind != "replay" and (self.loop or self.realtime):
-            msg = 'loop and realtime go with kind = "replay" only'
-            raise ValueError(msg)
-        if self.kind == "replay" and self.rotation:
-            msg = "rotation goes with a live camera only: turn the clip itself"
-            raise ValueError(msg)
-        return self
 
 
 class DetectorSection(_Section):
@@ -267,6 +230,7 @@ class ConfigProblems(ConfigError):
 
 _PATHS: Final = (
     ("camera", "source"),
+    ("camera", "password_file"),
     ("models", "bundle"),
     ("models", "public_key"),
     ("mqtt", "password_file"),
@@ -318,13 +282,15 @@ def development(source: str | None = None, models: Path | None = None) -> Config
         raise ConfigError(msg)
     return Config(
         device=Device(id="development", site="desk", purpose="development", mode="development"),
-        camera=(
-            CameraSection(kind="v4l2", source=source or "/dev/video0")
-            if source is None or source.startswith("/dev/video")
-            else CameraSection(kind="replay", source=source),
-        ),
+        camera=(CameraSection(kind=_kind_of(source), source=source),),
         models=ModelsSection(bundle=bundle),
     )
+
+
+def _kind_of(source: str | None) -> Literal["v4l2", "rtsp", "replay"]:
+    if source is None or source.startswith("/dev/v"):
+        return "v4l2"
+    return "rtsp" if source.startswith(("rtsp://", "rtsps://")) else "replay"
 
 
 def _absolute(table: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -334,7 +300,9 @@ def _absolute(table: dict[str, Any], folder: Path) -> dict[str, Any]:
         for section in sections:
             place = place.get(section) if isinstance(place, dict) else None
         for one in place if isinstance(place, list) else [place]:
-            if isinstance(one, dict) and isinstance(one.get(key), str) and one[key] and not is_key(one[key]):
+            if not isinstance(one, dict) or not isinstance(one.get(key), str) or not one[key] or is_key(one[key]):
+                continue
+            if key != "source" or one.get("kind") in {"replay", "v4l2"}:  # elsewhere it is no path
                 one[key] = str(folder / one[key])
     return table
 

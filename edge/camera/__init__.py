@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import threading
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
-
-from edge.errors import SourceError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edge.config import CameraSection
+    from edge.config_camera import CameraSection
     from edge.types import Frame
 
 
@@ -44,7 +43,11 @@ class Camera(Protocol):
 
 
 def open_cameras(sections: Sequence[CameraSection]) -> Camera:
-    """Open the configured cameras as one. Raises SourceError when one cannot be opened."""
+    """Open the configured cameras as one.
+
+    Raises SourceError when it cannot be opened. One of several that is not there yet is waited for instead, so that it
+    does not blind the others.
+    """
     if len(sections) == 1:
         return open_camera(sections[0])
     from edge.camera.several import Several
@@ -54,16 +57,32 @@ def open_cameras(sections: Sequence[CameraSection]) -> Camera:
 
 
 def open_camera(section: CameraSection, bell: threading.Event | None = None) -> Camera:
-    """Open one camera; `bell` is set whenever it has a new frame. Raises SourceError when it cannot be opened."""
-    if section.kind == "replay" and section.source is not None:
+    """Open one camera. `bell` is set whenever it has a new frame, and says that it is one of several.
+
+    Raises SourceError when it cannot be opened, ConfigError when its password cannot be read.
+    """
+    if section.kind == "replay":
         from edge.camera.replay import Replay
 
         return Replay(
-            Path(section.source), loop=section.loop, realtime=section.realtime, still_seconds=section.still_seconds
+            Path(section.source or ""),
+            loop=section.loop,
+            realtime=section.realtime,
+            still_seconds=section.still_seconds,
         )
-    if section.kind == "v4l2":
-        from edge.camera.v4l2 import V4l2
+    from edge.camera.stream import Stream
 
-        return V4l2(section.source or "/dev/video0", bell)
-    msg = f"camera.kind = {section.kind} is not in this version: use replay or v4l2"
-    raise SourceError(msg)
+    if section.kind == "v4l2":
+        from edge.camera.v4l2 import open_device
+
+        name = section.source or "/dev/video0"
+        capture = partial(open_device, name, section.size)
+        hint = "is it plugged in, free, and is this user in group video?"
+    else:
+        from edge.camera.rtsp import address, open_url, with_credentials
+
+        url = section.source or ""
+        name = address(url)
+        capture = partial(open_url, with_credentials(url, section.username, section.password_file))
+        hint = "is it on, are path, user and password right, and may this service reach it (docs/operate.md)?"
+    return Stream(name, capture, rotation=section.rotation, bell=bell, hint=hint, patient=bell is not None)

@@ -1,60 +1,18 @@
-"""A USB camera (Video4Linux) through OpenCV: a capture thread and the one-slot mailbox."""
+"""A USB camera (Video4Linux) through OpenCV."""
 
 from __future__ import annotations
 
-import threading
-import time
-
 import cv2
-import numpy as np
-
-from edge.camera.mailbox import Mailbox
-from edge.errors import SourceError
-from edge.types import Frame
 
 
-class V4l2:
-    """Newest frame of a /dev/video device; see `edge.camera.Camera`."""
+def open_device(device: str, size: tuple[int, int] | None = None) -> cv2.VideoCapture:
+    """A capture of a /dev/video… device, of the `size` nearest to (width, height); opened or not.
 
-    live = True
-
-    def __init__(self, device: str, bell: threading.Event | None = None) -> None:
-        """Open the device, e.g. /dev/video0. Raises SourceError when it cannot be opened."""
-        self.ended = False
-        self.drops: dict[str, int] = {}
-        self._device = device
-        self._capture = cv2.VideoCapture(device, cv2.CAP_V4L2)
-        if not self._capture.isOpened():
-            msg = f"camera {device} cannot be opened: is it plugged in, free, and is this user in group video?"
-            raise SourceError(msg)
-        self._capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
-        self._mailbox: Mailbox[Frame] = Mailbox(bell=bell)
-        self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._pump, name="v4l2", daemon=True)
-        self._thread.start()
-
-    def _pump(self) -> None:
-        index = 0
-        while not self._closing.is_set():
-            good, image = self._capture.read()
-            if not good:
-                break
-            self._mailbox.put(Frame(image.astype(np.uint8, copy=False), time.monotonic(), index))
-            index += 1
-        self._capture.release()
-
-    def read(self, timeout: float) -> Frame | None:
-        """Newest frame. Raises SourceError once the device has stopped giving any."""
-        frame = self._mailbox.take(timeout)
-        self.drops["overwritten"] = self._mailbox.overwritten
-        if frame is None and not self._thread.is_alive() and not self._closing.is_set():
-            self.ended = True
-            msg = f"camera {self._device} stopped giving frames: unplugged?"
-            raise SourceError(msg)
-        return frame
-
-    def close(self) -> None:
-        """Stop the thread, which releases the device."""
-        self._closing.set()
-        self._thread.join(timeout=2.0)
-        self.ended = True
+    A frame that does not come within OpenCV's own 10 s counts as a lost camera.
+    """
+    capture = cv2.VideoCapture(device, cv2.CAP_V4L2)
+    capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
+    if size is not None:
+        capture.set(cv2.CAP_PROP_FRAME_WIDTH, size[0])
+        capture.set(cv2.CAP_PROP_FRAME_HEIGHT, size[1])
+    return capture

@@ -12,7 +12,7 @@ import numpy as np
 from edge.camera import open_cameras
 from edge.camera.mailbox import Mailbox
 from edge.camera.several import Several
-from edge.config import CameraSection
+from edge.config_camera import CameraSection
 from edge.types import Frame
 
 if TYPE_CHECKING:

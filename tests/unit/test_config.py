@@ -72,7 +72,9 @@ def test_the_example_is_valid() -> None:
         ('purpose = "audience-statistics"\n', "", "device.purpose", 1, "missing"),
         ('source = "clip.mp4"\n', "", "camera", 6, "needs source"),
         ('kind = "replay"', 'kind = "v4l2"\nloop = true', "camera", 6, "replay"),
-        ('kind = "replay"', 'kind = "rtsp"', "camera", 6, "not in this version"),
+        ('kind = "replay"', 'kind = "rtsp"', "camera", 6, "needs source, e.g. rtsp://"),
+        ('source = "clip.mp4"', 'source = "clip.mp4"\nrotation = 90', "camera", 6, "rotation goes with"),
+        ('source = "clip.mp4"', 'source = "clip.mp4"\nsize = [641, 480]', "camera.size.0", 9, "multiple of 2"),
         ('kind = "replay"', 'kind = "film"', "camera.kind", 7, "replay"),
         ('host = "localhost"', 'host = "broker.local"', "mqtt", 11, "insecure"),
         ('host = "localhost"', 'host = "localhost"\nport = 0', "mqtt.port", 13, "greater"),
@@ -126,6 +128,36 @@ def test_a_problem_of_one_of_several_cameras(
     assert key in found
     assert found[key][0] == line
     assert says in found[key][1]
+
+
+@pytest.mark.parametrize(
+    ("source", "more", "says"),
+    [
+        ("http://root:secret@192.0.2.1/", "", "needs source"),
+        ("rtsp://root:secret@:554/", "", "needs source"),
+        ("rtsp://root:secret@192.0.2.1:99999/", "", "needs source"),
+        ("rtsp://root:secret@[192.0.2.1/", "", "needs source"),
+        ("rtsp://root:secret@192.0.2.1/", 'username = "root"', "give it once"),
+        ("rtsp://192.0.2.1/secret", 'password_file = "p"', "needs username"),
+    ],
+)
+def test_a_url_that_will_not_do_is_refused_without_being_repeated(
+    tmp_path: Path, source: str, more: str, says: str
+) -> None:
+    text = GOOD.replace('kind = "replay"\nsource = "clip.mp4"', f'kind = "rtsp"\nsource = "{source}"\n{more}')
+    with pytest.raises(ConfigProblems) as caught:
+        load(written(tmp_path, text))
+    assert says in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_url_is_no_path_and_its_password_file_is(tmp_path: Path) -> None:
+    text = GOOD.replace(
+        'kind = "replay"\nsource = "clip.mp4"',
+        'kind = "rtsp"\nsource = "rtsp://192.0.2.1/live"\nusername = "u"\npassword_file = "p"\nrotation = 270',
+    )
+    (camera,) = load(written(tmp_path, text)).camera
+    assert (camera.source, camera.password_file) == ("rtsp://192.0.2.1/live", tmp_path / "p")
 
 
 def test_every_problem_comes_at_once_in_order(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from edge import vision as vision_module
 from edge.camera.mailbox import Mailbox
+from edge.config_camera import CameraSection
 from edge.detect.haar import Haar
 from edge.errors import SourceError, StorageError
 from edge.outbox import Outbox
@@ -20,6 +21,7 @@ from edge.types import Frame
 from edge.vision import Vision
 from tests.appliance import vision
 from tests.conftest import MATERIAL
+from tests.rtsp_server import RtspCamera
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -329,3 +331,24 @@ def test_a_picture_that_froze_with_somebody_in_it_counts_them_once_and_then_nobo
         (0.0, "frozen", 0),
         (0.0, "frozen", 0),
     ]
+
+
+def test_a_networked_camera_is_counted(settings: Callable[..., Config], portraits: dict[str, U8]) -> None:
+    image = cv2.resize(portraits["astronaut"], (256, 256)).astype(np.uint8)
+    with RtspCamera([image]) as server:
+        config = settings(STILL, privacy=EXACT, window={"seconds": 86400.0}, detector={"rotations": (0.0,)})
+        turned = RtspCamera([np.rot90(image, 2).copy()])
+        camera = CameraSection(kind="rtsp", source=turned.url, rotation=180)
+        config = config.model_copy(update={"camera": (CameraSection(kind="rtsp", source=server.url), camera)})
+        votes: dict[int, set[float]] = {0: set(), 1: set()}
+
+        def watch(frame: Frame, tracks: Sequence[Track]) -> None:
+            if tracks:
+                votes[frame.camera].add(round(frame.t))
+            if all(len(seconds) >= 3 for seconds in votes.values()):
+                service.stop()
+
+        service = Vision(config, on_frame=watch)
+        service.run()
+        turned.stop()
+    assert sum(map(total, reports(config))) == 2  # one person before each camera

@@ -1,0 +1,102 @@
+"""A camera that OpenCV reads: a capture thread, the one-slot mailbox, and a way back whenever the camera is lost."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from edge.camera.mailbox import Mailbox
+from edge.camera.rotation import turned
+from edge.errors import SourceError
+from edge.types import Frame
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import cv2
+
+log = logging.getLogger(__name__)
+
+FIRST_RETRY: Final = 1.0
+LAST_RETRY: Final = 30.0
+"""Seconds between tries to reopen: doubling from the first to the last."""
+STOP: Final = 2.0
+
+
+class Stream:
+    """Newest frame of what `open_capture` opens; see `edge.camera.Camera`.
+
+    A camera that gives no frame any more is let go and opened again, with growing pauses, for as long as it takes:
+    a restart would not plug it in. Meanwhile `read` gives None, and coverage falls.
+    """
+
+    live = True
+
+    def __init__(
+        self,
+        name: str,
+        open_capture: Callable[[], cv2.VideoCapture],
+        *,
+        rotation: int = 0,
+        bell: threading.Event | None = None,
+        hint: str = "",
+        patient: bool = False,
+    ) -> None:
+        """Open the camera; `name` is what logs call it. `patient`: one that is not there yet is waited for.
+
+        Raises SourceError, ending in `hint`, when it cannot be opened.
+        """
+        self.ended = False
+        self._lost = 0
+        self._name, self._open, self._rotation = name, open_capture, rotation
+        self._mailbox: Mailbox[Frame] = Mailbox(bell=bell)
+        self._closing = threading.Event()
+        capture = open_capture()
+        if not capture.isOpened():
+            if not patient:
+                msg = f"camera {name} cannot be opened: {hint}"
+                raise SourceError(msg)
+            log.warning("camera_absent name=%s next=tried again until it is there: %s", name, hint)
+        self._thread = threading.Thread(target=self._pump, args=(capture,), name=f"camera {name}", daemon=True)
+        self._thread.start()
+
+    @property
+    def drops(self) -> dict[str, int]:
+        """Frames overwritten before they were read, and how often the camera was lost."""
+        return {"overwritten": self._mailbox.overwritten} | ({"camera_lost": self._lost} if self._lost else {})
+
+    def read(self, timeout: float) -> Frame | None:
+        """Newest frame; None while there is none."""
+        return self._mailbox.take(timeout)
+
+    def close(self) -> None:
+        """Stop the thread, which lets the device go."""
+        self._closing.set()
+        self._thread.join(STOP)
+        self.ended = True
+
+    def _pump(self, capture: cv2.VideoCapture) -> None:
+        index, pause = 0, FIRST_RETRY
+        while not self._closing.is_set():
+            good, image = capture.read()
+            if good:
+                if pause != FIRST_RETRY:
+                    log.info("camera_back name=%s", self._name)
+                pause = FIRST_RETRY
+                picture = turned(image.astype(np.uint8, copy=False), self._rotation)
+                self._mailbox.put(Frame(picture, time.monotonic(), index))
+                index += 1
+                continue
+            capture.release()
+            if pause == FIRST_RETRY:
+                self._lost += 1
+                log.error("camera_lost name=%s next=reopened until it is back", self._name)
+            self._closing.wait(pause)
+            pause = min(2 * pause, LAST_RETRY)
+            if not self._closing.is_set():
+                capture = self._open()
+        capture.release()

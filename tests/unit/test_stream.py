@@ -1,0 +1,229 @@
+"""Cameras through OpenCV: a real RTSP camera on loopback, a V4L2 one by its boundary."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import cv2
+import numpy as np
+import pytest
+
+from edge.camera import open_camera, stream
+from edge.camera.rotation import turned
+from edge.camera.rtsp import address, with_credentials
+from edge.camera.stream import Stream
+from edge.config_camera import CameraSection
+from edge.errors import ConfigError, SourceError
+from tests.rtsp_server import RtspCamera
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from edge.camera import Camera
+    from edge.types import U8, Frame
+
+REPO = Path(__file__).resolve().parents[2]
+SECRET = "s3cret/:@ü"  # noqa: S105 - of a camera that this file plays
+PICTURE = cv2.GaussianBlur(np.random.default_rng(5).integers(0, 256, (96, 128, 3), np.uint8), (0, 0), 8).astype(
+    np.uint8
+)
+
+
+def next_frame(camera: Camera, seconds: float = 60) -> Frame:
+    """The next frame; a generous limit, since nothing here is about speed."""
+    end = time.monotonic() + seconds
+    while (frame := camera.read(0.25)) is None:
+        assert time.monotonic() < end, "no frame came"
+    return frame
+
+
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Retries without long pauses."""
+    monkeypatch.setattr(stream, "FIRST_RETRY", 0.05)
+    monkeypatch.setattr(stream, "LAST_RETRY", 0.2)
+
+
+def test_an_rtsp_camera_gives_its_pictures_turned_as_told(tmp_path: Path) -> None:
+    (tmp_path / "password").write_text(SECRET + "\n", encoding="utf-8")
+    with RtspCamera([PICTURE], user="kiosk", password=SECRET) as server:
+        section = CameraSection(
+            kind="rtsp", source=server.url, username="kiosk", password_file=tmp_path / "password", rotation=90
+        )
+        camera = open_camera(section)
+        frame = next_frame(camera)
+        assert np.abs(frame.image.astype(int) - turned(PICTURE, 90)).mean() < 8  # it came through a JPEG
+        assert camera.live
+        assert next_frame(camera).t > frame.t
+        camera.close()
+        camera.close()
+        assert camera.ended
+
+
+@pytest.mark.usefixtures("soon")
+def test_an_rtsp_camera_that_hangs_up_or_goes_away_is_watched_again() -> None:
+    with RtspCamera([PICTURE]) as server:
+        camera = open_camera(CameraSection(kind="rtsp", source=server.url))
+        index = next_frame(camera).index
+        server.hang_up()
+        while server.plays < 2:
+            next_frame(camera)
+        server.stop()
+        while camera.read(0.25) is not None:
+            pass
+        server.start()
+        frame = next_frame(camera)
+        assert server.plays == 3
+        assert frame.index > index
+        assert camera.drops["camera_lost"] == 2
+        camera.close()
+
+
+@pytest.mark.usefixtures("soon")
+def test_an_rtsp_camera_that_falls_silent_is_opened_anew() -> None:
+    with RtspCamera([PICTURE]) as server:
+        camera = open_camera(CameraSection(kind="rtsp", source=server.url))
+        next_frame(camera)
+        server.silent = True
+        end = time.monotonic() + 60
+        while server.plays < 2:
+            assert time.monotonic() < end
+            camera.read(0.25)
+        server.silent = False
+        next_frame(camera)
+        camera.close()
+
+
+@pytest.mark.usefixtures("soon")
+def test_one_of_several_that_is_not_there_yet_is_waited_for() -> None:
+    server = RtspCamera([PICTURE])
+    server.stop()
+    section = CameraSection(kind="rtsp", source=server.url)
+    with pytest.raises(SourceError, match="cannot be opened"):
+        open_camera(section)
+    camera = open_camera(section, threading.Event())
+    assert camera.read(0.1) is None
+    server.start()
+    next_frame(camera)
+    camera.close()
+    server.stop()
+
+
+WATCH = """
+import logging, sys
+from edge.camera import open_camera
+from edge.config import CameraSection
+logging.basicConfig(level=logging.DEBUG)
+try:
+    camera = open_camera(CameraSection(kind="rtsp", source=sys.stdin.readline().strip()))
+except Exception as error:
+    print(repr(error))
+else:
+    while camera.read(1) is None: pass
+    print("seen", flush=True)
+    while "camera_lost" not in camera.drops: camera.read(1)
+    camera.close()
+"""
+
+
+def test_credentials_are_in_no_log_whatever_happens() -> None:
+    """Neither ours nor OpenCV's nor FFmpeg's: right and wrong password, hung up, nobody there."""
+    with RtspCamera([PICTURE], user="kiosk", password="hunter2") as server:  # noqa: S106
+
+        def watch(url: str) -> subprocess.Popen[str]:
+            child = subprocess.Popen(
+                [sys.executable, "-c", WATCH],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=REPO,
+            )  # fmt: skip
+            assert child.stdin is not None
+            child.stdin.write(url + "\n")
+            child.stdin.close()
+            child.stdin = None
+            return child
+
+        right, wrong = (server.url.replace("://", f"://kiosk:{p}@") for p in ("hunter2", "hunter3"))
+        seen = watch(right)
+        while not server.plays:
+            time.sleep(0.1)
+        refused, _ = watch(wrong).communicate(timeout=120)
+        time.sleep(0.5)
+        server.hang_up()
+        lost, _ = seen.communicate(timeout=120)
+    absent, _ = watch(right).communicate(timeout=120)
+    assert "seen" in lost
+    assert "camera_lost" in lost
+    assert "SourceError" in refused
+    assert "SourceError" in absent
+    for text in (lost, refused, absent):
+        assert f"rtsp://127.0.0.1:{server.port}" in text
+        assert "hunter" not in text
+        assert "kiosk" not in text
+
+
+def test_a_url_is_named_by_its_host_only() -> None:
+    assert address("rtsp://u:p@192.0.2.1:554/path?password=x") == "rtsp://192.0.2.1:554"
+    assert address("rtsps://cam/") == "rtsps://cam"
+
+
+def test_a_password_that_cannot_be_read_is_named_by_its_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read") as caught:
+        with_credentials("rtsp://192.0.2.1/", "u", tmp_path / "none")
+    assert str(tmp_path / "none") in str(caught.value)
+
+
+def test_a_device_that_is_not_there_is_refused_by_name() -> None:
+    with pytest.raises(SourceError, match="/dev/video99 cannot be opened: is it plugged in") as caught:
+        open_camera(CameraSection(kind="v4l2", source="/dev/video99", size=(640, 480)))
+    assert caught.value.exit_code == 66
+
+
+class Plug:
+    """A capture by OpenCV's protocol that a test can unplug: then `read` fails, as on a V4L2 device that went."""
+
+    def __init__(self, *, plugged: Callable[[], bool]) -> None:
+        self._plugged, self.released = plugged, False
+
+    def isOpened(self) -> bool:  # noqa: N802 - OpenCV's name
+        return self._plugged()
+
+    def read(self) -> tuple[bool, U8 | None]:
+        time.sleep(0.005)
+        assert not self.released
+        return (True, PICTURE) if self._plugged() else (False, None)
+
+    def release(self) -> None:
+        self.released = True
+
+
+@pytest.mark.usefixtures("soon")
+def test_an_unplugged_camera_is_let_go_and_found_again_when_it_is_back(caplog: pytest.LogCaptureFixture) -> None:
+    there = True
+    opened: list[Plug] = []
+
+    def open_it() -> cv2.VideoCapture:
+        opened.append(Plug(plugged=lambda: there))
+        return cast("cv2.VideoCapture", opened[-1])
+
+    camera = Stream("/dev/video0", open_it)
+    next_frame(camera)
+    there = False
+    end = time.monotonic() + 60
+    while len(opened) < 4:  # it is tried again and again
+        assert time.monotonic() < end
+        camera.read(0.05)
+    there = True
+    next_frame(camera)
+    camera.close()
+    assert all(capture.released for capture in opened)
+    assert camera.drops["camera_lost"] == 1
+    assert sum("camera_lost" in r.message for r in caplog.records) == 1
+
+
+@pytest.mark.parametrize("degrees", [0, 90, 180, 270])
+def test_a_turn_is_clockwise(degrees: int) -> None:
+    assert (turned(PICTURE, degrees) == np.rot90(PICTURE, -degrees // 90)).all()
