@@ -51,17 +51,16 @@ def compile_bundle(folder: Path, key: SecretKey | None = None, timeout: float = 
     if key is None and (folder / f"manifest.json{SUFFIX}").exists():
         msg = f"{folder}: the bundle is signed, and its manifest will change: give --sign-key, or remove the signature"
         raise ConfigError(msg)
-    roles = hottest_first(bundle)
-    sources = [bundle.path(role) for role in roles]
+    sources = {role: bundle.path(role) for role in hottest_first(bundle)}
     try:
         with TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as work:
             out, draft, old = (Path(work) / name for name in ("out", "new", "old"))
             out.mkdir()
-            log = run_compiler(sources, out, timeout)
-            made = [compiled_path(source, out) for source in sources]
-            parts = verify_set(dict(zip(sources, made, strict=True)), log)
+            made = {source: compiled_path(source, out) for source in sources.values()}
+            log = run_compiler(list(made), out, timeout)
+            parts = verify_set(made, log)
             shutil.copytree(folder, draft, copy_function=shutil.copyfile)
-            _record(draft, dict(zip(roles, made, strict=True)), log.version)
+            _record(draft, {role: made[source] for role, source in sources.items()}, log.version)
             verify(draft, None if key is None else sign_bundle(draft, key))
             folder.rename(old)
             try:
@@ -70,14 +69,15 @@ def compile_bundle(folder: Path, key: SecretKey | None = None, timeout: float = 
                 old.rename(folder)
                 raise
     except OSError as error:
-        msg = f"{error.filename}: {error.strerror}: the bundle's folder and the one above must be writable"
+        msg = f"{error.filename or folder}: {error.strerror or error}: the folder and the one above must be writable"
         raise BundleError(msg) from error
     lines = [
-        f"{path.name}: every operator mapped, {part.on_chip_bytes:,} bytes of parameters on the chip "
-        f"({check_file(bundle.path(role)).need.parameters:,} predicted), runtime {part.min_runtime} or newer"
-        for role, path, part in zip(roles, made, parts, strict=True)
+        f"{made[source].name}: every operator mapped, {part.on_chip_bytes:,} bytes of parameters on the chip "
+        f"({check_file(source).need.parameters:,} predicted), runtime {part.min_runtime} or newer"
+        for source, part in parts.items()
     ]
-    return [*lines, f"{folder}: compiled together by {log.version}, caching token {parts[0].caching_token}"]
+    token = next(iter(parts.values())).caching_token
+    return [*lines, f"{folder}: compiled together by {log.version}, caching token {token}"]
 
 
 def _record(draft: Path, made: Mapping[str, Path], version: str) -> None:

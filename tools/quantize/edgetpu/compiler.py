@@ -139,7 +139,7 @@ def _ends(graph: Graph) -> list[tuple[tuple[int, ...], str, float, int]]:
     return [(t.shape, t.dtype, t.scale, t.zero_point) for t in found]
 
 
-def verify_set(models: Mapping[Path, Path], log: CompilerLog) -> list[TpuSubgraph]:
+def verify_set(models: Mapping[Path, Path], log: CompilerLog) -> dict[Path, TpuSubgraph]:
     """Check that compiled models can stand for their sources, all of them on the chip together.
 
     Args:
@@ -147,7 +147,7 @@ def verify_set(models: Mapping[Path, Path], log: CompilerLog) -> list[TpuSubgrap
         log: for the compiler's reasons.
 
     Returns:
-        The one Edge TPU subgraph of each.
+        The one Edge TPU subgraph of each source.
 
     Raises:
         BundleError: an operator is left to the CPU, parameters are streamed, inputs or outputs differ from the
@@ -155,7 +155,7 @@ def verify_set(models: Mapping[Path, Path], log: CompilerLog) -> list[TpuSubgrap
         SourceError: a file is damaged.
 
     """
-    found = []
+    found = {}
     for source, path in models.items():
         compiled = open_model(path, read_compiled)
         if compiled.cpu_ops:
@@ -178,8 +178,8 @@ def verify_set(models: Mapping[Path, Path], log: CompilerLog) -> list[TpuSubgrap
         if _ends(open_model(path, read_graph)) != _ends(open_model(source, read_graph)):
             msg = f"{path.name}: inputs or outputs are not those of {source.name}: compile it again"
             raise BundleError(msg)
-        found.append(part)
-    tokens = {part.caching_token for part in found}
+        found[source] = part
+    tokens = {part.caching_token for part in found.values()}
     if None in tokens or len(tokens) != 1:
         named = ", ".join(sorted(map(str, tokens)))
         msg = (
