@@ -32,7 +32,10 @@ if TYPE_CHECKING:
 Id = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,64}$")]
 Place = Annotated[Path, Field(strict=False)]
 """A path, written as a string."""
-FORBIDDEN_PURPOSES: Final = {"workplace", "education"}
+FORBIDDEN: Final = re.compile(
+    r"\b(workplaces?|work|employ\w*|staff|workforce|educat\w*|schools?|classrooms?|students?|pupils?|universit\w*)\b"
+)
+"""Words of a purpose at work or in education; a name cannot prove a use lawful, but an honest one is caught."""
 LOOPBACK: Final = {"localhost", "127.0.0.1", "::1"}
 
 
@@ -52,7 +55,7 @@ class Device(_Section):
     @field_validator("purpose")
     @classmethod
     def _lawful(cls, value: str) -> str:
-        if value.strip().lower() in FORBIDDEN_PURPOSES:
+        if FORBIDDEN.search(value.lower().replace("_", "-")):
             msg = (
                 f"{value!r} is refused: inferring emotions at work and in education is prohibited "
                 "(EU AI Act, Regulation 2024/1689, Art. 5(1)(f))"
@@ -115,15 +118,30 @@ class ModelsSection(_Section):
 class WindowSection(_Section):
     """Length of a counting window in seconds."""
 
-    seconds: float = Field(default=3600.0, ge=0.1, le=86400)
+    seconds: float = Field(default=7200.0, ge=0.1, le=86400)
 
 
 class PrivacySection(_Section):
-    """What is done to the counts before they may leave; epsilon is per window."""
+    """What is done to the counts before they may leave; epsilon is per window, daily_epsilon per UTC day."""
 
     noise: Literal["discrete-laplace", "off"] = "discrete-laplace"
     epsilon: float = Field(default=1.0, gt=0, le=100)
     min_count: int = Field(default=10, ge=1, le=1_000_000)
+    daily_epsilon: float | None = Field(default=None, gt=0)
+
+    @model_validator(mode="after")
+    def _spendable(self) -> Self:
+        if self.daily_epsilon is not None and (self.noise == "off" or self.daily_epsilon < self.epsilon):
+            msg = "daily_epsilon needs noise, and room for at least one window's epsilon"
+            raise ValueError(msg)
+        return self
+
+
+class KillSwitchSection(_Section):
+    """What closes the camera whatever is commanded: a file that exists, a contact (BCM pin to ground) that opens."""
+
+    file: Place = Path("/etc/edge/pause")
+    gpio: int | None = Field(default=None, ge=0, le=27)
 
 
 class TlsSection(_Section):
@@ -194,6 +212,7 @@ class Config(_Section):
     detector: DetectorSection = DetectorSection()
     window: WindowSection = WindowSection()
     privacy: PrivacySection = PrivacySection()
+    kill_switch: KillSwitchSection = KillSwitchSection()
     mqtt: MqttSection | None = None
     storage: StorageSection = StorageSection()
     clock: ClockSection = ClockSection()
@@ -237,6 +256,7 @@ _PATHS: Final = (
     ("mqtt", "tls", "ca"),
     ("mqtt", "tls", "cert"),
     ("mqtt", "tls", "key"),
+    ("kill_switch", "file"),
     ("storage", "outbox"),
     ("storage", "runtime"),
 )

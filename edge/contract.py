@@ -154,12 +154,16 @@ class Draws(_Wire):
 
 
 class Privacy(_Wire):
-    """What was done to the counts. `epsilon` is per window and unit; null where no noise was added."""
+    """What was done to the counts. `epsilon` is per window and unit; null where no noise was added.
+
+    `exhausted`: the day's budget was spent, nothing was counted.
+    """
 
     mechanism: Literal["discrete-laplace", "none"]
     epsilon: Figure | None
     unit: str
     min_count: int
+    exhausted: bool = False
 
 
 class Models(_Wire):
@@ -240,6 +244,15 @@ class OutboxFigures(_Wire):
     oldest_s: Figure
 
 
+class PrivacyFigures(_Wire):
+    """Epsilon of one window, spent since UTC midnight, and the most a day can spend; 0 without noise."""
+
+    epsilon: Figure
+    spent_today: Figure
+    day_bound: Figure
+    exhausted: bool
+
+
 class Health(_Wire):
     """How the service is; nothing in it scales with the number of faces. `soc_c` is null without a sensor.
 
@@ -259,6 +272,7 @@ class Health(_Wire):
     paused: bool
     versions: dict[str, str]
     certificate_days: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    privacy: PrivacyFigures | None = None
 
 
 class ReplayCommand(_Wire):
@@ -357,6 +371,7 @@ def counts_payload(
                 epsilon=report.privacy.epsilon,
                 unit=report.privacy.unit,
                 min_count=report.privacy.min_count,
+                exhausted=report.privacy.exhausted,
             ),
             models=Models(
                 gate=report.models.gate,

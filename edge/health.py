@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from edge.broker import certificate_days
-from edge.contract import Health, OutboxFigures, Percentiles
+from edge.contract import Health, OutboxFigures, Percentiles, PrivacyFigures
 from edge.publish import event
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def health(figures: VisionFile, stats: OutboxStats, clock: Clock, certificate_da
         paused=figures.paused,
         versions=figures.versions,
         certificate_days=certificate_days,
+        privacy=PrivacyFigures(**figures.privacy.model_dump()) if figures.privacy else None,
     )
 
 

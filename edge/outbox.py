@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, timedelta
+from fractions import Fraction
 from typing import TYPE_CHECKING, Final
 
 from edge.clock import Clock, SystemClock
@@ -112,6 +113,16 @@ class Outbox(Spool):
             self._set_meta("flush_day", _flush_day(report))
             self._bound()
         return seq
+
+    def spent(self, day: str) -> Fraction:
+        """Epsilon spent on a UTC day (YYYY-MM-DD) by windows whose start it labels; only the last day is known."""
+        with explained(self.path):
+            last, epsilon = json.loads(self._meta("spent") or '["", "0"]')
+        return Fraction(epsilon) if last == day else Fraction(0)
+
+    def spend(self, day: str, epsilon: Fraction) -> None:
+        """Add to a day's spending; called by `close` within `commit`, so that both are recorded or neither."""
+        self._set_meta("spent", json.dumps([day, str(self.spent(day) + epsilon)]))
 
     def _bound(self) -> None:
         """Drop the oldest sent rows, then the oldest unsent ones, until the live pages fit `max_bytes`."""

@@ -12,8 +12,8 @@ Steinke, "The Discrete Gaussian for Differential Privacy" (2020), algorithms 1 a
 
 from __future__ import annotations
 
+import math
 import secrets
-from dataclasses import dataclass
 from datetime import timedelta
 from fractions import Fraction
 from typing import TYPE_CHECKING, Literal
@@ -28,20 +28,25 @@ Accumulators = dict[str, dict[str, tuple[int, int]]]
 """Route → cell → (noised value carried over, noise draws in it). Already private; JSON-able; kept on disk."""
 
 
-@dataclass(frozen=True, slots=True)
 class Policy:
-    """What is to be done to the counts. `epsilon` is per window; a float is taken by its shortest decimal."""
+    """What is to be done to the counts.
 
-    noise: Literal["discrete-laplace", "off"]
-    epsilon: Fraction
-    min_count: int
+    `epsilon` is per window, `daily_epsilon` what the windows of a UTC day may spend together (None: no bound).
+    Floats are taken by their shortest decimal. Raises ValueError unless epsilon is positive while there is noise.
+    """
 
-    def __post_init__(self) -> None:
-        """Make epsilon exact. Raises ValueError unless it is positive while there is noise."""
-        exact = self.epsilon if isinstance(self.epsilon, Fraction) else Fraction(str(self.epsilon))
-        object.__setattr__(self, "epsilon", exact)
-        if self.noise != "off" and exact <= 0:
-            msg = f"privacy.epsilon must be positive, got {exact}"
+    def __init__(
+        self,
+        noise: Literal["discrete-laplace", "off"],
+        epsilon: Fraction | float,
+        min_count: int,
+        daily_epsilon: Fraction | float | None = None,
+    ) -> None:
+        self.noise, self.min_count = noise, min_count
+        self.epsilon = Fraction(str(epsilon))
+        self.daily_epsilon = None if daily_epsilon is None else Fraction(str(daily_epsilon))
+        if noise != "off" and self.epsilon <= 0:
+            msg = f"privacy.epsilon must be positive, got {self.epsilon}"
             raise ValueError(msg)
 
     @property
@@ -54,11 +59,25 @@ class Policy:
         """Names the policy: values accumulated under one must not be released under another's statement."""
         return f"{self.noise}/{self.epsilon if self.noise != 'off' else '-'}/{self.min_count}"
 
-    def statement(self) -> PrivacyStatement:
+    @property
+    def cost(self) -> Fraction:
+        """What a window with votes in it spends."""
+        return Fraction(0) if self.noise == "off" else self.epsilon
+
+    def affords(self, spent: Fraction) -> bool:
+        """Whether one more window fits into a day that has spent this much."""
+        return self.daily_epsilon is None or spent + self.cost <= self.daily_epsilon
+
+    def day_bound(self, seconds: float) -> Fraction:
+        """The most that windows of this length can spend in a day (basic composition)."""
+        most = math.ceil(86400 / seconds) * self.cost
+        return most if self.daily_epsilon is None else min(most, self.daily_epsilon // self.cost * self.cost)
+
+    def statement(self, *, exhausted: bool = False) -> PrivacyStatement:
         """What every payload says was done."""
         if self.noise == "off":
             return PrivacyStatement("none", None, self.min_count)
-        return PrivacyStatement("discrete-laplace", float(self.epsilon), self.min_count)
+        return PrivacyStatement("discrete-laplace", float(self.epsilon), self.min_count, exhausted=exhausted)
 
 
 def tally(votes: Iterable[Vote]) -> Counts:
@@ -124,7 +143,7 @@ def discrete_laplace(epsilon: Fraction, randbelow: Callable[[int], int] = secret
 
 
 def release(
-    votes: Counts,
+    votes: Counts | None,
     held: Accumulators,
     policy: Policy,
     *,
@@ -137,6 +156,10 @@ def release(
     cell from a full one. The noised value joins the accumulator, which is released and reset at
     `min_count`; a flush releases every cell as it is, negative values included. Unreleased cells are None
     with 0 draws.
+
+    `votes` is None where no vote could be counted, for a reason that is public: no frame was looked at, or
+    the day's budget is spent. Such a window depends on nobody, so it draws no noise, and its cells are
+    unknown: only a flush releases what they hold from before.
     """
     released: ReleasedCounts = {}
     draws: dict[str, dict[str, int]] = {}
@@ -144,12 +167,16 @@ def release(
     for route in ROUTES:
         released[route], draws[route], kept[route] = {}, {}, {}
         for cell in CELLS:
-            value, drawn = held.get(route, {}).get(cell, (0, 0))
-            value += votes[route][cell]
-            if policy.noise != "off":
-                value += draw(policy.epsilon)
-                drawn += 1
-            if policy.exact or flush or value >= policy.min_count:
+            before = value, drawn = held.get(route, {}).get(cell, (0, 0))
+            if votes is None:
+                out = flush and before != (0, 0)
+            else:
+                value += votes[route][cell]
+                if policy.noise != "off":
+                    value += draw(policy.epsilon)
+                    drawn += 1
+                out = policy.exact or flush or value >= policy.min_count
+            if out:
                 released[route][cell], draws[route][cell], kept[route][cell] = value, drawn, (0, 0)
             else:
                 released[route][cell], draws[route][cell], kept[route][cell] = None, 0, (value, drawn)

@@ -6,6 +6,7 @@ import logging
 import secrets
 import time
 from collections import deque
+from fractions import Fraction
 from typing import TYPE_CHECKING, Final
 
 from edge.errors import StorageError
@@ -70,6 +71,15 @@ class Recorder:
         self.boot_id = secrets.token_hex(16)
         self.begin()
         log.error("outbox_renewed boot_id=%s next=see the line before, or who took the file away", self.boot_id)
+
+    def spent(self, day: str) -> Fraction:
+        """Epsilon spent on a UTC day (YYYY-MM-DD), as the file remembers it."""
+        return Fraction(0) if self._outbox is None else self._outbox.spent(day)
+
+    def spend(self, day: str, epsilon: Fraction) -> None:
+        """Add to a day's spending, from within a window's `close`: recorded with the window or not at all."""
+        assert self._outbox is not None  # noqa: S101 - `close` runs inside its commit
+        self._outbox.spend(day, epsilon)
 
     def put(self, close: Close) -> None:
         """Take a closed window, and record it if the disk lets us."""

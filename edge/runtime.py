@@ -42,20 +42,34 @@ class InvokeMs(_RuntimeFile):
     p95: _Figure | None
 
 
+class Spent(_RuntimeFile):
+    """Epsilon of one window, spent since UTC midnight, and the most a day can spend; 0 without noise."""
+
+    epsilon: _Figure
+    spent_today: _Figure
+    day_bound: _Figure
+    exhausted: bool
+
+
 class Development(_RuntimeFile):
-    """Verbose figures, written in development mode only. They scale with faces and never reach the broker."""
+    """Verbose figures, written in development mode only. They scale with faces and never reach the broker.
+
+    `drops` are exact and know `too_small`: frames with a face too small to classify.
+    """
 
     frames: _Whole
     faces: _Whole
     routes: dict[str, _Whole]
     stage_ms: dict[str, _Figure]
+    drops: dict[str, _Whole] = {}
     cameras: dict[str, str | float | int | None] = {}
 
 
 class VisionFile(_RuntimeFile):
     """`vision.json`, written by the vision service at most once a second.
 
-    `drops` counts frames, never faces, by cause. `updated` is kernel-monotonic seconds.
+    `drops` counts frames, never faces, by cause; what slows with faces is coarse (`overwritten` rounded down to
+    a power of two, fps a whole number). `updated` is kernel-monotonic seconds.
     """
 
     boot_id: _BootId
@@ -70,6 +84,7 @@ class VisionFile(_RuntimeFile):
     time_quality: TimeQuality
     paused: bool
     versions: dict[str, str]
+    privacy: Spent | None = None
     development: Development | None = None
 
 

@@ -45,14 +45,15 @@ class Sight:
     def see(self, frame: Frame) -> list[Track]:
         """Tracks seen in a frame, whose privacy masks are black afterwards. Raises BackendError.
 
-        A frozen picture shows nobody: who stood there when it froze was counted then.
+        Only in a scene that is `ok` are faces looked for: what `coverage` calls unseen holds no votes, and who
+        stood there when a picture froze was counted then.
         """
         began = time.perf_counter()
         small = frame.image if frame.lores is None else frame.lores
         seen = self._watch.judge(small, frame.t, still=frame.still)
         self._watch.black_out(*(i for i in (frame.image, frame.lores) if i is not None))
         boxes: list[FaceBox] = []
-        if seen != "frozen":
+        if seen == "ok":
             zoom = frame.image.shape[1] / small.shape[1]
             found = self._detector.detect(small, thorough=frame.still)
             boxes = [_zoomed(b, zoom) if zoom != 1 else b for b in found]

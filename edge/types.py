@@ -124,12 +124,13 @@ ReleasedCounts = dict[str, dict[str, int | None]]
 
 @dataclass(frozen=True, slots=True)
 class PrivacyStatement:
-    """What was done to the counts, as every payload says it."""
+    """What was done to the counts, as every payload says it; `exhausted`: the day's budget was spent before."""
 
     mechanism: Literal["discrete-laplace", "none"]
     epsilon: float | None
     min_count: int
     unit: str = "one class per track per window"
+    exhausted: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,8 @@ import time
 from fractions import Fraction
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
+
 from edge import __version__
 from edge.backend.cpu import CpuBackend
 from edge.bundle import check_golden, load_bundle
@@ -15,12 +17,13 @@ from edge.camera import open_cameras
 from edge.clock import SystemClock
 from edge.detect.haar import Haar
 from edge.errors import StorageError
-from edge.figures import Rate
+from edge.figures import Percentiles, Rate
 from edge.lifeline import stdin_ended
+from edge.pause import PauseSwitch
 from edge.privacy import Policy, flush_due, release, tally
 from edge.recorder import Recorder
 from edge.route import FER_ROLE, ROLES, Router
-from edge.runtime import Development, InvokeMs, VisionFile, read_command, write_vision
+from edge.runtime import Development, InvokeMs, Spent, VisionFile, write_vision
 from edge.sight import Sight
 from edge.types import ModelsStatement, Route, Track, Vote, WindowReport
 from edge.window import MAX_GAP, Timeline, Window
@@ -40,6 +43,8 @@ log = logging.getLogger("edge.vision")
 
 POLL: Final = 0.25
 """Seconds between looks at `command.json`, and the longest wait for a frame."""
+PROBE: Final = 10.0
+"""Seconds between timed invocations on a blank chip: published times must not tell whether faces came."""
 FRAMELESS: Final = 5.0
 """Seconds without a frame after which health says `frozen`."""
 SHORTEST: Final = 1e-3
@@ -64,7 +69,7 @@ class Vision:
         self._bundle = load_bundle(config.models.bundle, config.models.public_key)
         signed = self._bundle.signed
         log.info("bundle name=%s signed_by=%s", self._bundle.manifest.name, signed.key_id if signed else "unchecked")
-        roles = ROLES[config.models.strategy]
+        self._roles = roles = ROLES[config.models.strategy]
         self._backend = CpuBackend(self._bundle, roles)
         check_golden(self._bundle, self._backend, roles)
         if config.models.accelerator == "auto":
@@ -73,19 +78,21 @@ class Vision:
         digests = {role: self._bundle.digest(role) if role in roles else None for role in ROLES["gate"]}
         self._models = ModelsStatement(**digests, route=config.models.strategy)
         p = config.privacy
-        self._policy = Policy(p.noise, Fraction(str(p.epsilon)), p.min_count)
+        self._policy = Policy(p.noise, p.epsilon, p.min_count, p.daily_epsilon)
         self._recorder = Recorder(config.storage, self._clock, self._policy.key)
-        self._camera: Camera | None = open_cameras(config.camera)
-        self._live = self._camera.live
+        kill = config.kill_switch
+        self._switch = PauseSwitch(kill.file, kill.gpio, runtime, before=self._recorder.paused)
+        self._paused = self._switch.cause() is not None
+        self._camera: Camera | None = None if self._paused else open_cameras(config.camera)
+        self._resting: Camera | None = None
+        self._live = self._camera.live if self._camera else all(c.kind != "replay" for c in config.camera)
         self._timeline = Timeline(self._clock, config.window.seconds, live=self._live)
         self._window = self._fresh(self._timeline.start)
         self._recorder.begin()
         self._stopping = False
-        self._paused = False
-        self._resting: Camera | None = None
-        self._command = 0
-        self._polled = self._written = -1.0
-        self._rate = Rate()
+        self._polled = self._written = self._probed = -PROBE
+        self._rate, self._invoke = Rate(), Percentiles()
+        self._spending = self._today(), self._recorder.spent(self._today())
         self._drops: dict[str, int] = {}
         self._faces = self._frames = 0
         self._routes: dict[str, int] = {}
@@ -132,7 +139,9 @@ class Vision:
     def _see(self, frame: Frame) -> None:
         self._watch(frame.t)
         try:
-            tracks = self._sights[frame.camera].see(frame)
+            sight = self._sights[frame.camera]
+            tracks = sight.see(frame)
+            self._window.looked |= sight.span is not None and sight.span[2] == "ok"
             if self._on_frame is not None:
                 self._on_frame(frame, tracks)
         finally:
@@ -170,11 +179,18 @@ class Vision:
     def _report(self, window: Window, end: float, votes: list[Vote]) -> Close:
         start, seconds = self._timeline.utc(window.start), end - window.start
         label_end = self._timeline.utc(end)
-        quality = self._timeline.quality()
+        quality, day = self._timeline.quality(), start.date().isoformat()
 
         def close(held: Accumulators, flush_day: str | None) -> tuple[WindowReport, Accumulators]:
             flush = flush_due(label_end, flush_day)
-            counts, draws, kept = release(tally(votes), held, self._policy, flush=flush)
+            spent = self._recorder.spent(day)
+            exhausted = not self._policy.affords(spent)
+            counted = window.looked and not exhausted
+            if counted:
+                spent += self._policy.cost
+                self._recorder.spend(day, self._policy.cost)
+            self._spending = day, spent
+            counts, draws, kept = release(tally(votes) if counted else None, held, self._policy, flush=flush)
             report = WindowReport(
                 start=start,
                 seconds=seconds,
@@ -186,7 +202,7 @@ class Vision:
                 flush=flush,
                 coverage=window.coverage(end),
                 scene=window.scene(end),
-                privacy=self._policy.statement(),
+                privacy=self._policy.statement(exhausted=exhausted),
                 models=self._models,
             )
             return report, kept
@@ -216,18 +232,10 @@ class Vision:
         if now - self._polled < POLL:
             return
         self._polled = now
-        try:
-            command = read_command(self._config.storage.runtime)
-        except StorageError as error:
-            log.warning("command_unreadable %s", error)
-            return
-        if command is not None and command.number != self._command and command.command == "identify":
-            log.info("identify device=%s", self._config.device.id)
-        self._command = self._command if command is None else command.number
-        paused = self._recorder.paused if command is None else command.paused
-        if paused != self._paused:
-            self._paused = paused
-            log.info("paused=%s", str(self._paused).lower())
+        cause = self._switch.cause()
+        if (cause is not None) != self._paused:
+            self._paused = cause is not None
+            log.info("paused=%s cause=%s", str(self._paused).lower(), cause)
             if self._paused and self._camera is not None and self._live:
                 self._camera.close()
             self._camera, self._resting = (None, self._camera) if self._paused else (self._resume(), None)
@@ -268,28 +276,62 @@ class Vision:
         if now - self._written < 1.0 and not force:
             return
         self._written = now
-        drops = dict(self._drops)
-        for counted in (*(sight.drops for sight in self._sights), self._camera.drops if self._camera else {}):
-            drops |= {cause: drops.get(cause, 0) + n for cause, n in counted.items()}
+        if state == "running":
+            self._probe(now)
+        drops = self._all_drops()
+        drops.pop("too_small", None)  # it tells of people
+        if late := drops.get("overwritten"):
+            drops["overwritten"] = 1 << late.bit_length() - 1
         figures = VisionFile(
             boot_id=self._recorder.boot_id,
             state="ended" if state == "ended" else "running",
             updated=self._clock.monotonic(),
             backend=self._backend.name,
-            fps=round(self._rate.value, 2),
-            invoke_ms=InvokeMs(p50=self._backend.invoke.at(0.5), p95=self._backend.invoke.at(0.95)),
+            fps=round(self._rate.value),
+            invoke_ms=InvokeMs(p50=self._invoke.at(0.5), p95=self._invoke.at(0.95)),
             drops=drops,
             restarts=self._backend.restarts,
             scene=self._scene(),
             time_quality=self._timeline.quality(),
             paused=self._paused,
             versions={"edge": __version__, "bundle": self._bundle.manifest.name},
+            privacy=self._budget(),
             development=self._verbose() if self._config.device.mode == "development" else None,
         )
         try:
             write_vision(self._config.storage.runtime, figures)
         except StorageError as error:
             log.warning("figures_unwritten %s", error)
+
+    def _all_drops(self) -> dict[str, int]:
+        drops = dict(self._drops)
+        for counted in (*(sight.drops for sight in self._sights), self._camera.drops if self._camera else {}):
+            drops |= {cause: drops.get(cause, 0) + n for cause, n in counted.items()}
+        return drops
+
+    def _probe(self, now: float) -> None:
+        """Time one invocation of each model, whether or not there are faces."""
+        if now - self._probed < PROBE:
+            return
+        self._probed = now
+        for role in self._roles:
+            began = time.perf_counter()
+            self._backend.outputs(role, np.zeros((1, 48, 48), np.uint8))
+            self._invoke.add(1000 * (time.perf_counter() - began))
+
+    def _today(self) -> str:
+        return self._timeline.utc(self._window.start).date().isoformat()
+
+    def _budget(self) -> Spent:
+        policy, (day, spent) = self._policy, self._spending
+        if day != self._today():
+            spent = Fraction(0)
+        return Spent(
+            epsilon=float(policy.cost),
+            spent_today=float(spent),
+            day_bound=float(policy.day_bound(self._config.window.seconds)),
+            exhausted=not policy.affords(spent),
+        )
 
     def _verbose(self) -> Development:
         n = max(1, self._frames)
@@ -300,6 +342,7 @@ class Vision:
             faces=self._faces,
             routes=dict(self._routes),
             stage_ms={stage: round(1000 * seconds / n, 3) for stage, seconds in spent.items()},
+            drops=self._all_drops(),
         )
 
 

@@ -68,6 +68,8 @@ class Window:
     end: float
     cameras: int = 1
     held: dict[Scene, float] = field(default_factory=dict)
+    looked: bool = False
+    """Faces were looked for in at least one frame. False: no vote can be in it."""
 
     def watch(self, start: float, end: float, scene: Scene) -> None:
         """Count the part of [start, end) that lies in this window as watched with this scene."""

@@ -41,7 +41,7 @@ def problems(folder: Path, text: str) -> dict[str, tuple[int | None, str]]:
 
 def test_defaults_and_paths_relative_to_the_file(tmp_path: Path) -> None:
     config = load(written(tmp_path, GOOD + '[storage]\noutbox = "o.db"\n'))
-    assert config.window.seconds == 3600
+    assert config.window.seconds == 7200
     assert (config.privacy.noise, config.privacy.epsilon, config.privacy.min_count) == ("discrete-laplace", 1.0, 10)
     assert (config.models.strategy, config.detector.kind, config.device.mode) == ("gate", "haar", "production")
     assert config.mqtt is not None
@@ -84,6 +84,11 @@ def test_the_example_is_valid() -> None:
         ("[mqtt]", "[detector]\nrotations = []\n[mqtt]", "detector", 11, "rotations"),
         ("[mqtt]", "[window]\nseconds = 0\n[mqtt]", "window.seconds", 12, "greater"),
         ("[mqtt]", '[privacy]\nepsilon = "much"\n[mqtt]', "privacy.epsilon", 12, "number"),
+        ("[mqtt]", "[privacy]\ndaily_epsilon = 0.5\n[mqtt]", "privacy", 11, "room for"),
+        ("[mqtt]", '[privacy]\nnoise = "off"\ndaily_epsilon = 5\n[mqtt]', "privacy", 11, "needs noise"),
+        ("[mqtt]", "[kill_switch]\ngpio = 40\n[mqtt]", "kill_switch.gpio", 12, "27"),
+        ('purpose = "audience-statistics"', 'purpose = "school canteen"', "device.purpose", 4, "Art. 5(1)(f)"),
+        ('purpose = "audience-statistics"', 'purpose = "employee-mood"', "device.purpose", 4, "Art. 5(1)(f)"),
     ],
 )
 def test_a_problem_has_its_line_and_key(tmp_path: Path, old: str, new: str, key: str, line: int, says: str) -> None:

@@ -153,6 +153,7 @@ def test_the_pages_example_decodes_with_defaults() -> None:
     assert read.noise_draws.unmasked.happy == 1
     assert read.noise_draws.unmasked.angry == 0
     body = json.loads(encode(read))
+    assert body["privacy"].pop("exhausted") is False
     assert {k: body[k] for k in example()} == example()
     assert list(body)[:3] == ["schema", "site", "device"]
     assert dict(contract.cloudevents(read)) == {

@@ -215,8 +215,42 @@ def test_flush_releases_negative_values() -> None:
     assert draws["masked"]["sad"] == 1
 
 
+def test_a_window_without_votes_draws_nothing_and_releases_nothing_but_a_flush() -> None:
+    def never(_: Fraction) -> int:
+        pytest.fail("noise was drawn for a window that nobody could be in")
+
+    held = nothing_held()
+    held["masked"]["sad"] = (-3, 2)
+    held["unmasked"]["happy"] = (9, 1)
+    released, draws, kept = release(None, held, policy(), flush=False, draw=never)
+    assert kept == held
+    assert {v for row in released.values() for v in row.values()} == {None}
+    released, draws, kept = release(None, held, policy(), flush=True, draw=never)
+    assert kept == nothing_held()
+    assert {(r, c): v for r, row in released.items() for c, v in row.items() if v is not None} == {
+        ("masked", "sad"): -3,
+        ("unmasked", "happy"): 9,
+    }
+    assert (draws["masked"]["sad"], draws["masked"]["fear"]) == (2, 0)
+    released, _, _ = release(None, {}, policy("off", 1), flush=True)
+    assert released["masked"]["sad"] is None, "unknown, not zero, where counts are exact too"
+
+
+def test_a_daily_budget_is_spent_exactly_and_bounds_the_day() -> None:
+    chosen = Policy("discrete-laplace", 0.1, 10, 0.3)
+    spent, windows = Fraction(0), 0
+    while chosen.affords(spent):
+        spent, windows = spent + chosen.cost, windows + 1
+    assert (windows, spent) == (3, Fraction(3, 10)), "floats would have stopped at 0.30000000000000004"
+    assert chosen.day_bound(3600) == Fraction(3, 10)
+    assert policy().day_bound(7200) == 12
+    assert Policy("discrete-laplace", 1, 10, 2.5).day_bound(7200) == 2
+    assert policy("off").day_bound(7200) == 0
+    assert policy("off").affords(Fraction(99))
+
+
 def test_policy_takes_a_float_by_its_decimal_and_refuses_nonsense() -> None:
-    assert Policy("discrete-laplace", 0.1, 1).epsilon == Fraction(1, 10)  # type: ignore[arg-type]
+    assert Policy("discrete-laplace", 0.1, 1).epsilon == Fraction(1, 10)
     assert policy().statement() == PrivacyStatement("discrete-laplace", 1.0, 10)
     assert policy().key != policy("off").key != policy("off", 2).key
     with pytest.raises(ValueError, match="positive"):

@@ -62,11 +62,28 @@ def test_a_run_commits_the_windows_of_its_clip(settings: Callable[..., Config], 
     seen = reports(config)
     assert [r.seconds for r in seen] == [2.0, 2.0, 2.0]
     assert [total(r) for r in seen] == [2, 2, 0]
+    assert set(seen[2].counts["unmasked"].values()) == {None}, "unknown, not zero"
     assert [(r.coverage, r.scene) for r in seen] == [(1.0, "ok"), (1.0, "ok"), (0.0, "dark")]
     assert seen[0].counts == seen[1].counts  # the same people, the same answers
     figures = read_vision(config.storage.runtime)
     assert figures is not None
     assert figures.state == "ended"
+
+
+def test_a_spent_budget_sends_windows_out_empty_and_outlives_a_restart(
+    settings: Callable[..., Config], stills: Path
+) -> None:
+    config = settings(stills, window={"seconds": 2.0}, privacy={"daily_epsilon": 1.5, "min_count": 1})
+    Vision(config).run()
+    first, second, dark = reports(config)
+    assert [r.privacy.exhausted for r in (first, second, dark)] == [False, True, True]
+    assert {v for row in second.counts.values() for v in row.values()} == {None}
+    figures = read_vision(config.storage.runtime)
+    assert figures is not None
+    assert figures.privacy is not None
+    assert figures.privacy.model_dump() == {"epsilon": 1, "spent_today": 1, "day_bound": 1, "exhausted": True}
+    Vision(config).run()
+    assert [r.privacy.exhausted for r in reports(config)[3:]] == [True] * 3
 
 
 def test_stop_commits_the_partial_window(settings: Callable[..., Config], stills: Path) -> None:
@@ -160,6 +177,57 @@ def test_a_pause_from_before_a_power_cut_holds(settings: Callable[..., Config], 
     assert read_command(config.storage.runtime), "it has rested"
 
 
+def test_a_thrown_switch_keeps_the_camera_closed_and_the_window_unknown(
+    settings: Callable[..., Config], portraits: dict[str, U8], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    image = cv2.resize(portraits["astronaut"], (128, 128)).astype(np.uint8)
+    opened: list[FalseCamera] = []
+
+    def opening(*_: object, **__: object) -> FalseCamera:
+        opened.append(FalseCamera(image))
+        return opened[-1]
+
+    monkeypatch.setattr(vision_module, "open_cameras", opening)
+    switch = tmp_path / "pause"
+    switch.touch()
+    config = settings(
+        STILL,
+        camera={"kind": "v4l2", "source": "/dev/video0"},
+        privacy=EXACT,
+        detector={"rotations": (0.0,)},
+        window={"seconds": 1.0},
+        kill_switch={"file": switch},
+    )
+    seen: list[float] = []
+    service = Vision(config, on_frame=lambda frame, _: seen.append(frame.t))
+    assert not opened, "thrown at the start: not even opened"
+    close, windows = service._close, []
+    closed_by_switch: list[int] = []
+
+    def counted(end: float) -> None:
+        close(end)
+        windows.append(len(seen))
+        if windows == [0]:
+            switch.unlink()
+        elif windows[-1] and switch.exists():
+            closed_by_switch.append(opened[-1].closed)
+            service.stop()
+        elif windows[-1]:
+            switch.touch()
+
+    monkeypatch.setattr(service, "_close", counted)
+    service.run()
+    paused, *_ = reports(config)
+    assert (paused.scene, paused.coverage, total(paused)) == ("paused", 0.0, 0)
+    assert {v for row in paused.counts.values() for v in row.values()} == {None}
+    assert seen
+    assert closed_by_switch[0] == 1
+    assert len(opened) == 1
+    figures = read_vision(config.storage.runtime)
+    assert figures is not None
+    assert figures.paused
+
+
 def crowd(portrait: U8, columns: int, rows: int, cell: int) -> U8:
     """A picture of one person many times over, each head filling most of its cell."""
     (box,) = Haar(rotations=(0.0,)).detect(portrait, thorough=True)
@@ -196,7 +264,9 @@ def test_faces_too_small_to_read_are_counted_not_classified(
     assert total(only) == 0
     figures = read_vision(config.storage.runtime)
     assert figures is not None
-    assert figures.drops == {"too_small": 1}
+    assert figures.development is not None
+    assert figures.development.drops == {"too_small": 1}
+    assert figures.drops == {}, "published, it would tell that somebody was there"
 
 
 class FalseCamera:
@@ -253,7 +323,11 @@ def test_a_live_camera_gives_its_newest_frames_and_counts_the_overwritten(
     assert skipped > 0
     figures = read_vision(config.storage.runtime)
     assert figures is not None
-    assert figures.drops["overwritten"] >= skipped
+    assert figures.development is not None
+    assert figures.development.drops["overwritten"] >= skipped
+    late = figures.drops["overwritten"]
+    assert late.bit_count() == 1
+    assert late <= figures.development.drops["overwritten"] < 2 * late
     assert sum(r.seconds for r in reports(config)) >= seen[-1].t - seen[0].t
 
 

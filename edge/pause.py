@@ -1,0 +1,70 @@
+"""Why the camera is to be closed, if it is: a file that exists, a contact that opens, or the last command.
+
+File and contact outrank commands and fail towards "off": a cut wire is an open contact, a file that cannot
+be asked for counts as there.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Literal
+
+from edge.errors import StorageError
+from edge.runtime import read_command
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+log = logging.getLogger("edge.vision")
+
+
+class PauseSwitch:
+    """File, contact (BCM pin to ground; None: there is none) and `command.json` in the runtime folder.
+
+    `before`: what was commanded before this run; it holds until there is a new command.
+    """
+
+    def __init__(self, file: Path, gpio: int | None, runtime: Path, *, before: bool = False) -> None:
+        """Raises ConfigError when the pin cannot be read."""
+        self._file, self._runtime = file, runtime
+        self._closed: Callable[[], bool] | None = None
+        if gpio is not None:
+            from edge.gpio import contact
+
+            self._closed = contact(gpio)
+        self._number = 0
+        self._commanded = before
+
+    def cause(self) -> Literal["file", "gpio", "command"] | None:
+        """What wants the camera closed; None: nothing."""
+        self._read_command()
+        if self._there():
+            return "file"
+        try:
+            if self._closed is not None and not self._closed():
+                return "gpio"
+        except OSError:
+            return "gpio"
+        return "command" if self._commanded else None
+
+    def _there(self) -> bool:
+        try:
+            self._file.lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError:
+            pass
+        return True
+
+    def _read_command(self) -> None:
+        try:
+            command = read_command(self._runtime)
+        except StorageError as error:
+            log.warning("command_unreadable %s", error)
+            return
+        if command is None or command.number == self._number:
+            return
+        self._number, self._commanded = command.number, command.paused
+        if command.command == "identify":
+            log.info("identify")
