@@ -1,7 +1,7 @@
 # Everything installs into .venv; a target does nothing twice.
 SHELL := /bin/bash
 .DEFAULT_GOAL := demo
-.PHONY: demo test lint format bench lock gpu-pack docs clean system
+.PHONY: demo test test-faults lint format bench lock gpu-pack docs clean system
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3.13 || command -v python3)
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
@@ -35,6 +35,10 @@ demo: .venv/demo.stamp  ## real faces to counts at a broker; SOURCE=<file|/dev/v
 test: .venv/dev.stamp system  ## every test but the long ones
 	.venv/bin/python -m pytest
 
+test-faults: SYSTEM += linux.uml:user-mode-linux
+test-faults: .venv/dev.stamp system  ## faults of processes, power, disk and network; build/faults.jsonl says how often
+	.venv/bin/python -m pytest -m faults tests/faults
+
 lint: .venv/dev.stamp  ## ruff and mypy, both strict
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
@@ -59,9 +63,11 @@ lock: .venv/dev.stamp  ## compile the hashed locks anew
 	$(COMPILE) --python-version 3.13 --extra demo -o requirements/demo-trixie.txt
 	$(COMPILE) --python-version 3.11 --extra host --extra demo --group dev -o requirements/dev.txt
 
-# What tests need beyond PyPI: a real broker, and strace for the privacy canary.
+# What tests need beyond PyPI, as program:package: a real broker, and strace for the privacy canary.
+SYSTEM = mosquitto:mosquitto strace:strace
 system:
-	@missing=; for p in mosquitto strace; do PATH="$$PATH:/usr/sbin" command -v $$p >/dev/null || missing="$$missing $$p"; done; \
+	@missing=; for p in $(SYSTEM); do \
+	  PATH="$$PATH:/usr/sbin" command -v $${p%:*} >/dev/null || missing="$$missing $${p#*:}"; done; \
 	if [ -n "$$missing" ]; then \
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	    echo "installing$$missing for the tests …"; \
