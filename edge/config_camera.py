@@ -64,8 +64,8 @@ class CameraSection(BaseModel):
             if self.kind not in kinds and getattr(self, key) != type(self).model_fields[key].default:
                 msg = f"{key} goes with kind = {' or '.join(kinds)} only"
                 raise ValueError(msg)
-        if self.kind == "picamera2":
-            msg = 'kind = "picamera2" is not in this version: use v4l2, rtsp or replay'
+        if self.kind == "picamera2" and self.source is not None and not self.source.isdecimal():
+            msg = f'kind = "picamera2" takes the camera\'s number as source, e.g. "0", not {self.source!r}'
             raise ValueError(msg)
         if self.kind == "replay" and not self.source:
             msg = 'kind = "replay" needs source: a video, a picture or a folder of pictures'

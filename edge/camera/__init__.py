@@ -70,6 +70,10 @@ def open_camera(section: CameraSection, bell: threading.Event | None = None) -> 
             realtime=section.realtime,
             still_seconds=section.still_seconds,
         )
+    if section.kind == "picamera2":
+        from edge.camera.picamera2 import Picamera
+
+        return Picamera(section, bell)
     from edge.camera.stream import Stream
 
     if section.kind == "v4l2":

@@ -27,8 +27,7 @@ class Mailbox(Generic[T]):
     def put(self, item: T) -> None:
         """Offer an item, replacing one that nobody took."""
         with self._changed:
-            if self._drop():
-                self.overwritten += 1
+            self._drop()
             self._item = item
             self._changed.notify()
         if self._bell is not None:
@@ -43,12 +42,13 @@ class Mailbox(Generic[T]):
             return item
 
     def clear(self) -> None:
-        """Discard what waits."""
+        """Discard what waits; it counts as overwritten."""
         with self._changed:
             self._drop()
 
-    def _drop(self) -> bool:
+    def _drop(self) -> None:
         item, self._item = self._item, None
-        if item is not None and self._discard is not None:
-            self._discard(item)
-        return item is not None
+        if item is not None:
+            self.overwritten += 1
+            if self._discard is not None:
+                self._discard(item)

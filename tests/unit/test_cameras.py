@@ -51,7 +51,7 @@ def test_the_mailbox_lets_an_overwritten_item_go_before_it_takes_the_next() -> N
     box.put(4)
     box.clear()
     assert box.take(0) is None
-    assert (discarded, box.overwritten) == ([1, 2, 4], 2)
+    assert (discarded, box.overwritten) == ([1, 2, 4], 3)
 
 
 def test_live_cameras_are_served_in_turn_however_busy_one_is() -> None:

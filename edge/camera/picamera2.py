@@ -1,0 +1,181 @@
+"""A Raspberry Pi camera through picamera2: the pixels are looked at in the camera's own buffers.
+
+Both streams are YUV420, whose first plane is the grey picture: faces are looked for in `lores`, chips are cut from
+`main` of the same request. Written for picamera2 0.3.x, from its manual and its source.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, Final
+
+from edge.camera.mailbox import Mailbox
+from edge.camera.rotation import turned
+from edge.errors import SourceError
+from edge.types import Frame
+
+if TYPE_CHECKING:
+    from edge.config_camera import CameraSection
+    from edge.types import U8
+
+log = logging.getLogger(__name__)
+
+SIZE: Final = (1280, 720)
+LORES_WIDTH: Final = 640
+"""Faces are looked for in a picture of at most this width."""
+BUFFERS: Final = 6
+"""Two may be held here, the others keep the sensor and its image processor busy."""
+HUNG: Final = 5.0
+"""Seconds without a frame after which the camera is taken to hang."""
+CLOSING: Final = 2.0
+"""Seconds a camera may take to close; one that hangs may never."""
+FRAME_US: Final = (33_333, 100_000)
+"""Shortest and longest frame duration: 30 frames a second, down to 10 in the dark."""
+
+
+class Picamera:
+    """Newest completed request of a camera; see `edge.camera.Camera`. Each frame must be released.
+
+    At most two requests are held: the one the pipeline looks at and the newest one in the mailbox. A camera that
+    hangs is opened once more; when it hangs again `read` raises, so that the service ends and systemd restarts it.
+    """
+
+    live = True
+
+    def __init__(self, section: CameraSection, bell: threading.Event | None = None) -> None:
+        """Open, configure and start. Raises SourceError saying what the camera does not like."""
+        self.ended = False
+        self._section = section
+        self._index = 0
+        self._reopened = False
+        self._mailbox: Mailbox[tuple[Any, float]] = Mailbox(lambda item: item[0].release(), bell)
+        self._camera = self._start()
+        self._last = time.monotonic()
+
+    @property
+    def drops(self) -> dict[str, int]:
+        """Frames overwritten before they were read, and how often the camera hung."""
+        return {"overwritten": self._mailbox.overwritten} | ({"camera_lost": 1} if self._reopened else {})
+
+    def read(self, timeout: float) -> Frame | None:
+        """Newest frame. Raises SourceError when the camera hangs again, or does not open or close any more."""
+        item = self._mailbox.take(timeout)
+        now = time.monotonic()
+        if item is not None:
+            self._last = now
+            return self._frame(*item)
+        if now - self._last > HUNG:
+            self._reopen()
+        return None
+
+    def close(self) -> None:
+        """Stop and let the camera go; a request that waits is released."""
+        if self.ended:
+            return
+        self.ended = True
+        if not self._shut():
+            log.error("camera_stuck name=%s next=the kernel ends it with the process", self._name)
+
+    @property
+    def _name(self) -> str:
+        return f"picamera2 {self._section.source or 0}"
+
+    def _start(self) -> Any:  # noqa: ANN401 - picamera2 ships no types
+        try:
+            from libcamera import Transform
+            from picamera2 import Picamera2
+        except ImportError as error:
+            msg = (
+                f"camera {self._name}: {error.name} is not installed: apt install python3-picamera2, "
+                "and make the virtual environment with --system-site-packages"
+            )
+            raise SourceError(msg) from error
+        camera = None
+        try:
+            camera = Picamera2(int(self._section.source or 0))
+            upside_down = self._section.rotation == 180
+            width, height = self._section.size or SIZE
+            shrink = max(1.0, width / LORES_WIDTH)
+            small = int(width / shrink) & ~1, int(height / shrink) & ~1
+            # The preview's colour space is full-range (sYCC): a grey level means the same as in a training picture.
+            configuration = camera.create_preview_configuration(
+                main={"size": (width, height), "format": "YUV420"},
+                lores={"size": small, "format": "YUV420"},
+                raw=None,
+                transform=Transform(hflip=upside_down, vflip=upside_down),
+                buffer_count=BUFFERS,
+                controls=self._controls(),
+                display=None,
+                encode=None,
+                queue=False,  # picamera2 keeps no request back for a caller to come
+            )
+            camera.configure(configuration)
+            camera.post_callback = self._arrived
+            camera.start()
+        except (RuntimeError, ValueError, TypeError, OSError, IndexError) as error:
+            if camera is not None:
+                camera.close()
+            cause = f"{error.__cause__ or error}"
+            msg = f"camera {self._name} cannot be opened ({cause}): connected, free, and able to do what [camera] asks?"
+            raise SourceError(msg) from error
+        return camera
+
+    def _controls(self) -> dict[str, object]:
+        section = self._section
+        controls: dict[str, object] = {"FrameDurationLimits": FRAME_US}
+        if section.exposure_us is not None:
+            controls["ExposureTime"] = section.exposure_us
+        if section.gain is not None:
+            controls["AnalogueGain"] = float(section.gain)
+        if section.ev:
+            controls["ExposureValue"] = float(section.ev)
+        if section.flicker_hz is not None:
+            # Lamps flicker at twice the mains frequency. 1: by the period given, in µs.
+            controls |= {"AeFlickerMode": 1, "AeFlickerPeriod": 500_000 // section.flicker_hz}
+        return controls
+
+    def _arrived(self, request: Any) -> None:  # noqa: ANN401
+        """Keep a completed request. Runs in the camera's loop, under its lock: nothing heavy here."""
+        if self.ended:
+            return
+        self._mailbox.clear()  # the old one goes before the new one is held
+        request.acquire()
+        self._mailbox.put((request, time.monotonic()))
+
+    def _frame(self, request: Any, t: float) -> Frame:  # noqa: ANN401
+        from picamera2 import MappedArray
+
+        with ExitStack() as held:
+            held.callback(request.release)
+            views: dict[str, U8] = {}
+            for stream in ("main", "lores"):
+                width, height = request.config[stream]["size"]
+                # Rows are padded to the stride; below the grey plane lie the two of colour.
+                plane = held.enter_context(MappedArray(request, stream)).array[:height, :width]
+                views[stream] = turned(plane, self._section.rotation % 180 and self._section.rotation)
+            self._index += 1
+            release = held.pop_all().close
+        return Frame(views["main"], t, self._index - 1, lores=views["lores"], release=release)
+
+    def _reopen(self) -> None:
+        if self._reopened:
+            msg = f"camera {self._name} hangs again: look at its cable and power"
+            raise SourceError(msg)
+        log.error("camera_hung name=%s seconds=%g next=opened once more", self._name, HUNG)
+        self._reopened = True
+        if not self._shut():
+            msg = f"camera {self._name} hangs and cannot be closed: look at its cable and power"
+            raise SourceError(msg)
+        self._camera = self._start()
+        self._last = time.monotonic()
+
+    def _shut(self) -> bool:
+        """Close the camera; False when it did not within `CLOSING`."""
+        closer = threading.Thread(target=self._camera.close, name="camera close", daemon=True)
+        closer.start()
+        closer.join(CLOSING)
+        self._mailbox.clear()
+        return not closer.is_alive()
