@@ -1,11 +1,14 @@
 """What time it is, and whether to believe it.
 
-No network is asked: the kernel knows whether its clock is disciplined.
+No network is asked: the kernel knows whether its clock is disciplined. The services' sandbox forbids them that
+question (it is the system call that sets the clock, too); there `edge-clock.service` asks, as
+`python -m edge.clock MARKER`, and a fresh marker is the answer.
 """
 
 from __future__ import annotations
 
 import ctypes
+import sys
 import time
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
 
 _TIME_ERROR: Final = 5
 _STA_UNSYNC: Final = 0x0040
+FRESH_S: Final = 150.0
+"""Age up to which a marker says "synced": it is touched every minute, and a minute may be late."""
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -55,17 +60,17 @@ class _Timex(ctypes.Structure):
     )
 
 
-def kernel_says_synced() -> bool:
+def kernel_says_synced() -> bool | None:
     """Whether the kernel clock is disciplined, by adjtimex(2) with no mode bit set (a mere reading).
 
-    False where the call is not to be had: an unknown clock is not to be believed.
+    None where the call is not to be had, as in a sandbox.
     """
     timex = _Timex()
     try:
         state = ctypes.CDLL(None, use_errno=True).adjtimex(ctypes.byref(timex))
     except (OSError, AttributeError):
-        return False
-    return state >= 0 and state != _TIME_ERROR and not timex.status & _STA_UNSYNC
+        return None
+    return None if state < 0 else state != _TIME_ERROR and not timex.status & _STA_UNSYNC
 
 
 def read_kernel_boot_id() -> str:
@@ -80,10 +85,11 @@ class SystemClock:
     """The real clock.
 
     `marker` is a file in the runtime folder (tmpfs, so it ends with the kernel boot) that remembers for all
-    services, and through their restarts, that the clock has been synced once. `synced` is injectable.
+    services, and through their restarts, that the clock has been synced once; where the kernel may not be
+    asked, its age is the answer. `synced` is injectable.
     """
 
-    def __init__(self, marker: Path | None = None, *, synced: Callable[[], bool] = kernel_says_synced) -> None:
+    def __init__(self, marker: Path | None = None, *, synced: Callable[[], bool | None] = kernel_says_synced) -> None:
         self.kernel_boot_id = read_kernel_boot_id()
         self._marker = marker
         self._synced = synced
@@ -99,12 +105,26 @@ class SystemClock:
 
     def time_quality(self) -> TimeQuality:
         """See `Clock.time_quality`."""
-        if self._synced():
-            if not self._was_synced and self._marker is not None:
-                with suppress(OSError):  # a missing runtime folder only costs the memory of other processes
-                    self._marker.touch()
+        synced = self._synced()
+        age = self._marker_age()
+        if synced and not self._was_synced and self._marker is not None:
+            with suppress(OSError):  # a missing runtime folder only costs the memory of other processes
+                self._marker.touch()
+        if synced is None:
+            synced = age is not None and abs(age) < FRESH_S
+        if synced:
             self._was_synced = True
             return "synced"
-        if self._was_synced or (self._marker is not None and self._marker.exists()):
-            return "holdover"
-        return "unsynced"
+        return "holdover" if self._was_synced or age is not None else "unsynced"
+
+    def _marker_age(self) -> float | None:
+        """Seconds by the wall clock; None without a marker. After a step of the clock it is wrong for a minute."""
+        try:
+            return None if self._marker is None else time.time() - self._marker.stat().st_mtime
+        except OSError:
+            return None
+
+
+if __name__ == "__main__":
+    if kernel_says_synced():
+        Path(sys.argv[1]).touch()

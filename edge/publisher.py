@@ -22,6 +22,7 @@ from edge.desk import Desk
 from edge.errors import BrokerRefused, BrokerUnavailable, ConfigError, EdgeError, StorageError
 from edge.health import CertificateWatch
 from edge.lifeline import stdin_ended
+from edge.notify import Notifier
 from edge.outbox import Outbox
 from edge.publish import V5, V311, Session, event, open_session
 from edge.runtime import VisionFile, read_command, read_vision, write_command
@@ -89,6 +90,7 @@ class Publisher:
         self._said = ""
         self._stopping = False
         self._drain_until: float | None = None
+        self._notifier = Notifier()
 
     # ---- the loop
 
@@ -113,7 +115,9 @@ class Publisher:
         timer.start()
 
     def _serve(self) -> int:
+        self._notifier.ready("not connected yet")
         while not self._stopping:
+            self._notifier.worked()
             self._watch_lifeline()
             if self._overdue():
                 self._say_stopped()
@@ -265,6 +269,7 @@ class Publisher:
                 )
             )
         log.info(event("connected", host=self._mqtt.host, port=self._mqtt.port, mqtt="5" if session.v5 else "3.1.1"))
+        self._notifier.status(f"connected to {self._mqtt.host}:{self._mqtt.port}")
         self._session, self._version, self._said = session, session.version, ""
         self._delay, self._connected_once, self._refused = FIRST_RETRY_S, True, False
         self._desk.greet(session, birth)
@@ -292,10 +297,12 @@ class Publisher:
         text = str(error)
         level = logging.DEBUG if text == self._said and self._delay < LONGEST_RETRY_S else logging.WARNING
         self._said = text
+        self._notifier.status(text)
         log.log(level, event(name, why=text))
 
     def _say_stopped(self) -> None:
         session, self._session = self._session, None
+        self._notifier.stopping()
         log.info(event("stop"))
         if session is None:
             return

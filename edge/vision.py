@@ -19,6 +19,7 @@ from edge.detect.haar import Haar
 from edge.errors import StorageError
 from edge.figures import Percentiles, Rate
 from edge.lifeline import stdin_ended
+from edge.notify import Notifier
 from edge.pause import PauseSwitch
 from edge.privacy import Policy, flush_due, release, tally
 from edge.recorder import Recorder
@@ -96,6 +97,8 @@ class Vision:
         self._drops: dict[str, int] = {}
         self._faces = self._frames = 0
         self._routes: dict[str, int] = {}
+        self._notifier = Notifier()
+        self._turns: tuple[int, ...] = ()
 
     def stop(self) -> None:
         """Ask the run to end after the frame in hand; callable from a signal handler."""
@@ -106,6 +109,7 @@ class Vision:
 
         The partial window is committed before it returns. Raises SourceError, BackendError, StorageError.
         """
+        self._notifier.ready(f"{self._backend.name}, {self._bundle.manifest.name}")
         try:
             while not self._stopping and not (lifeline and stdin_ended()):
                 self._obey()
@@ -122,8 +126,18 @@ class Vision:
                     break
                 self._recorder.commit()
                 self._tell("running")
+                self._feed()
         finally:
             self._finish()
+
+    def _feed(self) -> None:
+        """Feed systemd's watchdog, unless the driver of a camera hangs: then a restart is what helps."""
+        if self._live and self._camera is not None:
+            turns = self._camera.turns
+            if any(now == then for now, then in zip(turns, self._turns, strict=False)):
+                return
+            self._turns = turns
+        self._notifier.worked()
 
     def _rest(self) -> None:
         """Paused: a live camera's time goes by as `paused`, a replay's stands still."""
@@ -210,6 +224,7 @@ class Vision:
         return close
 
     def _finish(self) -> None:
+        self._notifier.stopping()
         ends = [sight.span[1] for sight in self._sights if sight.span]
         end = self._clock.monotonic() if self._live else max(ends, default=self._window.start)
         self._camera = self._camera or self._resting
@@ -298,6 +313,7 @@ class Vision:
             privacy=self._budget(),
             development=self._verbose() if self._config.device.mode == "development" else None,
         )
+        self._notifier.status(f"{figures.fps:g} fps on {figures.backend}, scene {figures.scene}")
         try:
             write_vision(self._config.storage.runtime, figures)
         except StorageError as error:

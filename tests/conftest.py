@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from edge.bundle_name import newest_bundle
 from edge.config import Config, StorageSection, development
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from edge.types import U8
 
@@ -76,3 +77,24 @@ def settings(tmp_path: Path, bundle_folder: Path) -> Callable[..., Config]:
         return Config.model_validate(whole)
 
     return make
+
+
+@pytest.fixture
+def heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[], list[str]]]:
+    """A service manager with a watchdog of an hour: call it for the messages since the last call."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.bind(str(tmp_path / "notify"))
+        sock.settimeout(0)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+        monkeypatch.setenv("WATCHDOG_USEC", "3600000000")
+        monkeypatch.setenv("WATCHDOG_PID", str(os.getpid()))
+
+        def messages() -> list[str]:
+            found = []
+            while True:
+                try:
+                    found.append(sock.recv(4096).decode())
+                except BlockingIOError:
+                    return found
+
+        yield messages

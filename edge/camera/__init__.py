@@ -30,6 +30,11 @@ class Camera(Protocol):
         """Frames lost, by cause."""
         ...
 
+    @property
+    def turns(self) -> tuple[int, ...]:
+        """Frames and failed tries so far, one count a camera: a count that stands still is a driver that hangs."""
+        ...
+
     def read(self, timeout: float) -> Frame | None:
         """Next frame, or None when none came within `timeout` seconds or the source has ended.
 

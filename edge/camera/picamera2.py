@@ -60,6 +60,11 @@ class Picamera:
         """Frames overwritten before they were read, and how often the camera hung."""
         return {"overwritten": self._mailbox.overwritten} | ({"camera_lost": 1} if self._reopened else {})
 
+    @property
+    def turns(self) -> tuple[int, ...]:
+        """See `edge.camera.Camera.turns`."""
+        return (self._index,)
+
     def read(self, timeout: float) -> Frame | None:
         """Newest frame. Raises SourceError when the camera hangs again, or does not open or close any more."""
         item = self._mailbox.take(timeout)

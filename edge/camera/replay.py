@@ -125,6 +125,11 @@ class Replay:
         self._next: Frame | None = None
         self._advance()  # a source without one good frame fails here, not later
 
+    @property
+    def turns(self) -> tuple[int, ...]:
+        """See `edge.camera.Camera.turns`."""
+        return (self._index,)
+
     def read(self, timeout: float) -> Frame | None:
         """Next frame; never lost. Paced replays return None until the frame's time has come."""
         frame = self._next

@@ -36,6 +36,11 @@ class Several:
             total |= {cause: total.get(cause, 0) + n for cause, n in camera.drops.items()}
         return total
 
+    @property
+    def turns(self) -> tuple[int, ...]:
+        """See `edge.camera.Camera.turns`."""
+        return tuple(n for camera in self._cameras for n in camera.turns)
+
     def read(self, timeout: float) -> Frame | None:
         """See `edge.camera.Camera.read`."""
         if not self.live:

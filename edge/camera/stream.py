@@ -51,7 +51,7 @@ class Stream:
         Raises SourceError, ending in `hint`, when it cannot be opened.
         """
         self.ended = False
-        self._lost = 0
+        self._lost = self._turns = 0
         self._name, self._open, self._rotation = name, open_capture, rotation
         self._mailbox: Mailbox[Frame] = Mailbox(bell=bell)
         self._closing = threading.Event()
@@ -69,6 +69,11 @@ class Stream:
         """Frames overwritten before they were read, and how often the camera was lost."""
         return {"overwritten": self._mailbox.overwritten} | ({"camera_lost": self._lost} if self._lost else {})
 
+    @property
+    def turns(self) -> tuple[int, ...]:
+        """See `edge.camera.Camera.turns`."""
+        return (self._turns,)
+
     def read(self, timeout: float) -> Frame | None:
         """Newest frame; None while there is none."""
         return self._mailbox.take(timeout)
@@ -83,6 +88,7 @@ class Stream:
         index, pause = 0, FIRST_RETRY
         while not self._closing.is_set():
             good, image = capture.read()
+            self._turns += 1
             if good:
                 if pause != FIRST_RETRY:
                     log.info("camera_back name=%s", self._name)

@@ -33,6 +33,10 @@ class Tray:
         self.ended = False
         self.drops: dict[str, int] = {"overwritten": 1}
 
+    @property
+    def turns(self) -> tuple[int, ...]:
+        return (self.mailbox.overwritten,)
+
     def read(self, timeout: float) -> Frame | None:
         return self.mailbox.take(timeout)
 

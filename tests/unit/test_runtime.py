@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 from pydantic import ValidationError
 
-from edge.clock import SystemClock, kernel_says_synced
+from edge.clock import FRESH_S, SystemClock, kernel_says_synced
 from edge.errors import StorageError
 from edge.runtime import (
     COMMAND_FILE,
@@ -96,8 +97,19 @@ def test_a_folder_without_rights(tmp_path: Path) -> None:
         write_vision(tmp_path, FIGURES)
 
 
+def test_where_the_kernel_may_not_be_asked_a_fresh_marker_is_its_answer(tmp_path: Path) -> None:
+    marker = tmp_path / "clock-synced"
+    clock = SystemClock(marker, synced=lambda: None)
+    assert clock.time_quality() == "unsynced"
+    marker.touch()
+    assert clock.time_quality() == "synced"
+    for age in (FRESH_S + 1, -FRESH_S - 1):  # nobody touches it any more; the clock was set back
+        os.utime(marker, (time.time() - age,) * 2)
+        assert clock.time_quality() == "holdover"
+
+
 def test_clock_remembers_a_sync_for_all_services(tmp_path: Path) -> None:
-    assert kernel_says_synced() in {True, False}
+    assert kernel_says_synced() in {True, False, None}
     marker = tmp_path / "clock-synced"
     state = [False]
     first, second = (SystemClock(marker, synced=lambda: state[0]) for _ in range(2))

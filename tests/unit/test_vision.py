@@ -277,17 +277,20 @@ class FalseCamera:
     def __init__(self, image: U8, *, fails_after: int | None = None) -> None:
         self.ended = False
         self.drops: dict[str, int] = {}
-        self.closed = 0
+        self.closed = self._index = 0
         self._image, self._fails_after = image, fails_after
         self._mailbox: Mailbox[Frame] = Mailbox()
         self._stop = threading.Event()
         threading.Thread(target=self._pump, daemon=True).start()
 
     def _pump(self) -> None:
-        index = 0
-        while not self._stop.wait(0.001) and index != self._fails_after:
-            self._mailbox.put(Frame(self._image, time.monotonic(), index))
-            index += 1
+        while not self._stop.wait(0.001) and self._index != self._fails_after:
+            self._mailbox.put(Frame(self._image, time.monotonic(), self._index))
+            self._index += 1
+
+    @property
+    def turns(self) -> tuple[int, ...]:
+        return (self._index,)
 
     def read(self, timeout: float) -> Frame | None:
         frame = self._mailbox.take(timeout)
@@ -304,7 +307,10 @@ class FalseCamera:
 
 
 def test_a_live_camera_gives_its_newest_frames_and_counts_the_overwritten(
-    settings: Callable[..., Config], portraits: dict[str, U8], monkeypatch: pytest.MonkeyPatch
+    settings: Callable[..., Config],
+    portraits: dict[str, U8],
+    monkeypatch: pytest.MonkeyPatch,
+    heard: Callable[[], list[str]],
 ) -> None:
     camera = FalseCamera(cv2.resize(portraits["astronaut"], (256, 256)).astype(np.uint8))
     monkeypatch.setattr(vision_module, "open_cameras", lambda *_, **__: camera)
@@ -319,6 +325,9 @@ def test_a_live_camera_gives_its_newest_frames_and_counts_the_overwritten(
     service = Vision(config, on_frame=watch)
     service.run()
     assert camera.closed == 1
+    said = heard()
+    assert said[0].startswith("READY=1\n")
+    assert {"WATCHDOG=1", "STOPPING=1"} < set(said)
     skipped = seen[-1].index + 1 - len(seen)
     assert skipped > 0
     figures = read_vision(config.storage.runtime)
@@ -343,17 +352,22 @@ def test_a_camera_that_dies_leaves_its_window_committed(
 
 
 def test_a_camera_that_sees_nothing_makes_unknown_not_zero(
-    settings: Callable[..., Config], portraits: dict[str, U8], monkeypatch: pytest.MonkeyPatch
+    settings: Callable[..., Config],
+    portraits: dict[str, U8],
+    monkeypatch: pytest.MonkeyPatch,
+    heard: Callable[[], list[str]],
 ) -> None:
     camera = FalseCamera(portraits["astronaut"], fails_after=0)
     camera._fails_after = None
     camera._stop.set()  # hangs: open, and not one frame
+    monkeypatch.setenv("WATCHDOG_USEC", "0")
     monkeypatch.setattr(vision_module, "open_cameras", lambda *_, **__: camera)
     config = settings(STILL, privacy=EXACT, window={"seconds": 1.0})
     service = Vision(config)
     threading.Timer(1.5, service.stop).start()
     service.run()
     assert {(r.coverage, total(r)) for r in reports(config)} == {(0.0, 0)}
+    assert heard().count("WATCHDOG=1") == 1  # the first; then none comes, and systemd restarts the service
 
 
 def test_two_cameras_count_apart_and_a_masked_face_is_nobody(settings: Callable[..., Config], stills: Path) -> None:

@@ -1,0 +1,74 @@
+"""The systemd units: `systemd-analyze` finds nothing wrong, and the sandbox is as tight as promised."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+UNITS = Path(__file__).resolve().parents[2] / "systemd"
+
+needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd-analyze on PATH")
+
+
+def _analyze(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["systemd-analyze", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"},
+    )
+
+
+@needs_systemd
+def test_units_are_verified() -> None:
+    said = _analyze("verify", *(str(u) for u in sorted(UNITS.glob("edge*"))))
+    others = [
+        line for line in said.stderr.splitlines() if not re.search(r"Command /opt/edge/\S+ is not executable", line)
+    ]
+    assert not others
+
+
+@needs_systemd
+def test_a_unit_with_a_mistake_is_seen(tmp_path: Path) -> None:
+    wrong = tmp_path / "edge-vision.service"
+    wrong.write_text((UNITS / "edge-vision.service").read_text().replace("ProtectHome=yes", "ProtectHouse=yes"))
+    assert "ProtectHouse" in _analyze("verify", str(wrong)).stderr
+
+
+@needs_systemd
+@pytest.mark.parametrize(("service", "exposure"), [("vision", 0.6), ("publisher", 1.1), ("clock", 0.7)])
+def test_exposure(service: str, exposure: float) -> None:
+    said = _analyze("security", "--offline=true", "--no-pager", str(UNITS / f"edge-{service}.service"))
+    found = re.search(r"Overall exposure level.*: ([\d.]+)", said.stdout)
+    assert found, said.stderr
+    assert float(found[1]) <= exposure
+
+
+@pytest.mark.parametrize("service", ["vision", "publisher"])
+def test_services_keep_their_side_of_the_wall(service: str) -> None:
+    text = (UNITS / f"edge-{service}.service").read_text()
+    assert "Type=notify" in text
+    assert "LimitCORE=0" in text
+    assert "MemorySwapMax=0" in text
+    assert "StartLimitIntervalSec=0" in text
+    assert not re.search(r"^(DynamicUser|StateDirectory|RuntimeDirectory)", text, re.MULTILINE)
+    assert ("PrivateNetwork=yes" in text) == (service == "vision")
+    assert ("PrivateDevices=yes" in text) == (service == "publisher")
+
+
+@pytest.mark.parametrize(
+    "device",
+    [
+        'ATTR{idVendor}=="1a6e", ATTR{idProduct}=="089a"',
+        'ATTR{idVendor}=="18d1", ATTR{idProduct}=="9302"',
+        'SUBSYSTEM=="apex"',
+    ],
+)
+def test_udev_gives_each_form_of_the_edge_tpu_to_vision(device: str) -> None:
+    (rule,) = [line for line in (UNITS / "99-edge-tpu.rules").read_text().splitlines() if device in line]
+    assert 'OWNER="edge-vision"' in rule
