@@ -13,6 +13,7 @@ import struct
 import time
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 import paho.mqtt.client as mqtt
@@ -22,7 +23,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from edge.broker import is_loopback, password, tls_context
+from edge.broker import certificate_end, is_loopback, password, tls_context
 from edge.errors import BrokerRefused, BrokerUnavailable, ConfigError
 from edge.refusal import UNSUPPORTED_VERSION, refusal
 
@@ -169,6 +170,9 @@ class Session:
                 self.abandon()
                 raise refusal(UNSUPPORTED_VERSION, self._broker.host, self._broker.port)
             if rc and self._connack is None:
+                if ended := self._certificate_ended():
+                    msg = f"broker {where} hung up: this device's certificate ended on {ended}: renew mqtt.tls.cert"
+                    raise BrokerRefused(msg)
                 hint = "; under TLS: check this device's certificate" if self._broker.tls else ""
                 msg = f"broker {where} hung up without an answer: retrying, the rows are kept{hint}"
                 raise (UnansweredVersion if self.v5 else BrokerUnavailable)(msg)
@@ -176,6 +180,11 @@ class Session:
             self.abandon()
             return
         self._judge(where)
+
+    def _certificate_ended(self) -> str:
+        """The date on which this device's certificate ended, empty when it has not: brokers do not say why."""
+        end = certificate_end(self._broker.tls)
+        return end.date().isoformat() if end is not None and end < datetime.now(UTC) else ""
 
     def _judge(self, where: str) -> None:
         code = 0 if self._connack is None else int(self._connack.value)

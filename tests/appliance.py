@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from edge.outbox import Held, Outbox, open_for_vision
 from edge.privacy import Policy, flush_due, release, tally
+from edge.runtime import InvokeMs, VisionFile
 from edge.types import ModelsStatement, TimeQuality, Vote, WindowReport
 
 if TYPE_CHECKING:
@@ -21,7 +24,27 @@ EXACT = Policy("off", Fraction(1), 1)
 DIGEST = "sha256:" + "0123456789abcdef" * 4
 
 
-def configuration(folder: Path, port: int, **mqtt: Any) -> Config:  # noqa: ANN401 - any field of the section
+@dataclass
+class TlsFiles:
+    """`mqtt.tls`."""
+
+    ca: Path
+    cert: Path | None
+    key: Path | None
+
+    @classmethod
+    def of(cls, folder: Path, name: str) -> Self:
+        """ca.crt, NAME.crt and NAME.key of a folder."""
+        return cls(folder / "ca.crt", folder / f"{name}.crt", folder / f"{name}.key")
+
+
+def configuration(
+    folder: Path,
+    port: int,
+    *,
+    hold: float | None = None,
+    **mqtt: Any,  # noqa: ANN401 - any field of the section
+) -> Config:
     """The parts of a configuration that the publisher reads, everything inside `folder`."""
     section = {
         "host": "127.0.0.1",
@@ -40,7 +63,7 @@ def configuration(folder: Path, port: int, **mqtt: Any) -> Config:  # noqa: ANN4
             live=False,
             mqtt=SimpleNamespace(**(section | mqtt)),
             storage=SimpleNamespace(outbox=folder / "outbox.db", runtime=folder, max_bytes=64 * 1024 * 1024),
-            clock=SimpleNamespace(hold_seconds=None),
+            clock=SimpleNamespace(hold_seconds=hold),
         ),
     )
 
@@ -84,3 +107,21 @@ def vision(folder: Path, boot_id: str = "a" * 32) -> Outbox:
     outbox, _ = open_for_vision(folder / "outbox.db")
     outbox.begin_boot(boot_id, "0" * 32)
     return outbox
+
+
+def vision_file() -> VisionFile:
+    """A vision file of a healthy service."""
+    return VisionFile(
+        boot_id="a" * 32,
+        state="running",
+        updated=time.monotonic(),
+        backend="cpu",
+        fps=9.5,
+        invoke_ms=InvokeMs(p50=1.5, p95=2.5),
+        drops={"overwritten": 3},
+        restarts=0,
+        scene="ok",
+        time_quality="synced",
+        paused=False,
+        versions={"edge": "0", "started": datetime.now(UTC).date().isoformat()},
+    )

@@ -72,9 +72,11 @@ def wait(
 class Ear:
     """A subscriber in a thread of its own; `heard` is all it got, in order."""
 
-    def __init__(self, port: int, *topics: str) -> None:
+    def __init__(self, broker: int | Broker, *topics: str) -> None:
+        """`broker`: a port of 127.0.0.1, or more."""
         self.heard: list[Incoming] = []
-        self._broker, self._topics = Broker("127.0.0.1", port), topics
+        self._broker = Broker("127.0.0.1", broker) if isinstance(broker, int) else broker
+        self._topics = topics
         self._ending, self._ready = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._listen, daemon=True)
 

@@ -1,4 +1,7 @@
-"""The publisher as a process of its own: `python service.py FOLDER PORT [--retry S] [--lifeline DRAIN_S]`."""
+"""The publisher as a process of its own: `python service.py FOLDER PORT [options]`.
+
+`--clock FILE` gives it a clock that is told the time (tests/told_clock.py), `--hold` makes it wait for that clock.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,13 @@ import sys
 from pathlib import Path
 
 import edge.desk
+import edge.publish
 from edge.publisher import run_publisher
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from tests.appliance import configuration
+from tests.appliance import TlsFiles, configuration
+from tests.told_clock import ToldClock
 
 
 def main() -> int:
@@ -23,11 +28,18 @@ def main() -> int:
     parser.add_argument("--retry", type=float, default=60.0)
     parser.add_argument("--username")
     parser.add_argument("--lifeline", type=float)
+    parser.add_argument("--keepalive", type=int, default=edge.publish.KEEPALIVE_S)
+    parser.add_argument("--tls", action="store_true")
+    parser.add_argument("--clock", type=Path)
+    parser.add_argument("--hold", type=float)
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
     edge.desk.RETRY_S = arguments.retry  # type: ignore[misc] # a minute is too long for a test
-    config = configuration(arguments.folder, arguments.port, username=arguments.username)
-    return run_publisher(config, drain_timeout=arguments.lifeline, lifeline=arguments.lifeline is not None)
+    edge.publish.KEEPALIVE_S = arguments.keepalive  # type: ignore[misc] # and so is half a minute
+    tls = TlsFiles.of(arguments.folder, "device") if arguments.tls else None
+    config = configuration(arguments.folder, arguments.port, hold=arguments.hold, username=arguments.username, tls=tls)
+    clock = None if arguments.clock is None else ToldClock(arguments.clock)
+    return run_publisher(config, drain_timeout=arguments.lifeline, lifeline=arguments.lifeline is not None, clock=clock)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import time
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import jsonschema
@@ -15,10 +14,10 @@ from edge.contract import PAYLOADS, ReplayCommand, decode, encode
 from edge.errors import BrokerRefused
 from edge.outbox import Outbox
 from edge.publish import open_session
-from edge.runtime import InvokeMs, VisionFile, read_command, write_vision
+from edge.runtime import read_command, write_vision
 from edge.subscribe import Broker
 from edge.types import Vote
-from tests.appliance import DIGEST, closing, vision
+from tests.appliance import DIGEST, closing, vision, vision_file
 from tests.broker import FalseBroker, Mosquitto, connack5, connack311, free_port, needs_mosquitto
 from tests.wire import Ear, Service, wait
 
@@ -47,7 +46,7 @@ def unsent(folder: Path) -> int:
 @needs_mosquitto
 def test_what_is_sent_is_what_the_schema_says(tmp_path: Path, mosquitto: Mosquitto, schemas: Path) -> None:
     commit(tmp_path, 3)
-    write_vision(tmp_path, figures())
+    write_vision(tmp_path, vision_file())
     with Ear(mosquitto.port, DEVICE) as ear, Service(tmp_path, mosquitto.port) as service:
         wait(lambda: sum(ear.keys().values()) == 3 and any(m.topic.endswith("live") for m in ear.heard))
         assert service.stop() == 0
@@ -188,7 +187,7 @@ def test_commands_replay_and_pause(tmp_path: Path, mosquitto: Mosquitto) -> None
         assert answer.correlation == b"c-1"
         assert {m.payload for m in ear.heard if m.topic == COUNTS} == before, "a replayed row has changed"
         assert ear.keys() == {(BOOT, 1): 1, (BOOT, 2): 1, (BOOT, 3): 2, (BOOT, 4): 2}
-        wait(lambda: (read_command(tmp_path) or figures()).paused)
+        wait(lambda: (read_command(tmp_path) or vision_file()).paused)
         asker.publish("edge/v1/lobby/kiosk-07/cmd/replay", b"no json")
         asker.step(0.2)
         service.wait_for("replay-refused")
@@ -310,21 +309,3 @@ def test_service_survives_refusals(tmp_path: Path, answers: dict[int, bytes | No
         wait(lambda: broker.asked.count(5) >= 2, 30, service.lines)
         assert service.stop() == 0
     assert unsent(tmp_path) == 1
-
-
-def figures() -> VisionFile:
-    """A vision file of a healthy service."""
-    return VisionFile(
-        boot_id=BOOT,
-        state="running",
-        updated=time.monotonic(),
-        backend="cpu",
-        fps=9.5,
-        invoke_ms=InvokeMs(p50=1.5, p95=2.5),
-        drops={"overwritten": 3},
-        restarts=0,
-        scene="ok",
-        time_quality="synced",
-        paused=False,
-        versions={"edge": "0", "started": datetime.now(UTC).date().isoformat()},
-    )
