@@ -242,16 +242,19 @@ def check_golden(bundle: Bundle, backend: Backend, roles: tuple[str, ...]) -> No
     Raises BundleError naming the role and the largest difference when one answer is off by more than the
     backend's tolerance or has another argmax.
     """
-    answers = golden_answers(bundle, roles)
-    tolerance = GOLDEN_TOLERANCE.get(backend.name.split(":")[0], GOLDEN_TOLERANCE["cpu"])
-    for role, (chips, wanted) in answers.items():
-        got = backend.outputs(role, chips)
-        off = int(np.abs(got.astype(np.int16) - wanted.astype(np.int16)).max(initial=0))
-        flipped = int((got.argmax(axis=1) != wanted.argmax(axis=1)).sum())
-        if off > tolerance or flipped:
-            msg = (
-                f"{bundle.path(role)}: computes wrongly on {backend.name}: {flipped} of {len(chips)} golden answers "
-                f"differ, largest difference {off} LSB (allowed {tolerance}): install the bundle again, "
-                "or choose another accelerator"
-            )
-            raise BundleError(msg)
+    for role, (chips, wanted) in golden_answers(bundle, roles).items():
+        judge_answers(bundle, role, backend.name, backend.outputs(role, chips), wanted)
+
+
+def judge_answers(bundle: Bundle, role: str, backend: str, got: NDArray[np.int8], wanted: NDArray[np.int8]) -> None:
+    """Compare int8 outputs (N, K) of a role with golden ones. Raises BundleError, see `check_golden`."""
+    tolerance = GOLDEN_TOLERANCE.get(backend.partition(":")[0], GOLDEN_TOLERANCE["cpu"])
+    off = int(np.abs(got.astype(np.int16) - wanted.astype(np.int16)).max(initial=0))
+    flipped = int((got.argmax(axis=1) != wanted.argmax(axis=1)).sum())
+    if off > tolerance or flipped:
+        msg = (
+            f"{bundle.path(role)}: computes wrongly on {backend}: {flipped} of {len(wanted)} golden answers "
+            f"differ, largest difference {off} LSB (allowed {tolerance}): install the bundle again, "
+            "or choose another accelerator"
+        )
+        raise BundleError(msg)

@@ -106,14 +106,6 @@ class ModelsSection(_Section):
     accelerator: Literal["auto", "edgetpu", "cpu"] = "auto"
     uncertain_below: float | None = Field(default=None, ge=0, le=1)
 
-    @field_validator("accelerator")
-    @classmethod
-    def _built(cls, value: str) -> str:
-        if value == "edgetpu":
-            msg = '"edgetpu" is not in this version: use "cpu" or "auto"'
-            raise ValueError(msg)
-        return value
-
 
 class WindowSection(_Section):
     """Length of a counting window in seconds."""

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from edge import __version__
-from edge.backend.cpu import CpuBackend
-from edge.bundle import check_golden, load_bundle
+from edge.backend.choose import open_backend
+from edge.bundle import load_bundle
 from edge.camera import open_cameras
 from edge.clock import SystemClock
 from edge.detect.haar import Haar
@@ -71,10 +71,7 @@ class Vision:
         signed = self._bundle.signed
         log.info("bundle name=%s signed_by=%s", self._bundle.manifest.name, signed.key_id if signed else "unchecked")
         self._roles = roles = ROLES[config.models.strategy]
-        self._backend = CpuBackend(self._bundle, roles)
-        check_golden(self._bundle, self._backend, roles)
-        if config.models.accelerator == "auto":
-            log.info("backend chosen=cpu reason=this version has no Edge TPU worker")
+        self._backend = open_backend(self._bundle, roles, config.models.accelerator)
         self._sights = self._look_with(Router(self._backend, config.models.strategy))
         digests = {role: self._bundle.digest(role) if role in roles else None for role in ROLES["gate"]}
         self._models = ModelsStatement(**digests, route=config.models.strategy)
@@ -113,6 +110,7 @@ class Vision:
         try:
             while not self._stopping and not (lifeline and stdin_ended()):
                 self._obey()
+                self._backend.attend()
                 frame = self._camera.read(POLL) if self._camera else None
                 if self._camera is None:
                     self._rest()

@@ -11,8 +11,10 @@ import cv2
 import numpy as np
 import pytest
 
+from edge.backend import coral
 from edge.bundle_name import newest_bundle
 from edge.config import Config, StorageSection, development
+from tests.edgetpu import COMPILER, StandIn, build_library, compile_bundle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -98,3 +100,28 @@ def heard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[
                     return found
 
         yield messages
+
+
+@pytest.fixture(scope="session")
+def compiled_bundle(tmp_path_factory: pytest.TempPathFactory, bundle_folder: Path) -> Path:
+    """The bundle with models that only the stand-in Edge TPU can run."""
+    return compile_bundle(bundle_folder, tmp_path_factory.mktemp("compiled") / "bundle")
+
+
+@pytest.fixture(scope="session")
+def tpu_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The stand-in's library; skips where there is no C compiler, fails in CI."""
+    if COMPILER is None:
+        _absent("no C compiler; install one with: apt-get install gcc libc6-dev")
+    return build_library(tmp_path_factory.mktemp("library"))
+
+
+@pytest.fixture
+def tpus(tmp_path: Path, tpu_library: Path, monkeypatch: pytest.MonkeyPatch) -> StandIn:
+    """Stand-in Edge TPUs for this process and its children; none is plugged in yet."""
+    (tmp_path / "tpu").mkdir()
+    standin = StandIn(tmp_path / "tpu", tpu_library)
+    monkeypatch.setattr(coral, "SYSFS", standin.sysfs)
+    for name, value in standin.environment.items():
+        monkeypatch.setenv(name, value)
+    return standin

@@ -8,17 +8,17 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from edge.figures import Percentiles
     from edge.types import U8
 
 
 class Backend(Protocol):
     """Runs the classifiers of one bundle."""
 
-    name: str
-    """What `health.backend` says, e.g. `cpu`."""
-    invoke: Percentiles
-    """Time of one invocation in ms."""
+    @property
+    def name(self) -> str:
+        """What `health.backend` says: `cpu`, `edgetpu`, `edgetpu:1/2` (one of two), `cpu:fallback` (no TPU works)."""
+        ...
+
     restarts: int
     """How often a worker had to be started again."""
 
@@ -28,6 +28,10 @@ class Backend(Protocol):
 
     def probabilities(self, role: str, chips: U8) -> NDArray[np.float32]:
         """Float32 (N, K) of uint8 chips (N, 48, 48), each row summing to about 1."""
+        ...
+
+    def attend(self) -> None:
+        """Start again what failed; to be called a few times a second, returns at once."""
         ...
 
     def close(self) -> None:

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from edge.backend.cpu import CpuBackend, interpreter_class
+from edge.backend.cpu import CpuBackend
 from edge.backend.flatbuffer import Malformed, Table, read_model
 from edge.backend.model_check import check_model
+from edge.backend.tflite import runtime
 from edge.bundle import load_bundle
 from edge.errors import BundleError
 
@@ -46,7 +47,7 @@ def test_models_of_others_pass(data: Path) -> None:
 
 
 def test_the_reader_sees_what_the_runtime_sees(gate: bytes) -> None:
-    interpreter = interpreter_class()(model_content=gate)
+    interpreter = runtime().Interpreter(model_content=gate)
     graph = read_model(gate)["subgraphs"][0]
     for detail in interpreter.get_tensor_details():
         if detail["index"] < len(graph["tensors"]):
@@ -149,9 +150,9 @@ def test_a_truncated_model_with_a_forged_checksum_is_refused(bundle_folder: Path
 RUN = """
 import json, os, pathlib, sys
 import numpy as np
-from edge.backend.cpu import interpreter_class
+from edge.backend.tflite import runtime
 
-make, ended = interpreter_class(), {}
+make, ended = runtime().Interpreter, {}
 for path in sorted(pathlib.Path(sys.argv[1]).iterdir()):
     child = os.fork()
     if child == 0:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from edge.figures import Percentiles
 from edge.route import ROLES, Router
 
 if TYPE_CHECKING:
@@ -22,7 +21,6 @@ class Counting:
     name, restarts = "cpu", 0
 
     def __init__(self) -> None:
-        self.invoke = Percentiles()
         self.asked: list[tuple[str, list[int]]] = []
 
     def outputs(self, role: str, chips: U8) -> NDArray[np.int8]:
@@ -33,6 +31,9 @@ class Counting:
         self.asked.append((role, marks))
         width = 2 if role == "gate" else 7
         return np.array([[m / 100] * width for m in marks], np.float32)
+
+    def attend(self) -> None:
+        pass
 
     def close(self) -> None:
         pass

@@ -1,0 +1,52 @@
+"""Which backend a configuration gets, said in the log with its reason."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Literal
+
+from edge.backend.cpu import CpuBackend
+from edge.backend.edgetpu import EdgeTpuBackend, Patience
+from edge.bundle import check_golden
+from edge.errors import BackendError
+
+if TYPE_CHECKING:
+    from edge.backend.base import Backend
+    from edge.bundle import Bundle
+
+log = logging.getLogger("edge.backend")
+
+
+def open_backend(
+    bundle: Bundle,
+    roles: tuple[str, ...],
+    accelerator: Literal["auto", "edgetpu", "cpu"],
+    patience: Patience | None = None,
+) -> Backend:
+    """The backend that `models.accelerator` asks for, its golden answers checked.
+
+    `auto` takes the Edge TPUs that work, now and whenever one comes, and the CPU meanwhile; `edgetpu` does too but does
+    not start without one.
+
+    Raises:
+        BundleError: a model is damaged or computes wrongly; with `edgetpu`, is not compiled.
+        BackendError: no runtime; with `edgetpu`, no Edge TPU that works.
+
+    """
+    cpu = CpuBackend(bundle, roles)
+    check_golden(bundle, cpu, roles)
+    lacking = [role for role in roles if bundle.entry(role).edgetpu is None]
+    if accelerator == "cpu" or (accelerator == "auto" and lacking):
+        why = f"the bundle's {lacking[0]} is not compiled for the Edge TPU" if lacking else "so configured"
+        log.info("backend chosen=cpu reason=%s", "so configured" if accelerator == "cpu" else why)
+        return cpu
+    patience = patience or Patience()
+    tpu = EdgeTpuBackend(bundle, roles, cpu, patience)
+    required = accelerator == "edgetpu"
+    works = tpu.wait(patience.failures if required else 1)
+    if required and not works:
+        tpu.close()
+        msg = f'models.accelerator = "edgetpu", but none works ({tpu.trouble}): mend it, or use "auto"'
+        raise BackendError(msg)
+    log.info("backend chosen=%s reason=%s", tpu.name, "golden answers are right" if works else tpu.trouble)
+    return tpu

@@ -1,0 +1,71 @@
+"""The TFLite runtime that is installed, and a check of its tensors. Light: the worker imports it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from edge.errors import BackendError, BundleError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from edge.bundle import Tensor
+    from edge.types import F32
+
+
+class Signature(NamedTuple):
+    """One input or output of a model: shape, dtype by name, per-tensor quantisation."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    scale: float
+    zero_point: int
+
+
+def runtime() -> Any:  # noqa: ANN401 - neither runtime ships types
+    """The module with `Interpreter` and `load_delegate`. Raises BackendError with what to install."""
+    try:
+        from tflite_runtime import interpreter
+    except ImportError:
+        try:
+            from ai_edge_litert import interpreter
+        except ImportError as error:
+            msg = (
+                'no TFLite runtime: pip install "edge-fer[device]" (tflite-runtime, or ai-edge-litert on Python ≥ 3.12)'
+            )
+            raise BackendError(msg) from error
+    return interpreter
+
+
+def stated(tensor: Tensor) -> Signature:
+    """What the manifest says of one tensor."""
+    return Signature(tuple(tensor.shape), tensor.dtype, tensor.scale, tensor.zero_point)
+
+
+def check_signature(file: str, interpreter: Any, *wanted: Signature) -> tuple[int, int]:  # noqa: ANN401 - untyped
+    """Compare an interpreter's one input and one output with what the manifest states of them.
+
+    Returns their tensor indices. Raises BundleError naming `file` and what differs.
+    """
+    inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
+    if len(inputs) != 1 or len(outputs) != 1:
+        msg = f"{file}: has {len(inputs)} inputs and {len(outputs)} outputs, one of each is needed"
+        raise BundleError(msg)
+    for what, tensor, want in zip(("input", "output"), (*inputs, *outputs), wanted, strict=True):
+        seen = tuple(int(n) for n in tensor["shape"]), tensor["dtype"].__name__
+        if seen != want[:2]:
+            msg = f"{file}: {what} is {seen}, the manifest says {want[:2]}"
+            raise BundleError(msg)
+        scale, zero = tensor["quantization"]
+        if abs(scale - want.scale) > 1e-6 * abs(want.scale) or zero != want.zero_point:
+            msg = f"{file}: {what} quantisation is ({scale}, {zero}), the manifest says {want[2:]}"
+            raise BundleError(msg)
+    return int(inputs[0]["index"]), int(outputs[0]["index"])
+
+
+def dequantise(outputs: NDArray[np.int8], tensor: Tensor) -> F32:
+    """Float32 of int8 outputs (N, K) of the tensor that the manifest describes."""
+    widened = outputs.astype(np.int16) - tensor.zero_point
+    return (widened * np.float32(tensor.scale)).astype(np.float32)

@@ -1,0 +1,454 @@
+"""Every way an Edge TPU is known to fail: no answer is lost, what happened is said, and the TPU comes back."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from edge.backend import coral
+from edge.backend.choose import open_backend
+from edge.backend.cpu import CpuBackend
+from edge.backend.edgetpu import EdgeTpuBackend, Patience
+from edge.bundle import golden_answers, load_bundle
+from edge.errors import BackendError, BundleError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from numpy.typing import NDArray
+
+    from edge.types import U8
+    from tests.edgetpu import StandIn
+
+    Answers = NDArray[np.int_]
+
+LONG = 60.0
+"""Nothing here is about speed."""
+QUICK = Patience(start_s=LONG, invoke_s=LONG, retry_s=0.01, return_s=0.1)
+
+
+@pytest.fixture
+def opened(compiled_bundle: Path, caplog: pytest.LogCaptureFixture) -> Iterator[Callable[..., EdgeTpuBackend]]:
+    """Opens the backend of `auto`, by default for the gate only, which starts soonest."""
+    caplog.set_level(logging.INFO)
+    backends = []
+
+    def make(patience: Patience = QUICK, roles: tuple[str, ...] = ("gate",)) -> EdgeTpuBackend:
+        backend = open_backend(load_bundle(compiled_bundle), roles, "auto", patience)
+        assert isinstance(backend, EdgeTpuBackend)
+        backends.append(backend)
+        return backend
+
+    yield make
+    for backend in backends:
+        backend.close()
+
+
+@pytest.fixture(scope="module")
+def chips(bundle_folder: Path) -> U8:
+    """Many faces: all golden chips of the masked and the unmasked model."""
+    golden = golden_answers(load_bundle(bundle_folder), ("fer_unmasked", "fer_masked"))
+    return np.concatenate([golden["fer_unmasked"][0], golden["fer_masked"][0]])
+
+
+@pytest.fixture(scope="module")
+def right(bundle_folder: Path, chips: U8) -> Answers:
+    """What the CPU says of them; the stand-in computes the same to 1 LSB."""
+    return CpuBackend(load_bundle(bundle_folder), ("gate",)).outputs("gate", chips).astype(int)
+
+
+def until(backend: EdgeTpuBackend, name: str) -> None:
+    end = time.monotonic() + LONG
+    while backend.name != name:
+        assert time.monotonic() < end, f"{backend.name}, not {name}: {backend.trouble}"
+        backend.attend()
+        time.sleep(0.01)
+
+
+def check(backend: EdgeTpuBackend, chips: U8, right: Answers) -> None:
+    """All chips are answered, and rightly."""
+    assert np.abs(backend.outputs("gate", chips).astype(int) - right).max() <= 1
+
+
+def test_a_worker_computes_what_the_cpu_does(
+    tpus: StandIn, opened: Callable[..., EdgeTpuBackend], compiled_bundle: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tpus.plug()
+    bundle = load_bundle(compiled_bundle)
+    backend = opened(roles=bundle.roles)
+    assert backend.name == "edgetpu"
+    assert "backend chosen=edgetpu reason=golden answers are right" in caplog.text
+    before = len(tpus.seen("invoke"))
+    for role, (chips, wanted) in golden_answers(bundle, bundle.roles).items():
+        assert np.abs(backend.outputs(role, chips).astype(int) - wanted).max() <= 1
+        assert backend.probabilities(role, chips).sum(axis=1) == pytest.approx(1, abs=0.03)
+        assert backend.outputs(role, chips[:0]).shape == (0, wanted.shape[1])
+        before += 2 * len(chips)
+    assert len(tpus.seen("invoke")) == before
+    assert len(tpus.seen("create")) == len(bundle.roles)
+    (worker,) = {pid for pid, _ in tpus.seen("invoke")}
+    assert worker != os.getpid()
+    assert backend.restarts == 0
+
+
+@pytest.mark.parametrize(
+    ("word", "cause"),
+    [
+        ("hang", "hung"),
+        ("abort", "died .*SIGABRT"),
+        ("segv", "died .*SIGSEGV"),
+        ("error", "erred .*told to fail"),
+    ],
+)
+def test_a_tpu_that_fails_loses_nothing_and_comes_back(
+    word: str,
+    cause: str,
+    *,
+    tpus: StandIn,
+    opened: Callable[..., EdgeTpuBackend],
+    chips: U8,
+    right: Answers,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    tpus.plug()
+    backend = opened(QUICK._replace(invoke_s=1.0))
+    tpus.tell(word)
+    for _ in range(3):
+        check(backend, chips, right)
+        backend.attend()
+    assert backend.name == "cpu:fallback"
+    assert re.search(f"cause={cause}", caplog.text)
+    assert "backend now=cpu:fallback before=edgetpu" in caplog.text
+    tpus.tell("ok")
+    until(backend, "edgetpu")
+    assert "backend now=edgetpu before=cpu:fallback" in caplog.text
+    assert backend.restarts > 0
+    before = len(tpus.seen("invoke"))
+    check(backend, chips, right)
+    assert len(tpus.seen("invoke")) == before + len(chips)
+
+
+def test_a_tpu_that_turns_wrong_is_found_out_by_the_golden_input_that_rides_along(
+    tpus: StandIn, opened: Callable[..., EdgeTpuBackend], chips: U8, right: Answers, caplog: pytest.LogCaptureFixture
+) -> None:
+    tpus.plug()
+    backend = opened(QUICK._replace(check_s=0))
+    tpus.tell("wrong")
+    check(backend, chips, right)
+    assert backend.name == "cpu:fallback"
+    assert re.search("cause=wrong .*gate_int8.tflite: computes wrongly on edgetpu", caplog.text)
+    tpus.tell("ok")
+    until(backend, "edgetpu")
+    check(backend, chips, right)
+
+
+def test_between_two_golden_inputs_a_wrong_tpu_is_believed(
+    tpus: StandIn, opened: Callable[..., EdgeTpuBackend], chips: U8, right: Answers
+) -> None:
+    """What the test before would see if nothing rode along."""
+    tpus.plug()
+    backend = opened(QUICK._replace(check_s=1e6))
+    tpus.tell("wrong")
+    assert np.abs(backend.outputs("gate", chips).astype(int) - right).max() > 100
+
+
+def test_a_slow_tpu_is_waited_for(
+    tpus: StandIn, opened: Callable[..., EdgeTpuBackend], chips: U8, right: Answers
+) -> None:
+    tpus.plug()
+    backend = opened()
+    tpus.tell("slow")
+    began = time.monotonic()
+    check(backend, chips[:8], right[:8])
+    assert time.monotonic() - began >= 8 * 0.05
+    assert backend.name == "edgetpu"
+
+
+@pytest.mark.parametrize(
+    ("word", "says"),
+    [
+        ("refuse", "libedgetpu.so.1 opens no device usb:0 .*told to refuse.*check cable"),
+        ("hang-create", "no answer within 2 s"),
+        ("abort", "SIGABRT"),
+        ("error", "told to fail"),
+        ("wrong", "computes wrongly on edgetpu"),
+    ],
+)
+def test_a_tpu_that_fails_at_the_start_is_not_used_until_it_works(
+    word: str,
+    says: str,
+    *,
+    tpus: StandIn,
+    opened: Callable[..., EdgeTpuBackend],
+    chips: U8,
+    right: Answers,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    tpus.plug()
+    tpus.tell(word)
+    backend = opened(QUICK._replace(start_s=2) if word == "hang-create" else QUICK)
+    assert backend.name == "cpu:fallback"
+    assert re.search(f"chosen=cpu:fallback reason=.*{says}", caplog.text)
+    check(backend, chips, right)
+    tpus.tell("ok")
+    backend._patience = QUICK
+    until(backend, "edgetpu")
+    check(backend, chips, right)
+
+
+def test_the_pauses_grow_until_the_device_is_left_alone(
+    tpus: StandIn, opened: Callable[..., EdgeTpuBackend], caplog: pytest.LogCaptureFixture
+) -> None:
+    tpus.plug()
+    tpus.tell("refuse")
+    backend = opened(QUICK._replace(retry_s=0.25, return_s=0.125))
+    end = time.monotonic() + LONG
+    while backend.restarts < 4:
+        assert time.monotonic() < end
+        backend.attend()
+        time.sleep(0.01)
+    pauses = [float(p) for p in re.findall(r"retry_s=(\S+)", caplog.text)]
+    assert pauses[:4] == [0.25, 0.5, 0.125, 0.125]
+
+
+# ---- several, plugged in and out
+
+
+def test_several_tpus_share_and_one_takes_over(
+    tpus: StandIn, opened: Callable[..., EdgeTpuBackend], chips: U8, right: Answers
+) -> None:
+    tpus.plug("2-1")
+    tpus.plug("2-2", "18d1:9302")
+    backend = opened()
+    assert backend.name == "edgetpu:2/2"
+    before = len(tpus.seen("invoke"))
+    check(backend, chips, right)
+    work = tpus.seen("invoke")[before:]
+    assert {device for _, device in work} == {"usb:0", "usb:1"}
+    assert [sum(p == pid for p, _ in work) for pid in {p for p, _ in work}] == [len(chips) // 2] * 2
+    tpus.tell("refuse:usb:1")
+    (victim,) = {pid for pid, device in work if device == "usb:1"}
+    os.kill(victim, signal.SIGKILL)
+    check(backend, chips, right)
+    until(backend, "edgetpu:1/2")
+    check(backend, chips, right)
+    tpus.tell("ok")
+    until(backend, "edgetpu:2/2")
+
+
+def test_one_face_at_a_time_goes_to_each_in_turn(
+    tpus: StandIn, opened: Callable[..., EdgeTpuBackend], chips: U8
+) -> None:
+    tpus.plug("2-1")
+    tpus.plug("2-2")
+    backend = opened()
+    before = len(tpus.seen("invoke"))
+    for chip in chips[:6]:
+        backend.outputs("gate", chip[None])
+    assert sorted(device for _, device in tpus.seen("invoke")[before:]) == ["usb:0"] * 3 + ["usb:1"] * 3
+
+
+def test_a_tpu_may_come_and_go(
+    tpus: StandIn, opened: Callable[..., EdgeTpuBackend], chips: U8, right: Answers, caplog: pytest.LogCaptureFixture
+) -> None:
+    backend = opened()
+    assert backend.name == "cpu"
+    assert "chosen=cpu reason=no Edge TPU on USB or PCIe" in caplog.text
+    check(backend, chips, right)
+    place = tpus.plug()
+    until(backend, "edgetpu")
+    check(backend, chips, right)
+    place.rename(tpus.sysfs / "unplugged")
+    os.kill(tpus.seen("invoke")[-1][0], signal.SIGKILL)
+    check(backend, chips, right)
+    until(backend, "cpu:fallback")
+    end = time.monotonic() + LONG
+    while "edgetpu gone" not in caplog.text:
+        assert time.monotonic() < end
+        backend.attend()
+    (tpus.sysfs / "unplugged").rename(place)
+    until(backend, "edgetpu")
+
+
+def test_both_usb_ids_and_pcie_are_listed(tpus: StandIn) -> None:
+    assert coral.list_devices() == []
+    fresh, loaded = tpus.plug("1-1.2", "1a6e:089a"), tpus.plug("1-1.3", "18d1:9302")
+    tpus.plug("1-1.4", "046d:0825")  # a webcam
+    (tpus.plug("1-1.5") / "idProduct").unlink()  # vanishing
+    (tpus.sysfs / "class/apex/apex_0").mkdir(parents=True)
+    assert coral.list_devices() == [
+        coral.Device("usb", str(fresh), "id 1a6e:089a, 5000 Mbit/s"),
+        coral.Device("usb", str(loaded), "id 18d1:9302, 5000 Mbit/s"),
+        coral.Device("pci", "/dev/apex_0", "driver apex"),
+    ]
+
+
+PYCORAL = {
+    "__init__.py": "",
+    "utils/__init__.py": "",
+    "utils/edgetpu.py": """
+from tflite_runtime.interpreter import load_delegate
+def load_edgetpu_delegate(options=None):
+    return load_delegate("libedgetpu.so.1", options or {})
+def list_edge_tpus():
+    return [{listed}]
+""",
+    "adapters/__init__.py": "",
+    "adapters/common.py": """
+import os
+def set_input(interpreter, data):
+    open(os.environ["STANDIN_LOG"], "a").write(f"{os.getpid()} adapter set_input\\n")
+    interpreter.tensor(interpreter.get_input_details()[0]["index"])()[0][:, :] = data
+def output_tensor(interpreter, i):
+    return interpreter.tensor(interpreter.get_output_details()[i]["index"])()
+""",
+}
+"""The parts of pycoral 2.0 that are used, with its behaviour: https://github.com/google-coral/pycoral."""
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_pycoral_is_used_where_it_imports(
+    listed: bool,  # noqa: FBT001 - a parameter of the test
+    *,
+    tpus: StandIn,
+    opened: Callable[..., EdgeTpuBackend],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    chips: U8,
+    right: Answers,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    pytest.importorskip("tflite_runtime", reason="pycoral needs tflite-runtime")
+    place = tpus.plug()
+    other = {"type": "usb", "path": "/sys/elsewhere"}
+    tpu_list = f"{other}, {{'type': 'usb', 'path': '{place}'}}" if listed else ""
+    for name, text in PYCORAL.items():
+        path = tmp_path / "double" / "pycoral" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text.replace("{listed}", tpu_list))
+    path_before = os.environ.get("PYTHONPATH", "")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, [str(tmp_path / "double"), path_before])))
+    backend = opened()
+    if listed:
+        assert tpus.seen("create")[0][1] == "usb:1", "libedgetpu's own count"
+        check(backend, chips, right)
+        assert len(tpus.seen("adapter")) == len(tpus.seen("invoke"))
+    else:
+        assert re.search("reason=.*does not list .*check cable", caplog.text)
+        assert tpus.seen("create") == []
+
+
+# ---- what is chosen
+
+
+def test_what_is_asked_for_decides(
+    tpus: StandIn, compiled_bundle: Path, bundle_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    tpus.tell("refuse")
+    plain, bundle = load_bundle(bundle_folder), load_bundle(compiled_bundle)
+    assert open_backend(bundle, ("gate",), "cpu").name == "cpu"
+    assert "chosen=cpu reason=so configured" in caplog.text
+    assert isinstance(open_backend(plain, ("gate",), "auto"), CpuBackend)
+    assert "chosen=cpu reason=the bundle's gate is not compiled for the Edge TPU" in caplog.text
+    with pytest.raises(BundleError, match="no model of role gate is compiled"):
+        open_backend(plain, ("gate",), "edgetpu")
+    with pytest.raises(BackendError, match=r"none works \(no Edge TPU on USB or PCIe") as caught:
+        open_backend(bundle, ("gate",), "edgetpu", QUICK)
+    assert caught.value.exit_code == 69
+    tpus.plug()
+    with pytest.raises(BackendError, match=r"none works .*told to refuse"):
+        open_backend(bundle, ("gate",), "edgetpu", QUICK)
+    assert len(tpus.seen("create")) == QUICK.failures
+    tpus.tell("ok")
+    backend = open_backend(bundle, ("gate",), "edgetpu", QUICK)
+    assert backend.name == "edgetpu"
+    backend.close()
+
+
+def test_without_the_library_it_says_what_to_install(
+    tpus: StandIn,
+    opened: Callable[..., EdgeTpuBackend],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    tpus.plug()
+    monkeypatch.delenv("LD_LIBRARY_PATH")
+    assert opened().name == "cpu:fallback"
+    assert re.search("reason=.*libedgetpu.so.1 cannot be loaded .*install libedgetpu1-std", caplog.text)
+
+
+# ---- the process itself
+
+RUN = """
+import sys, time
+from pathlib import Path
+from edge.backend import coral
+from edge.backend.choose import open_backend
+from edge.bundle import golden_answers, load_bundle
+coral.SYSFS = Path(sys.argv[1])
+bundle = load_bundle(Path(sys.argv[2]))
+backend = open_backend(bundle, ("gate",), "auto")
+print("ready", flush=True)
+sys.stdin.readline()
+backend.outputs("gate", golden_answers(bundle, ("gate",))["gate"][0])
+"""
+
+
+def alive(pid: int) -> bool:
+    try:
+        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except FileNotFoundError:
+        return False
+
+
+def test_a_worker_dies_with_its_service_even_while_it_hangs(tpus: StandIn, compiled_bundle: Path) -> None:
+    tpus.plug()
+    command = [sys.executable, "-c", RUN, str(tpus.sysfs), str(compiled_bundle)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as service:
+        assert service.stdin is not None
+        assert service.stdout is not None
+        assert service.stdout.readline() == b"ready\n"
+        before = len(tpus.seen("invoke"))
+        tpus.tell("hang")
+        service.stdin.write(b"\n")
+        service.stdin.flush()
+        end = time.monotonic() + LONG
+        while len(tpus.seen("invoke")) == before:
+            assert time.monotonic() < end
+        worker = tpus.seen("invoke")[-1][0]
+        service.kill()
+    while alive(worker):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_a_worker_outlives_the_signals_of_its_group_and_leaves_no_dump(
+    tpus: StandIn, opened: Callable[..., EdgeTpuBackend], chips: U8, right: Answers
+) -> None:
+    tpus.plug()
+    backend = opened()
+    worker = tpus.seen("invoke")[-1][0]
+    for number in (signal.SIGTERM, signal.SIGINT):
+        os.kill(worker, number)
+    check(backend, chips, right)
+    assert backend.name == "edgetpu"
+    assert re.search(r"Max core file size +0 +0 ", Path(f"/proc/{worker}/limits").read_text())
+    backend.close()
+    assert not alive(worker)
+
+
+def test_the_worker_imports_little() -> None:
+    code = "import sys, edge.backend.worker; print(*{m.partition('.')[0] for m in sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"cv2", "pydantic", "asyncio", "sqlite3", "paho"} & set(done.stdout.split())
