@@ -81,6 +81,8 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--seconds", type=float, default=60.0, help="how long a camera is watched (60)")
     check = add("check-config", "every problem of a configuration, with line and key")
     check.add_argument("--json", action="store_true", help="for programs")
+    doctor = add("doctor", "what is wrong with this device, why that matters, how to mend it")
+    doctor.add_argument("--json", action="store_true", help="for programs")
     status = add("status", "what the services say of themselves")
     status.add_argument("--json", action="store_true", help="for programs")
     return parser
@@ -206,15 +208,10 @@ def _check_config(args: argparse.Namespace) -> int:
 def _model_problems(path: Path, config: Config) -> list[Problem]:
     """What the start would find wrong with the bundle: signature, checksums, model files, golden answers."""
     from edge import config as settings
+    from edge.doctor.service import checked_bundle
 
     try:
-        from edge.backend.cpu import CpuBackend
-        from edge.bundle import check_golden, load_bundle
-        from edge.route import ROLES
-
-        bundle = load_bundle(config.models.bundle, config.models.public_key)
-        roles = ROLES[config.models.strategy]
-        check_golden(bundle, CpuBackend(bundle, roles, threads=1), roles)
+        checked_bundle(config)
     except (ConfigError, BundleError) as error:
         key = "public_key" if isinstance(error, ConfigError) else "bundle"
         message = str(error).removeprefix(f"models.{key}: ")
@@ -222,6 +219,12 @@ def _model_problems(path: Path, config: Config) -> list[Problem]:
     except (ImportError, BackendError) as error:
         print(f"edge: the bundle was not checked: {error}: {INSTALL}", file=sys.stderr)
     return []
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from edge.doctor import run_doctor
+
+    return run_doctor(args.config or Path("config.toml"), as_json=args.json)
 
 
 def _status(args: argparse.Namespace) -> int:

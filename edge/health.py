@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from edge.broker import certificate_days
 from edge.contract import Health, OutboxFigures, Percentiles, PrivacyFigures
 from edge.publish import event
+from edge.soc import soc_celsius
 
 if TYPE_CHECKING:
     from edge.broker import TlsFiles
@@ -22,7 +22,6 @@ STALE_S: Final = 10.0
 """A vision file older than this is a service that does not run: its rate is 0."""
 ENDING_DAYS: Final = 30
 """A certificate that ends sooner is warned of, once a day."""
-_THERMAL: Final = Path("/sys/class/thermal/thermal_zone0/temp")
 
 
 def health(figures: VisionFile, stats: OutboxStats, clock: Clock, certificate_days: float | None) -> Health:
@@ -60,11 +59,3 @@ class CertificateWatch:
             self._warn_at = now + 86400
             log.warning(event("certificate-ending", days=days, next="renew mqtt.tls.cert; no restart is needed"))
         return days
-
-
-def soc_celsius(path: Path = _THERMAL) -> float | None:
-    """Temperature of the SoC in °C, None where the kernel shows no sensor."""
-    try:
-        return round(int(path.read_text(encoding="ascii")) / 1000, 1)
-    except (OSError, ValueError):
-        return None

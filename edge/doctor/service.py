@@ -1,0 +1,133 @@
+"""Configuration, models, and what the vision service says of itself."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING
+
+from edge.doctor.finding import Finding
+from edge.errors import BackendError, EdgeError, StorageError
+from edge.health import STALE_S
+from edge.runtime import read_vision
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from edge.bundle import Bundle
+    from edge.config import Config
+    from edge.runtime import VisionFile
+
+_BLIND = "nobody is counted, and the windows say so"
+
+
+def configuration(path: Path, config: Config) -> Iterator[Finding]:
+    """What is allowed and yet not what a kiosk should run with."""
+    yield Finding("ok", "config", f"{path}: {config.device.site}/{config.device.id}, {config.device.mode}")
+    if config.device.mode == "development":
+        yield Finding(
+            "warning",
+            "config",
+            'device.mode is "development"',
+            "verbose figures and pictures of faces may be written",
+            'say mode = "production" on a kiosk',
+        )
+    if config.privacy.noise == "off" or config.privacy.min_count <= 1:
+        yield Finding(
+            "warning",
+            "config",
+            f"privacy.noise is {config.privacy.noise!r}, min_count {config.privacy.min_count}",
+            "a count of one may tell of a person",
+            "leave [privacy] at its defaults where the public passes",
+        )
+    for secret in [*((config.mqtt.password_file, config.mqtt.tls and config.mqtt.tls.key) if config.mqtt else ())]:
+        if secret is not None and secret.exists() and secret.stat().st_mode & 0o007:
+            yield Finding(
+                "warning",
+                "config",
+                f"{secret} can be read by every user of this machine",
+                "who reads it can publish as this device",
+                f"chmod o= {secret}",
+            )
+
+
+def checked_bundle(config: Config) -> Bundle:
+    """The configured bundle: signature, checksums, model files and golden answers as a start checks them.
+
+    Raises ConfigError (the key), BundleError, BackendError (no runtime), ImportError (nothing of it installed).
+    """
+    from edge.backend.cpu import CpuBackend
+    from edge.bundle import check_golden, load_bundle
+    from edge.route import ROLES
+
+    bundle = load_bundle(config.models.bundle, config.models.public_key)
+    roles = ROLES[config.models.strategy]
+    check_golden(bundle, CpuBackend(bundle, roles, threads=1), roles)
+    return bundle
+
+
+def models(config: Config) -> Iterator[Finding]:
+    """The bundle computes rightly, and whose it is."""
+    try:
+        bundle = checked_bundle(config)
+    except (ImportError, BackendError) as error:
+        yield Finding("error", "models", str(error), "vision does not start", 'pip install "edge-fer[device]"')
+        return
+    except EdgeError as error:
+        yield Finding("error", "models", str(error), "vision does not start", "install the bundle again")
+        return
+    signed = f"signed by {bundle.signed.key_id}" if bundle.signed else "signature not asked for"
+    yield Finding("ok", "models", f"{bundle.manifest.name}: golden answers right, {signed}")
+    if bundle.signed is None and config.device.mode == "production":
+        yield Finding(
+            "warning",
+            "models",
+            "models.public_key is not set",
+            "any bundle whose checksums are right is used, whoever made it",
+            "name the maker's minisign key: docs/operate.md, Keys",
+        )
+
+
+def figures(config: Config) -> VisionFile | None:
+    """What a running vision service says; None when none runs."""
+    try:
+        found = read_vision(config.storage.runtime)
+    except StorageError:
+        return None
+    running = found is not None and found.state == "running" and time.monotonic() - found.updated <= STALE_S
+    return found if running else None
+
+
+def vision(config: Config, told: VisionFile | None) -> Iterator[Finding]:
+    """How the running service does."""
+    if told is None:
+        yield Finding(
+            "warning",
+            "vision",
+            f"does not run, or cannot write to {config.storage.runtime}",
+            "nothing is counted",
+            "systemctl status edge-vision; journalctl -u edge-vision -n 30",
+        )
+        return
+    yield Finding("ok", "vision", f"runs on {told.backend}, {told.fps:g} frames a second, scene {told.scene}")
+    if os.path.lexists(config.kill_switch.file):
+        mend = f"remove {config.kill_switch.file} once the camera may look again"
+        yield Finding("warning", "vision", f"the kill switch {config.kill_switch.file} is there", _BLIND, mend)
+    elif told.paused:
+        yield Finding("warning", "vision", "is paused", _BLIND, "publish to cmd/resume, or close the contact")
+    elif told.scene != "ok":
+        mend = {
+            "dark": "give it light, or wait for the morning",
+            "covered": "clean the lens, and see what stands before it",
+            "frozen": "unplug the camera and plug it in again; journalctl -u edge-vision -n 30",
+        }[told.scene]
+        yield Finding("warning", "vision", f"the scene is {told.scene}", _BLIND, mend)
+    if told.privacy is not None and told.privacy.exhausted:
+        yield Finding(
+            "warning",
+            "vision",
+            "the day's privacy budget is spent",
+            "windows go out empty until UTC midnight",
+            "longer windows, a smaller privacy.epsilon, or a larger daily_epsilon: docs/privacy.md",
+        )

@@ -1,0 +1,256 @@
+"""What `edge doctor` finds: each trouble is made for real, where that needs no hardware."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from edge.doctor import device, run_doctor, service
+from edge.doctor.broker import broker
+from edge.outbox import open_for_vision
+from edge.runtime import InvokeMs, VisionFile, write_vision
+from tests.appliance import closing, vision
+from tests.broker import MOSQUITTO, Mosquitto, free_port, needs_mosquitto
+from tests.certificates import certificate, mutual_tls
+from tests.conftest import MATERIAL
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+    from edge.config import Config
+    from edge.doctor.finding import Finding
+
+    Make = Callable[..., Config]
+
+FILE = """\
+[device]
+id = "kiosk-07"
+site = "lobby"
+purpose = "audience-statistics"
+signage_acknowledged = true
+[camera]
+kind = "replay"
+source = "{clip}"
+[models]
+bundle = "{bundle}"
+[storage]
+outbox = "outbox.db"
+runtime = "run"
+"""
+
+
+def worst(findings: Iterable[Finding], check: str = "") -> Finding:
+    """The gravest finding, of one check if that is named; every one that is not ok says why and how to mend it."""
+    found = [f for f in findings if f.check == check or not check]
+    for finding in found:
+        assert bool(finding.why) == bool(finding.mend) == (finding.level != "ok"), finding
+    return max(found, key=lambda f: ("ok", "warning", "error").index(f.level))
+
+
+def figures(**changes: object) -> VisionFile:
+    """What a running vision service says."""
+    said: dict[str, object] = {
+        "boot_id": "a" * 32,
+        "state": "running",
+        "updated": time.monotonic(),
+        "backend": "cpu",
+        "fps": 12.0,
+        "invoke_ms": InvokeMs(p50=1.0, p95=2.0),
+        "drops": {},
+        "restarts": 0,
+        "scene": "ok",
+        "time_quality": "synced",
+        "paused": False,
+        "versions": {},
+    }
+    return VisionFile.model_validate(said | changes)
+
+
+def test_the_command_says_everything_and_answers_by_severity(
+    tmp_path: Path, bundle_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clip = MATERIAL / "astronaut.png"
+    path = tmp_path / "config.toml"
+    path.write_text(FILE.format(clip=clip, bundle=bundle_folder))
+    code = run_doctor(path)
+    lines = capsys.readouterr().out
+    assert code in {1, 2}, "no key, vision not running; an unset clock is an error"
+    assert "models.public_key is not set" in lines
+    assert "camera   replay" in lines
+    path.write_text(FILE.format(clip="gone.mp4", bundle=bundle_folder).replace("lobby", "L O"))
+    assert run_doctor(path, as_json=True) == 2
+    said = json.loads(capsys.readouterr().out)
+    assert said["worst"] == "error"
+    assert f"{path}:3: device.site" in said["findings"][0]["what"]
+    assert all(f["why"] and f["mend"] for f in said["findings"] if f["level"] != "ok")
+
+
+def test_a_config_that_is_not_there(tmp_path: Path) -> None:
+    assert run_doctor(tmp_path / "gone.toml") == 2
+
+
+def test_camera(settings: Make, tmp_path: Path) -> None:
+    absent = settings(tmp_path / "x.mp4", camera={"kind": "v4l2", "source": str(tmp_path / "video9")})
+    assert worst(device.cameras(absent, running=False)).level == "error"
+    assert "in use" in worst(device.cameras(absent, running=True)).what
+    assert "no such file" in worst(device.cameras(settings(tmp_path / "gone.mp4"), running=False)).what
+
+
+def test_a_camera_s_password_is_not_shown(settings: Make, tmp_path: Path) -> None:
+    url = f"rtsp://127.0.0.1:{free_port()}/x?secret=hunter2"
+    config = settings(tmp_path / "x.mp4", camera={"kind": "rtsp", "source": url})
+    for running in (True, False):
+        assert "hunter2" not in repr(list(device.cameras(config, running=running)))
+
+
+def test_models(settings: Make, tmp_path: Path, bundle_folder: Path) -> None:
+    assert worst(service.models(settings(tmp_path / "x.mp4"))).level == "ok"
+    broken = tmp_path / "bundle"
+    broken.mkdir()
+    for file in bundle_folder.iterdir():
+        if file.is_file():
+            (broken / file.name).write_bytes(file.read_bytes())
+    gate = next(broken.glob("*gate*.tflite"))
+    gate.write_bytes(gate.read_bytes()[:-1] + b"?")
+    assert gate.name in worst(service.models(settings(tmp_path / "x.mp4", models={"bundle": broken}))).what
+
+
+def test_vision(settings: Make, tmp_path: Path) -> None:
+    config = settings(tmp_path / "x.mp4", kill_switch={"file": tmp_path / "pause"})
+    config.storage.runtime.mkdir()
+    assert service.figures(config) is None
+    assert "does not run" in worst(service.vision(config, None)).what
+    write_vision(config.storage.runtime, figures(updated=time.monotonic() - 60))
+    assert service.figures(config) is None, "too old"
+    write_vision(config.storage.runtime, figures())
+    told = service.figures(config)
+    assert worst(service.vision(config, told)).level == "ok"
+    for change, says in (({"scene": "covered"}, "covered"), ({"paused": True}, "paused")):
+        assert says in worst(service.vision(config, figures(**change))).what
+    (tmp_path / "pause").touch()
+    assert "kill switch" in worst(service.vision(config, told)).what
+
+
+def test_board(tmp_path: Path) -> None:
+    assert worst(device.board(tmp_path)).level == "ok"
+    throttled = tmp_path / "devices/platform/soc/soc:firmware/get_throttled"
+    throttled.parent.mkdir(parents=True)
+    for text, level in (("0\n", "ok"), ("50005\n", "error"), ("50000\n", "warning")):
+        throttled.write_text(text)
+        assert worst(device.board(tmp_path), "power").level == level
+    throttled.unlink()
+    sensor = tmp_path / "class/hwmon/hwmon1"
+    sensor.mkdir(parents=True)
+    (sensor / "name").write_text("rpi_volt\n")
+    for text, level in (("0\n", "ok"), ("1\n", "error")):
+        (sensor / "in0_lcrit_alarm").write_text(text)
+        assert worst(device.board(tmp_path), "power").level == level
+    zone = tmp_path / "class/thermal/thermal_zone0"
+    zone.mkdir(parents=True)
+    (zone / "temp").write_text("81500\n")
+    assert worst(device.board(tmp_path), "heat").what == "81.5 °C"
+
+
+def test_clock(settings: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = settings(tmp_path / "x.mp4")
+    for synced, level in ((True, "ok"), (False, "error")):
+        monkeypatch.setattr(device, "SystemClock", lambda _, s=synced: _Clock(s))
+        assert worst(device.clock(config)).level == level
+
+
+class _Clock:
+    def __init__(self, synced: bool) -> None:  # noqa: FBT001
+        self.synced = synced
+
+    def time_quality(self) -> str:
+        return "synced" if self.synced else "unsynced"
+
+
+def test_storage(settings: Make, tmp_path: Path) -> None:
+    config = settings(tmp_path / "x.mp4", mqtt={"host": "127.0.0.1"})
+    assert worst(device.storage(config)).level == "ok"
+    big = settings(tmp_path / "x.mp4", storage={"max_bytes": 2**60})
+    assert "the outbox may grow" in worst(device.storage(big)).what
+    with vision(tmp_path) as outbox:
+        outbox.commit(closing())
+    assert worst(device.storage(config), "outbox").what.startswith("1 windows wait")
+    outbox, _ = open_for_vision(tmp_path / "outbox.db")
+    with outbox:
+        outbox._db.execute("UPDATE rows SET committed_mono = committed_mono - 1e6, committed = committed - 1e6")
+    assert worst(device.storage(config), "outbox").level == "warning"
+    (tmp_path / "outbox.db.damaged-1").touch()
+    assert "put aside" in worst(device.storage(config), "disk").what
+    (tmp_path / "outbox.db").write_bytes(b"no database" * 1000)
+    assert worst(device.storage(config), "outbox").level == "error"
+    nowhere = settings(tmp_path / "x.mp4", storage={"outbox": tmp_path / "gone" / "outbox.db"})
+    assert "not there" in worst(device.storage(nowhere)).what
+
+
+def test_broker_that_cannot_be_reached(settings: Make, tmp_path: Path) -> None:
+    assert worst(broker(settings(tmp_path / "x.mp4"))).level == "ok"
+    port = free_port()
+    assert (
+        f"tcp: 127.0.0.1:{port} cannot"
+        in worst(broker(settings(tmp_path / "x.mp4", mqtt={"host": "127.0.0.1", "port": port}))).what
+    )
+    unknown = settings(tmp_path / "x.mp4", mqtt={"host": "nobody.invalid", "insecure": True})
+    assert "nobody.invalid is not resolved" in worst(broker(unknown)).what
+
+
+ACL_DENIES = "topic read #\n"
+ACL_SILENT = "topic write #\n"
+
+
+@needs_mosquitto
+def test_broker_tls(settings: Make, tmp_path: Path) -> None:
+    certificate(tmp_path, "ca", "test CA")
+    certificate(tmp_path, "other", "another CA")
+    certificate(tmp_path, "server", "localhost", "ca")
+    certificate(tmp_path, "late", "localhost", "ca", days=-1)
+    certificate(tmp_path, "device", "kiosk-07", "ca", days=100)
+    certificate(tmp_path, "ending", "kiosk-07", "ca", days=3)
+
+    def grave(there: Mosquitto, ca: str = "ca", device: str = "device") -> Finding:
+        files = {"ca": tmp_path / f"{ca}.crt", "cert": tmp_path / f"{device}.crt", "key": tmp_path / f"{device}.key"}
+        return worst(broker(settings(tmp_path / "x.mp4", mqtt={"host": "localhost", "port": there.port, "tls": files})))
+
+    with Mosquitto(tmp_path, mutual_tls(tmp_path)) as there:
+        assert grave(there).level == "ok"
+        assert "ends in 3 days" in grave(there, device="ending").what
+        assert "must be the CA that signed" in grave(there, ca="other").mend
+        assert "tls.cert" in grave(there, device="gone").what
+    with Mosquitto(tmp_path, mutual_tls(tmp_path).replace("server.", "late.")) as there:
+        assert "needs a new certificate" in grave(there).mend
+    with Mosquitto(tmp_path) as plain:
+        assert "is this the TLS port?" in grave(plain).mend
+
+
+@needs_mosquitto
+@pytest.mark.parametrize(
+    ("lines", "acl", "protocol", "level", "says"),
+    [
+        ("", "topic readwrite #\n", "5", "ok", ""),
+        ("", ACL_DENIES, "5", "error", "was not taken (0x87"),
+        ("", ACL_DENIES, "3.1.1", "error", "thrown away"),
+        ("", ACL_SILENT, "5", "warning", "did not come back"),
+        ("allow_anonymous false\npassword_file {folder}/none", None, "5", "error", "login: "),
+    ],
+)
+def test_broker_publish_right_by_delivery(
+    settings: Make, tmp_path: Path, lines: str, acl: str | None, protocol: str, level: str, says: str
+) -> None:
+    assert MOSQUITTO
+    if acl is not None:
+        (tmp_path / "acl").write_text(acl)
+        lines = f"acl_file {tmp_path / 'acl'}"
+    (tmp_path / "none").touch(0o600)
+    with Mosquitto(tmp_path, lines.format(folder=tmp_path)) as there:
+        config = settings(tmp_path / "x.mp4", mqtt={"host": "127.0.0.1", "port": there.port, "protocol": protocol})
+        found = list(broker(config))
+    grave = worst(found)
+    assert grave.level == level, found
+    assert says in grave.what + grave.why
