@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -145,7 +145,8 @@ def plot(path: Path, days: int) -> None:
             kinds = (("quiet, 30 an hour", QUIET), ("busy, 600 an hour", BUSY))
         for (kind, day), colour in zip(kinds, ("tab:blue", "tab:orange"), strict=True):
             until = 16.0 if name == "min_count" else 24.0
-            found = [worst(errors(replace(day, **{name: v}), days, until=until)) for v in values]
+            changes: list[dict[str, Any]] = [{name: v} for v in values]
+            found = [worst(errors(replace(day, **change), days, until=until)) for change in changes]
             axis.plot(values, found, "o-", color=colour, label=kind)
         for limit in (4, 1):
             axis.axhline(limit, color="grey", linewidth=0.8, linestyle=":")
