@@ -33,6 +33,7 @@ def examine(path: Path) -> Iterator[Finding]:
     from edge import config as settings
     from edge.doctor import device, service
     from edge.doctor.broker import broker
+    from edge.doctor.tpu import tpu
     from edge.errors import ConfigError
 
     try:
@@ -48,6 +49,7 @@ def examine(path: Path) -> Iterator[Finding]:
     figures = service.figures(config)
     yield from service.vision(config, figures)
     yield from device.cameras(config, running=figures is not None)
+    yield from tpu(config, figures)
     yield from device.board()
     yield from device.clock(config)
     yield from device.storage(config)

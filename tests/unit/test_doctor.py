@@ -8,14 +8,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from edge.backend.coral import Device
 from edge.doctor import device, run_doctor, service
+from edge.doctor import tpu as tpu_module
 from edge.doctor.broker import broker
+from edge.doctor.tpu import tpu
 from edge.outbox import open_for_vision
 from edge.runtime import InvokeMs, VisionFile, write_vision
 from tests.appliance import closing, vision
 from tests.broker import MOSQUITTO, Mosquitto, free_port, needs_mosquitto
 from tests.certificates import certificate, mutual_tls
-from tests.conftest import MATERIAL
+from tests.conftest import MATERIAL, ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 
     from edge.config import Config
     from edge.doctor.finding import Finding
+    from tests.edgetpu import StandIn
 
     Make = Callable[..., Config]
 
@@ -153,6 +157,43 @@ def test_board(tmp_path: Path) -> None:
     zone.mkdir(parents=True)
     (zone / "temp").write_text("81500\n")
     assert worst(device.board(tmp_path), "heat").what == "81.5 °C"
+
+
+def test_tpu(settings: Make, tmp_path: Path, tpus: StandIn, bundle_folder: Path, compiled_bundle: Path) -> None:
+    def asked(told: VisionFile | None = None, **models: object) -> Finding:
+        config = settings(tmp_path / "x.mp4", models={"bundle": compiled_bundle, "strategy": "single", **models})
+        return worst(tpu(config, told, (tmp_path / "rules",)))
+
+    assert asked(accelerator="cpu").level == asked().level == "ok"
+    assert "none on USB" in asked(accelerator="edgetpu").what
+    assert "none on USB" in asked(figures(backend="cpu:fallback")).what
+    stick, used = tpus.plug(), figures(backend="edgetpu")
+    assert "no udev rule names 18d1:9302 or 1a6e:089a" in asked(used).what
+    (tmp_path / "rules").mkdir()
+    rules = (ROOT / "systemd" / "99-edge-tpu.rules").read_text()
+    installed = tmp_path / "rules" / "99-edge-tpu.rules"
+    installed.write_text(rules.replace("18d1", "18d2"))
+    assert "no udev rule names 18d1:9302" in asked(used).what
+    installed.write_text(rules)
+    assert asked().level == "ok"
+    assert "not compiled" in asked(bundle=bundle_folder).what
+    for word, says in (("segv", "another runtime"), ("refuse", "see the message")):
+        tpus.tell(word)
+        assert says in asked().mend
+    assert asked(used).level == "ok", "the service has it"
+    assert asked(figures(backend="cpu:fallback")).level == "error"
+    (stick / "speed").write_text("480\n")
+    assert "480 Mbit/s" in asked(used).what
+
+
+def test_who_may_open_a_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    node = tmp_path / "apex_0"
+    node.touch(0o600)
+    monkeypatch.setattr(tpu_module, "USER", "nobody")
+    closed = worst(tpu_module._device(Device("pci", str(node), "driver apex")))
+    assert "closed to user nobody" in closed.what
+    node.chmod(0o666)
+    assert worst(tpu_module._device(Device("pci", str(node), "driver apex"))).level == "ok"
 
 
 def test_clock(settings: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
