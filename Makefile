@@ -1,7 +1,7 @@
 # Everything installs into .venv; a target does nothing twice.
 SHELL := /bin/bash
 .DEFAULT_GOAL := demo
-.PHONY: demo test test-faults lint format bench lock gpu-pack docs clean system
+.PHONY: demo test test-faults soak lint format bench lock gpu-pack docs clean system
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3.13 || command -v python3)
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
@@ -35,9 +35,12 @@ demo: .venv/demo.stamp  ## real faces to counts at a broker; SOURCE=<file|/dev/v
 test: .venv/dev.stamp system  ## every test but the long ones
 	.venv/bin/python -m pytest
 
-test-faults: SYSTEM += linux.uml:user-mode-linux
+test-faults soak: SYSTEM += linux.uml:user-mode-linux
 test-faults: .venv/dev.stamp system  ## faults of processes, power, disk and network; build/faults.jsonl says how often
 	.venv/bin/python -m pytest -m faults tests/faults
+
+soak: .venv/dev.stamp system  ## the same for hours, added to bench/soak.jsonl: MINUTES=60, again and again
+	.venv/bin/python -m tests.faults.soak $(if $(MINUTES),--minutes $(MINUTES))
 
 lint: .venv/dev.stamp  ## ruff and mypy, both strict
 	.venv/bin/ruff check .
