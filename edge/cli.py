@@ -6,6 +6,7 @@ import argparse
 import json
 import logging
 import os
+import resource
 import signal
 import sys
 import tempfile
@@ -109,6 +110,7 @@ def _config(args: argparse.Namespace, stack: ExitStack) -> Config:
 
 
 def _vision(args: argparse.Namespace) -> int:
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crash must not write faces to disk
     with ExitStack() as stack:
         config = _config(args, stack)
         annotation = None
