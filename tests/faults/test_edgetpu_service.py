@@ -16,7 +16,7 @@ import pytest
 
 from edge.outbox import Outbox
 from tests.broker import free_port
-from tests.service.test_canary import canaries, needs_strace, written
+from tests.service.test_canary import canaries, strace, traced  # noqa: F401 - a fixture
 from tests.service.test_run import REPO, configure, until
 
 if TYPE_CHECKING:
@@ -99,11 +99,14 @@ def test_faces_are_counted_before_during_and_after(
         os.kill(tpus.seen("invoke")[-1][0], 0)
 
 
-@needs_strace
-def test_no_face_is_written_on_its_way_to_the_worker(tmp_path: Path, compiled_bundle: Path, tpus: StandIn) -> None:
-    tpus.plug()
+@pytest.mark.usefixtures("strace")
+def test_no_face_is_written_on_its_way_to_the_worker(
+    tmp_path: Path, compiled_bundle: Path, tpus: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
     portrait = REPO / "edge" / "demo_material" / "astronaut.png"
     config = configure(tmp_path, portrait, compiled_bundle, free_port())
-    out = written(tmp_path, sys.executable, "-c", LAUNCH, str(tpus.sysfs), "vision", "--config", str(config))
+    sought = canaries(config, monkeypatch)
+    tpus.plug()
+    out, _, _ = traced(tmp_path, sys.executable, "-c", LAUNCH, str(tpus.sysfs), "vision", "--config", config)
     assert b"backend chosen=edgetpu" in out, "the face must have gone to the worker"
-    assert not [run for run in canaries(np.asarray(cv2.imread(str(portrait)), np.uint8)) if run in out]
+    assert not [run for run in sought if run in out]

@@ -50,8 +50,11 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-@pytest.fixture(autouse=True)
-def _strace() -> None:
+pytestmark = pytest.mark.usefixtures("strace")
+
+
+@pytest.fixture
+def strace() -> None:
     """`make system` brings strace where it may install; where it may not, this is skipped."""
     if STRACE is None:
         may = os.environ.get("CI") == "true" and os.geteuid() == 0 and shutil.which("apt-get")
