@@ -89,11 +89,18 @@ def tls_context(files: TlsFiles) -> ssl.SSLContext:
             raise ConfigError(msg)
     try:
         context = ssl.create_default_context(cafile=str(files.ca))
-        if files.cert is not None:
-            context.load_cert_chain(str(files.cert), None if files.key is None else str(files.key))
     except OSError as error:  # ssl.SSLError is one
-        msg = f"mqtt.tls: CA, certificate or key cannot be used ({error}): check files and rights"
+        msg = f"mqtt.tls.ca: {files.ca} cannot be used ({error}): it must be a PEM certificate, and readable"
         raise ConfigError(msg) from error
+    if files.cert is not None:
+        try:  # a password of our own, or an encrypted key would ask for one at a terminal
+            context.load_cert_chain(str(files.cert), None if files.key is None else str(files.key), password="")
+        except OSError as error:
+            msg = (
+                f"mqtt.tls.cert: {files.cert} and its key cannot be used ({error}): "
+                "both must be PEM, belong together, be readable and need no password"
+            )
+            raise ConfigError(msg) from error
     return context
 
 

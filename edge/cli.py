@@ -194,7 +194,7 @@ def _check_config(args: argparse.Namespace) -> int:
     except settings.ConfigProblems as error:
         problems = error.problems
     else:
-        problems = _model_problems(path, config)
+        problems = _model_problems(path, config) + _tls_problems(path, config)
     if args.json:
         print(json.dumps({"file": str(path), "ok": not problems, "problems": [p._asdict() for p in problems]}))
     elif problems:
@@ -227,6 +227,28 @@ def _doctor(args: argparse.Namespace) -> int:
     from edge.doctor import run_doctor
 
     return run_doctor(args.config or Path("config.toml"), as_json=args.json)
+
+
+def _tls_problems(path: Path, config: Config) -> list[Problem]:
+    """What a connection would find wrong with this device's certificate, key and CA."""
+    from datetime import UTC, datetime
+
+    from edge import config as settings
+    from edge.broker import certificate_end, tls_context
+
+    files = None if config.mqtt is None else config.mqtt.tls
+    if files is None:
+        return []
+    key, message = "mqtt.tls", ""
+    try:
+        tls_context(files)
+    except ConfigError as error:
+        key, message = str(error).split(": ", 1)
+    end = certificate_end(files)
+    if end is not None and end < datetime.now(UTC):
+        key, message = "mqtt.tls.cert", f"{files.cert} ended on {end.date()}: renew it"
+    line = settings.line_of(path, *key.split("."))
+    return [settings.Problem(line, key, message)] if message else []
 
 
 def _status(args: argparse.Namespace) -> int:

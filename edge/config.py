@@ -7,7 +7,7 @@ import itertools
 import re
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NamedTuple, Self, get_args
 
 from pydantic import (
     BaseModel,
@@ -348,10 +348,21 @@ def _problem(loc: tuple[str, ...], kind: str, message: str, lines: dict[tuple[st
 
 
 def _did_you_mean(loc: tuple[str, ...]) -> str:
-    known = list(Config.model_fields)
-    if len(loc) > 1 and loc[0] in Config.model_fields:
-        section = Config.model_fields[loc[0]].annotation
-        models = [section, *getattr(section, "__args__", ())]
-        known = [name for m in models for name in getattr(m, "model_fields", {})]
+    models: list[type[BaseModel]] = [Config]
+    for name in loc[:-1]:
+        models = [m for model in models if name in model.model_fields for m in _within(model, name)] or models
+    known = [name for model in models for name in model.model_fields]
     near = difflib.get_close_matches(loc[-1], known, 1)
     return f"; did you mean {near[0]}?" if near else f"; known here: {', '.join(known)}"
+
+
+def _within(model: type[BaseModel], field: str) -> list[type[BaseModel]]:
+    """The sections that a field may hold."""
+    found: list[type[BaseModel]] = []
+    waiting: list[Any] = [model.model_fields[field].annotation]
+    while waiting:
+        kind = waiting.pop()
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            found.append(kind)
+        waiting += get_args(kind)
+    return found

@@ -7,8 +7,10 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from cryptography.hazmat.primitives import serialization
 
 from edge.cli import main
+from tests.certificates import certificate
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -131,3 +133,46 @@ def test_an_unknown_command_is_2(arguments: list[str], capsys: pytest.CaptureFix
 def test_status_before_the_first_run(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["status", "--json", "--config", str(config)]) == 0
     assert json.loads(capsys.readouterr().out) == {"vision": None, "outbox": None}
+
+
+def test_check_config_reads_the_certificates(
+    tmp_path: Path, bundle_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "config.toml"
+    config.write_text(
+        f"""[device]
+id = "kiosk-07"
+site = "lobby"
+purpose = "test"
+mode = "development"
+[camera]
+kind = "v4l2"
+[models]
+bundle = '{bundle_folder}'
+[mqtt]
+host = "broker.local"
+tls = {{ ca = "ca.crt", cert = "device.crt", key = "device.key" }}
+"""
+    )
+
+    def told() -> str:
+        main(["check-config", "--config", str(config)])
+        return capsys.readouterr().out
+
+    assert f"{config}:12: mqtt.tls.ca: {tmp_path}/ca.crt does not exist" in told()
+    certificate(tmp_path, "ca", "test CA")
+    certificate(tmp_path, "device", "kiosk-07", "ca")
+    assert ": ok: " in told()
+    key = (tmp_path / "device.key").read_bytes()
+    (tmp_path / "device.key").write_bytes((tmp_path / "ca.key").read_bytes())
+    assert f"{config}:12: mqtt.tls.cert: {tmp_path}/device.crt and its key cannot be used" in told()
+    loaded = serialization.load_pem_private_key(key, None)
+    secret = serialization.BestAvailableEncryption(b"secret")
+    pem = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    (tmp_path / "device.key").write_bytes(loaded.private_bytes(*pem, secret))
+    assert "need no password" in told()
+    certificate(tmp_path, "device", "kiosk-07", "ca", days=-1)
+    assert "ended on" in told()
+    certificate(tmp_path, "device", "kiosk-07", "ca")
+    (tmp_path / "ca.crt").write_text("no certificate")
+    assert "must be a PEM certificate" in told()
