@@ -54,17 +54,17 @@ def _portrait(name: str) -> U8:
     return cv2.imdecode(data, cv2.IMREAD_COLOR).astype(np.uint8, copy=False)
 
 
-def _room() -> U8:
-    """A plain wall with a floor and some grain, so that the scene is neither flat nor busy."""
-    width, height = SIZE
+def room(size: tuple[int, int] = SIZE) -> U8:
+    """A plain wall with a floor and some grain, neither flat nor busy: uint8 BGR of (width, height)."""
+    width, height = size
     rows = np.concatenate([np.linspace(150, 185, height * 3 // 4), np.linspace(95, 120, height - height * 3 // 4)])
     wall = rows[:, None] + np.linspace(-12, 12, width)[None, :]
     grain = np.random.default_rng(7).normal(0, 3, (height, width))
-    room: U8 = np.clip((wall + grain)[..., None] + (6, 0, -4), 0, 255).astype(np.uint8)
-    return room
+    picture: U8 = np.clip((wall + grain)[..., None] + (6, 0, -4), 0, 255).astype(np.uint8)
+    return picture
 
 
-def _place(canvas: U8, portrait: U8, height: float, x: float, y: float) -> None:
+def place(canvas: U8, portrait: U8, height: float, x: float, y: float) -> None:
     """Blend a portrait onto the canvas with soft oval edges, centred at (x, y)."""
     zoom = height / portrait.shape[0]
     small = cv2.resize(portrait, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_AREA if zoom < 1 else cv2.INTER_CUBIC)
@@ -81,18 +81,18 @@ def _place(canvas: U8, portrait: U8, height: float, x: float, y: float) -> None:
 def compose(path: Path) -> None:
     """Write the clip (40 s, MP4) to `path`. Raises SourceError when it cannot be written."""
     portraits = {visit.portrait: _portrait(visit.portrait) for visit in VISITS}
-    room = _room()
+    wall = room()
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), FPS, SIZE)
     if not writer.isOpened():
         msg = f"{path}: the demo's clip cannot be written: is there room in the temporary folder?"
         raise SourceError(msg)
     for index in range(SECONDS * FPS):
         t = index / FPS
-        canvas = room.copy()
+        canvas = wall.copy()
         for visit in VISITS:
             if visit.start <= t < visit.end:
                 s = (t - visit.start) / (visit.end - visit.start)
                 height, x, y = (a + (b - a) * s for a, b in (visit.height, visit.x, visit.y))
-                _place(canvas, portraits[visit.portrait], height, x, y)
+                place(canvas, portraits[visit.portrait], height, x, y)
         writer.write(canvas)
     writer.release()
