@@ -172,7 +172,8 @@ print(json.dumps(ended))
 
 def test_what_passes_the_check_does_not_crash_the_interpreter(gate: bytes, tmp_path: Path) -> None:
     """Bits and words of the structure changed by chance; weights are left alone, any value is a weight."""
-    (tmp_path / "cut").write_bytes(gate[:5000])
+    for size in range(1000, len(gate), len(gate) // 12):  # whether one crashes depends on what lies behind it
+        (tmp_path / f"cut{size}").write_bytes(gate[:size])
     rng = random.Random(20)  # noqa: S311 - not for secrets
     mask = np.ones(len(gate), bool)
     start = np.frombuffer(gate, np.uint8).ctypes.data
@@ -202,7 +203,8 @@ def test_what_passes_the_check_does_not_crash_the_interpreter(gate: bytes, tmp_p
         [sys.executable, "-c", RUN, str(tmp_path)], check=True, capture_output=True, text=True, timeout=300
     )
     ended = json.loads(done.stdout)
-    assert ended.pop("cut") == -signal.SIGSEGV, "the runtime has learned to check: this module may go"
+    cut = [ended.pop(name) for name in list(ended) if name.startswith("cut")]
+    assert -signal.SIGSEGV in cut, "the runtime has learned to check: this module may go"
     assert refused > 100
     assert len(ended) == 60
     assert set(ended.values()) <= {0, 1}
