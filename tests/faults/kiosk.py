@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
 REPO = Path(__file__).resolve().parents[2]
 DEVICE = "edge/v1/lobby/kiosk-07"
-PATIENCE_S = 120
+PATIENCE_S = 300
+"""A service that does not come up in this time hangs; a starved machine may need minutes."""
 _COMMITTED = re.compile(r"window_committed boot_id=([0-9a-f]{32}) seq=(\d+) waiting=\d+\n")
 _CONFIG = """[device]
 id = "kiosk-07"
@@ -125,7 +126,7 @@ class Kiosk:
         """Start it and wait for its first window."""
         before = len(self.acknowledged())
         self.vision = self._start("vision", self.vision_log)
-        wait(lambda: len(self.acknowledged()) > before, PATIENCE_S, self.vision_log.read_text)
+        wait(lambda: len(self.acknowledged()) > before, PATIENCE_S, lambda: self.vision_log.read_text()[-2000:])
 
     def start_publisher(self) -> None:
         """Start it and wait until it has a broker."""
