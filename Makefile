@@ -33,7 +33,7 @@ demo: .venv/demo.stamp  ## real faces to counts at a broker; SOURCE=<file|/dev/v
 	@.venv/bin/edge demo $(if $(SOURCE),--source "$(SOURCE)")
 
 test: .venv/dev.stamp system  ## every test but the long ones
-	.venv/bin/python -m pytest
+	.venv/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 test-faults soak: SYSTEM += linux.uml:user-mode-linux
 test-faults: .venv/dev.stamp system  ## faults of processes, power, disk and network; build/faults.jsonl says how often
