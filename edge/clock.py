@@ -13,7 +13,7 @@ import time
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _TIME_ERROR: Final = 5
 _STA_UNSYNC: Final = 0x0040
+_STA_NANO: Final = 0x2000
 FRESH_S: Final = 150.0
 """Age up to which a marker says "synced": it is touched every minute, and a minute may be late."""
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
@@ -60,17 +61,42 @@ class _Timex(ctypes.Structure):
     )
 
 
-def kernel_says_synced() -> bool | None:
-    """Whether the kernel clock is disciplined, by adjtimex(2) with no mode bit set (a mere reading).
+class ClockError(NamedTuple):
+    """What the kernel knows of its clock's error, in seconds: what it still slews, and the most it can be off."""
 
-    None where the call is not to be had, as in a sandbox.
-    """
+    offset_s: float
+    most_s: float
+
+
+def _kernel() -> tuple[bool, ClockError] | None:
+    """Synced, and how well, by adjtimex(2) with no mode bit set (a mere reading); None where that is forbidden."""
     timex = _Timex()
     try:
         state = ctypes.CDLL(None, use_errno=True).adjtimex(ctypes.byref(timex))
     except (OSError, AttributeError):
         return None
-    return None if state < 0 else state != _TIME_ERROR and not timex.status & _STA_UNSYNC
+    if state < 0:
+        return None
+    unit = 1e-9 if timex.status & _STA_NANO else 1e-6
+    synced = state != _TIME_ERROR and not timex.status & _STA_UNSYNC
+    return synced, ClockError(timex.offset * unit, timex.maxerror * 1e-6)
+
+
+def kernel_says_synced() -> bool | None:
+    """Whether the kernel clock is disciplined. None where it may not be asked, as in a sandbox."""
+    told = _kernel()
+    return None if told is None else told[0]
+
+
+def clock_error(marker: Path) -> ClockError | None:
+    """The error of a disciplined clock: the kernel's word, else what `edge-clock.service` left in its marker."""
+    told = _kernel()
+    if told is not None:
+        return told[1] if told[0] else None
+    try:
+        return ClockError(*map(float, marker.read_text(encoding="ascii").split()))
+    except (OSError, ValueError, TypeError):  # TypeError: not two numbers, an empty marker
+        return None
 
 
 def read_kernel_boot_id() -> str:
@@ -125,6 +151,12 @@ class SystemClock:
             return None
 
 
+def mark(marker: Path) -> None:
+    """Touch the marker if the clock is synced, and leave its error there: two numbers of seconds."""
+    told = _kernel()
+    if told is not None and told[0]:
+        marker.write_text("{:.9f} {:.6f}".format(*told[1]), encoding="ascii")
+
+
 if __name__ == "__main__":
-    if kernel_says_synced():
-        Path(sys.argv[1]).touch()
+    mark(Path(sys.argv[1]))

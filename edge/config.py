@@ -174,6 +174,15 @@ class MqttSection(_Section):
         return self
 
 
+class WebSection(_Section):
+    """Status page and metrics of this device, for who is on it; left out: nothing listens."""
+
+    host: Literal["127.0.0.1", "::1"] = "127.0.0.1"
+    port: int = Field(default=9464, ge=0, le=65535)
+    page: bool = True
+    metrics: bool = True
+
+
 class StorageSection(_Section):
     """Where the outbox and the two runtime files lie; the outbox stays under `max_bytes`."""
 
@@ -206,6 +215,7 @@ class Config(_Section):
     privacy: PrivacySection = PrivacySection()
     kill_switch: KillSwitchSection = KillSwitchSection()
     mqtt: MqttSection | None = None
+    web: WebSection | None = None
     storage: StorageSection = StorageSection()
     clock: ClockSection = ClockSection()
 

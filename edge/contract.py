@@ -257,6 +257,7 @@ class Health(_Wire):
     """How the service is; nothing in it scales with the number of faces. `soc_c` is null without a sensor.
 
     `certificate_days`: until the device's certificate ends (negative: has ended), null without one.
+    `under_voltage`: whether the board's supply is too weak now, null where the board does not say.
     """
 
     boot_id: BootId
@@ -272,6 +273,7 @@ class Health(_Wire):
     paused: bool
     versions: dict[str, str]
     certificate_days: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    under_voltage: bool | None = None
     privacy: PrivacyFigures | None = None
 
 

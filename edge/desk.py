@@ -23,6 +23,7 @@ from edge.contract import (
     encode,
     parse_topic,
 )
+from edge.delivery import Delivery
 from edge.errors import StorageError
 from edge.health import health
 from edge.labels import Labels
@@ -74,7 +75,8 @@ class Desk:
         certificate_days: Callable[[], float | None] = lambda: None,
     ) -> None:
         self._topics, self._clock, self._runtime = topics, clock, runtime
-        self._labels, self._certificate_days = Labels(topics, clock, hold), certificate_days
+        self.labels, self._certificate_days = Labels(topics, clock, hold), certificate_days
+        self.delivery = Delivery(clock)
         self._flight: dict[int, Row | None] = {}
         self._replays: deque[_Replay] = deque()
         self._birth: Status | None = None
@@ -93,7 +95,7 @@ class Desk:
 
     def drain(self) -> None:
         """Send everything now: no more waiting for the clock, and one more try for what was refused."""
-        self._labels.waiting = False
+        self.labels.waiting = False
         self._pause_until = 0.0
 
     def forget(self) -> None:
@@ -103,7 +105,7 @@ class Desk:
 
     def tend(self, outbox: Outbox) -> None:
         """What needs no broker: late labels, and an end to the rows sent long ago. Raises StorageError."""
-        self._labels.settle(outbox)
+        self.labels.settle(outbox)
         now = self._clock.monotonic()
         if now >= self._prune_at and self._clock.time_quality() == "synced":
             self._prune_at = now + PRUNE_S
@@ -114,6 +116,7 @@ class Desk:
     def greet(self, session: Session, birth: Status) -> None:
         """Begin a connection: birth, then subscriptions; health and live follow with the first `send`."""
         self.forget()
+        self.delivery.connected()
         if self._birth is not None and self._birth.boot_id == birth.boot_id:
             self._pause_until, self._probing = self._clock.monotonic() + GRACE_S, True
         self._birth = birth
@@ -145,7 +148,7 @@ class Desk:
             return
         flying = {row.key for row in self._flight.values() if row is not None}
         for row in outbox.unsent(room, excluding=flying):
-            message = self._labels.message(outbox, row)
+            message = self.labels.message(outbox, row)
             if message is None:
                 continue
             self._send_counts(session, message, row)
@@ -155,6 +158,7 @@ class Desk:
         user = cloudevents(message) if session.v5 else None
         mid = session.publish(self._topics("counts"), encode(message), user=user)
         self._flight[mid] = row
+        self.delivery.sent(mid)
 
     def _send_replays(self, outbox: Outbox, session: Session) -> None:
         while self._replays:
@@ -164,7 +168,7 @@ class Desk:
             for row in rows:
                 if self._room(session) <= 0:
                     return
-                message = self._labels.message(outbox, row) if row.sent else None
+                message = self.labels.message(outbox, row) if row.sent else None
                 if message is not None:
                     self._send_counts(session, message, row)
                 replay.sent += message is not None or not row.sent  # an unsent row comes by itself
@@ -179,7 +183,7 @@ class Desk:
 
     def _send_live(self, outbox: Outbox, session: Session, row: Row) -> None:
         """The last released window again; retained only where the broker will forget it in time (MQTT 5)."""
-        message = self._labels.message(outbox, row)
+        message = self.labels.message(outbox, row)
         if message is None:
             return
         same = row.kernel_boot_id == self._clock.kernel_boot_id
@@ -191,6 +195,7 @@ class Desk:
 
     def _note(self, mid: int) -> None:
         self._flight[mid] = None
+        self.delivery.sent(mid)
 
     # ---- in
 
@@ -200,7 +205,9 @@ class Desk:
         sent: list[Key] = []
         for ack in acks:
             row = self._flight.pop(ack.mid, None)
-            if ack.code < FAILURE and ack.code != NO_SUBSCRIBER:
+            taken = ack.code < FAILURE and ack.code != NO_SUBSCRIBER
+            self.delivery.answered(ack.mid, taken=taken or (row is None and ack.code == NO_SUBSCRIBER))
+            if taken:
                 if row is not None:
                     sent.append(row.key)
             elif row is not None:

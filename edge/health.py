@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from edge.broker import certificate_days
 from edge.contract import Health, OutboxFigures, Percentiles, PrivacyFigures
 from edge.publish import event
-from edge.soc import soc_celsius
+from edge.soc import power, soc_celsius
 
 if TYPE_CHECKING:
     from edge.broker import TlsFiles
@@ -24,13 +24,18 @@ ENDING_DAYS: Final = 30
 """A certificate that ends sooner is warned of, once a day."""
 
 
+def runs(figures: VisionFile | None, monotonic: float) -> bool:
+    """Whether a vision service runs, by its last figures and the clock now."""
+    return figures is not None and figures.state == "running" and monotonic - figures.updated <= STALE_S
+
+
 def health(figures: VisionFile, stats: OutboxStats, clock: Clock, certificate_days: float | None) -> Health:
     """What `health` says now; `certificate_days` as `edge.broker.certificate_days`."""
-    stale = figures.state == "ended" or clock.monotonic() - figures.updated > STALE_S
+    supply = power()
     return Health(
         boot_id=figures.boot_id,
         backend=figures.backend,
-        fps=0.0 if stale else figures.fps,
+        fps=figures.fps if runs(figures, clock.monotonic()) else 0.0,
         invoke_ms=Percentiles(p50=figures.invoke_ms.p50, p95=figures.invoke_ms.p95),
         drops=figures.drops,
         restarts=figures.restarts,
@@ -41,6 +46,7 @@ def health(figures: VisionFile, stats: OutboxStats, clock: Clock, certificate_da
         paused=figures.paused,
         versions=figures.versions,
         certificate_days=certificate_days,
+        under_voltage=supply and supply.under_voltage,
         privacy=PrivacyFigures(**figures.privacy.model_dump()) if figures.privacy else None,
     )
 

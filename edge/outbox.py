@@ -177,6 +177,14 @@ class Outbox(Spool):
             ).fetchone()
         return None if found is None else read_row(found)
 
+    def released_since(self, committed: float) -> list[Row]:
+        """Acknowledged rows committed from then on (seconds since 1970), in order of commit."""
+        with explained(self.path):
+            found = self._db.execute(
+                SELECT + " WHERE state = ? AND committed >= ? ORDER BY n", (SENT, committed)
+            ).fetchall()
+        return [read_row(values) for values in found]
+
     def mark_sent(self, keys: Iterable[Key]) -> None:
         """Record that the broker acknowledged these rows; they stay for replays for `KEEP_DAYS`."""
         self._mark(keys, SENT)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from edge import __version__
-from edge.clock import Clock, SystemClock
+from edge.clock import Clock, SystemClock, clock_error
 from edge.contract import Status, Topics, encode
 from edge.desk import Desk
 from edge.errors import BrokerRefused, BrokerUnavailable, ConfigError, EdgeError, StorageError
@@ -26,6 +26,8 @@ from edge.notify import Notifier
 from edge.outbox import Outbox
 from edge.publish import V5, V311, Session, event, open_session
 from edge.runtime import VisionFile, read_command, read_vision, write_command
+from edge.web import Web, open_web
+from edge.web.snapshot import Photographer
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -41,6 +43,7 @@ STOP_S: Final = 1.5
 HARD_STOP_S: Final = 4.0
 """A stop that something still blocks then (name resolution cannot be interrupted) is made by force."""
 STEP_S: Final = 0.2
+SHOW_S: Final = 1.0
 
 
 def run_publisher(
@@ -73,13 +76,17 @@ class Publisher:
         self._drain_timeout, self._lifeline = drain_timeout, lifeline
         self._outbox: Outbox | None = None
         self._session: Session | None = None
+        self._certificate_days = CertificateWatch(self._mqtt.tls, self._clock)
         self._desk = Desk(
             self._topics,
             self._clock,
             hold=hold_seconds(config),
             runtime=self._runtime,
-            certificate_days=CertificateWatch(self._mqtt.tls, self._clock),
+            certificate_days=self._certificate_days,
         )
+        self._photographer = Photographer(self._topics, self._clock, self._desk.labels.message)
+        self._web: Web | None = None
+        self._show_at = 0.0
         self._first = V311 if self._mqtt.protocol == "3.1.1" else V5
         self._version: int = self._first
         self._connected_once = False
@@ -97,12 +104,15 @@ class Publisher:
     def run(self) -> int:
         """Serve until told to stop; see `run_publisher`."""
         before = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+        self._web = open_web(self._config.web)
         log.info(event("start", version=__version__, outbox=self._config.storage.outbox, host=self._mqtt.host))
         try:
             return self._serve()
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+            if self._web is not None:
+                self._web.close()
             if self._outbox is not None:
                 self._outbox.close()
 
@@ -129,6 +139,7 @@ class Publisher:
                     self._desk.tend(self._outbox)
                 if self._outbox is not None and self._session is not None:
                     self._desk.send(self._outbox, self._session, self._figures())
+                self._show()
                 if self._drained():
                     break
                 self._attend_broker()
@@ -231,6 +242,22 @@ class Publisher:
         except StorageError as error:
             self._complain("vision-file", error)
             return None
+
+    def _show(self) -> None:
+        """A new snapshot for page and metrics, once a second."""
+        if self._web is None or time.monotonic() < self._show_at:
+            return
+        self._show_at = time.monotonic() + SHOW_S
+        self._web.tell(
+            self._photographer.take(
+                self._outbox,
+                self._figures(),
+                self._desk.delivery,
+                connected=self._session is not None,
+                clock_error=clock_error(self._runtime / "clock-synced"),
+                certificate_days=self._certificate_days(),
+            )
+        )
 
     # ---- the broker
 

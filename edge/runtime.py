@@ -40,6 +40,7 @@ class InvokeMs(_RuntimeFile):
 
     p50: _Figure | None
     p95: _Figure | None
+    p99: _Figure | None = None
 
 
 class Spent(_RuntimeFile):

@@ -301,7 +301,7 @@ class Vision:
             updated=self._clock.monotonic(),
             backend=self._backend.name,
             fps=round(self._rate.value),
-            invoke_ms=InvokeMs(p50=self._invoke.at(0.5), p95=self._invoke.at(0.95)),
+            invoke_ms=InvokeMs(**{f"p{n}": self._invoke.at(n / 100) for n in (50, 95, 99)}),
             drops=drops,
             restarts=self._backend.restarts,
             scene=self._scene(),

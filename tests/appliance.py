@@ -9,6 +9,7 @@ from fractions import Fraction
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Self, cast
 
+from edge.config import WebSection
 from edge.outbox import Held, Outbox, open_for_vision
 from edge.privacy import Policy, flush_due, release, tally
 from edge.runtime import InvokeMs, VisionFile
@@ -43,6 +44,7 @@ def configuration(
     port: int,
     *,
     hold: float | None = None,
+    web: int | None = None,
     **mqtt: Any,  # noqa: ANN401 - any field of the section
 ) -> Config:
     """The parts of a configuration that the publisher reads, everything inside `folder`."""
@@ -64,6 +66,7 @@ def configuration(
             mqtt=SimpleNamespace(**(section | mqtt)),
             storage=SimpleNamespace(outbox=folder / "outbox.db", runtime=folder, max_bytes=64 * 1024 * 1024),
             clock=SimpleNamespace(hold_seconds=hold),
+            web=None if web is None else WebSection(port=web),
         ),
     )
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from edge.doctor.finding import Finding
 from edge.errors import BackendError, EdgeError, StorageError
-from edge.health import STALE_S
+from edge.health import runs
 from edge.runtime import read_vision
 
 if TYPE_CHECKING:
@@ -95,8 +95,7 @@ def figures(config: Config) -> VisionFile | None:
         found = read_vision(config.storage.runtime)
     except StorageError:
         return None
-    running = found is not None and found.state == "running" and time.monotonic() - found.updated <= STALE_S
-    return found if running else None
+    return found if runs(found, time.monotonic()) else None
 
 
 def vision(config: Config, told: VisionFile | None) -> Iterator[Finding]:

@@ -32,12 +32,14 @@ def main() -> int:
     parser.add_argument("--tls", action="store_true")
     parser.add_argument("--clock", type=Path)
     parser.add_argument("--hold", type=float)
+    parser.add_argument("--web", type=int, metavar="PORT")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
     edge.desk.RETRY_S = arguments.retry  # type: ignore[misc] # a minute is too long for a test
     edge.publish.KEEPALIVE_S = arguments.keepalive  # type: ignore[misc] # and so is half a minute
     tls = TlsFiles.of(arguments.folder, "device") if arguments.tls else None
-    config = configuration(arguments.folder, arguments.port, hold=arguments.hold, username=arguments.username, tls=tls)
+    options = {"hold": arguments.hold, "web": arguments.web, "username": arguments.username}
+    config = configuration(arguments.folder, arguments.port, tls=tls, **options)
     clock = None if arguments.clock is None else ToldClock(arguments.clock)
     return run_publisher(config, drain_timeout=arguments.lifeline, lifeline=arguments.lifeline is not None, clock=clock)
 

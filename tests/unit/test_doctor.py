@@ -14,8 +14,8 @@ from edge.doctor import tpu as tpu_module
 from edge.doctor.broker import broker
 from edge.doctor.tpu import tpu
 from edge.outbox import open_for_vision
-from edge.runtime import InvokeMs, VisionFile, write_vision
-from tests.appliance import closing, vision
+from edge.runtime import VisionFile, write_vision
+from tests.appliance import closing, vision, vision_file
 from tests.broker import MOSQUITTO, Mosquitto, free_port, needs_mosquitto
 from tests.certificates import certificate, mutual_tls
 from tests.conftest import MATERIAL, ROOT
@@ -57,21 +57,7 @@ def worst(findings: Iterable[Finding], check: str = "") -> Finding:
 
 def figures(**changes: object) -> VisionFile:
     """What a running vision service says."""
-    said: dict[str, object] = {
-        "boot_id": "a" * 32,
-        "state": "running",
-        "updated": time.monotonic(),
-        "backend": "cpu",
-        "fps": 12.0,
-        "invoke_ms": InvokeMs(p50=1.0, p95=2.0),
-        "drops": {},
-        "restarts": 0,
-        "scene": "ok",
-        "time_quality": "synced",
-        "paused": False,
-        "versions": {},
-    }
-    return VisionFile.model_validate(said | changes)
+    return vision_file().model_copy(update=changes)
 
 
 def test_the_command_says_everything_and_answers_by_severity(

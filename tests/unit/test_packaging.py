@@ -37,6 +37,7 @@ def test_the_wheel_holds_the_three_packages_and_their_data(wheel: zipfile.ZipFil
         "edge/cli.py",
         "edge/camera/replay.py",
         "edge/demo_material/astronaut_masked.png",
+        "edge/web/page.html",
         "edge_quantize/cli.py",
         "edge_quantize/recipes/gate.toml",
         "edge_quantize/gpu/train_gpu.py",

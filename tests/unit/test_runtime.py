@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 from pydantic import ValidationError
 
-from edge.clock import FRESH_S, SystemClock, kernel_says_synced
+import edge.clock
+from edge.clock import FRESH_S, ClockError, SystemClock, clock_error, kernel_says_synced, mark
 from edge.errors import StorageError
 from edge.runtime import (
     COMMAND_FILE,
@@ -106,6 +107,20 @@ def test_where_the_kernel_may_not_be_asked_a_fresh_marker_is_its_answer(tmp_path
     for age in (FRESH_S + 1, -FRESH_S - 1):  # nobody touches it any more; the clock was set back
         os.utime(marker, (time.time() - age,) * 2)
         assert clock.time_quality() == "holdover"
+
+
+def test_how_well_the_clock_is_synced_crosses_into_the_sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    marker, error = tmp_path / "clock-synced", ClockError(-0.25e-3, 0.5)
+    monkeypatch.setattr(edge.clock, "_kernel", lambda: (False, error))
+    mark(marker)
+    assert not marker.exists()
+    assert clock_error(marker) is None, "an unset clock knows no error"
+    monkeypatch.setattr(edge.clock, "_kernel", lambda: (True, error))
+    mark(marker)
+    monkeypatch.setattr(edge.clock, "_kernel", lambda: None)
+    assert clock_error(marker) == error
+    marker.write_text("")  # touched by a service that could ask, or in the middle of being written
+    assert clock_error(marker) is None
 
 
 def test_clock_remembers_a_sync_for_all_services(tmp_path: Path) -> None:
