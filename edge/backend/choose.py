@@ -35,10 +35,12 @@ def open_backend(
     """
     cpu = CpuBackend(bundle, roles)
     check_golden(bundle, cpu, roles)
+    if accelerator == "cpu":
+        log.info("backend chosen=cpu reason=so configured")
+        return cpu
     lacking = [role for role in roles if bundle.entry(role).edgetpu is None]
-    if accelerator == "cpu" or (accelerator == "auto" and lacking):
-        why = f"the bundle's {lacking[0]} is not compiled for the Edge TPU" if lacking else "so configured"
-        log.info("backend chosen=cpu reason=%s", "so configured" if accelerator == "cpu" else why)
+    if accelerator == "auto" and lacking:
+        log.info("backend chosen=cpu reason=the bundle's %s is not compiled for the Edge TPU", lacking[0])
         return cpu
     patience = patience or Patience()
     tpu = EdgeTpuBackend(bundle, roles, cpu, patience)

@@ -267,12 +267,14 @@ class EdgeTpuBackend:
             seat.worker = None
         seat.failures += 1
         p = self._patience
-        pause = p.return_s if seat.failures >= p.failures else p.retry_s * 2 ** (seat.failures - 1)
+        left_alone = seat.failures >= p.failures
+        pause = p.return_s if left_alone else p.retry_s * 2 ** (seat.failures - 1)
         seat.retry_at = time.monotonic() + pause
         self.trouble = f"{seat.device.path}: {error}"
         log.warning(
-            "edgetpu failed device=%s cause=%s failures=%d retry_s=%g reason=%s",
-            *(seat.device.path, type(error).__name__.lower(), seat.failures, pause, error),
+            "edgetpu failed device=%s cause=%s failures=%d retry_s=%g next=%s reason=%s",
+            *(seat.device.path, type(error).__name__.lower(), seat.failures, pause),
+            *("check cable, power and port" if left_alone else "none, it is started again", error),
         )
         self._announce()
 

@@ -64,6 +64,8 @@ def checked_bundle(config: Config) -> Bundle:
     bundle = load_bundle(config.models.bundle, config.models.public_key)
     roles = ROLES[config.models.strategy]
     check_golden(bundle, CpuBackend(bundle, roles, threads=1), roles)
+    for role in roles if config.models.accelerator == "edgetpu" else ():
+        bundle.read_edgetpu(role)
     return bundle
 
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 LONG = 60.0
 """Nothing here is about speed."""
-QUICK = Patience(start_s=LONG, invoke_s=LONG, retry_s=0.01, return_s=0.1)
+QUICK = Patience(start_s=LONG, invoke_s=LONG, retry_s=0.01, return_s=0.1, check_s=1e6)
 
 
 @pytest.fixture
@@ -121,7 +121,7 @@ def test_a_tpu_that_fails_loses_nothing_and_comes_back(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     tpus.plug()
-    backend = opened(QUICK._replace(invoke_s=1.0))
+    backend = opened(QUICK._replace(invoke_s=1.0) if word == "hang" else QUICK)
     tpus.tell(word)
     for _ in range(3):
         check(backend, chips, right)
@@ -130,6 +130,7 @@ def test_a_tpu_that_fails_loses_nothing_and_comes_back(
     assert re.search(f"cause={cause}", caplog.text)
     assert "backend now=cpu:fallback before=edgetpu" in caplog.text
     tpus.tell("ok")
+    backend._patience = QUICK
     until(backend, "edgetpu")
     assert "backend now=edgetpu before=cpu:fallback" in caplog.text
     assert backend.restarts > 0
@@ -157,7 +158,7 @@ def test_between_two_golden_inputs_a_wrong_tpu_is_believed(
 ) -> None:
     """What the test before would see if nothing rode along."""
     tpus.plug()
-    backend = opened(QUICK._replace(check_s=1e6))
+    backend = opened()
     tpus.tell("wrong")
     assert np.abs(backend.outputs("gate", chips).astype(int) - right).max() > 100
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from typing import TYPE_CHECKING
 
@@ -98,6 +99,20 @@ def test_an_error_is_a_sentence(
 def test_check_config_names_a_missing_bundle(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check-config", "--config", str(config)]) == 2
     assert capsys.readouterr().out.startswith(f"{config}:10: models.bundle: ")
+
+
+def test_check_config_knows_that_an_edge_tpu_needs_compiled_models(
+    config: Path, bundle_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = shutil.copytree(bundle_folder, tmp_path / "bundle", ignore=shutil.ignore_patterns("*.keras"))
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    for entry in manifest["models"]:
+        entry["edgetpu"] = None
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    config.write_text(GOOD.replace('"models/x"', f'"{bundle}"\naccelerator = "edgetpu"'))
+    assert main(["check-config", "--config", str(config)]) == 2
+    assert "models.bundle: " in (said := capsys.readouterr().out)
+    assert "no model of role gate is compiled for the Edge TPU: run edge-quantize compile" in said
 
 
 def test_check_config_without_a_runtime_says_what_it_left_out(
