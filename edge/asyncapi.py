@@ -21,12 +21,13 @@ if TYPE_CHECKING:
 _ADDRESS: Final = "{root}/v1/{site}/{device}/"
 _SUMMARY: Final = {
     "status": "Whether the device is there. Retained, and the will.",
-    "health": "How the service is: on connect, at each window close, every 60 s. Retained.",
+    "health": "How the service is: on connect, at each window close, every 60 s, as pauses begin and end. Retained.",
     "counts": "One window. Never retained, no expiry. Deduplicate by (device, boot_id, seq).",
     "live": "The last released window again, for dashboards. Retained, expires after two windows (MQTT 5).",
     "replay": "Asks for rows once more; they reappear unchanged on counts.",
     "pause": "Close the camera until resume; what follows is unknown, not zero.",
     "resume": "End a pause.",
+    "paused": "Pause or resume, for programs that know one topic a switch.",
     "identify": "Let the device show which one it is.",
     "reply": "Answer to a replay where the request named no response topic (always under MQTT 3.1.1).",
 }
@@ -84,7 +85,7 @@ def document(version: str) -> dict[str, Any]:
     channel("counts", "counts", "counts")
     channel("live", "live", "counts", retain=True)
     for command in COMMANDS:
-        channel(command, f"cmd/{command}", "replay-command" if command == "replay" else "command")
+        channel(command, f"cmd/{command}", {"replay": "replay-command", "paused": "switch"}.get(command, "command"))
     channel("reply", "reply/{id}", "replay-answer")
     operations["replay"]["reply"] = {
         "address": {"location": "$message.header#/responseTopic", "description": "else reply/<id>"},
@@ -102,6 +103,7 @@ def document(version: str) -> dict[str, Any]:
         for name in PAYLOADS
     }
     messages["command"] = {"name": "command", "summary": "The payload is not read."}
+    messages["switch"] = {"name": "switch", "summary": "true: pause, false: resume.", "payload": {"type": "boolean"}}
     messages["counts"]["headers"] = {
         "type": "object",
         "description": "CloudEvents 1.0 as MQTT 5 user properties; absent under 3.1.1.",

@@ -145,7 +145,7 @@ class TlsSection(_Section):
 
 
 class MqttSection(_Section):
-    """The broker. The port defaults to 8883 with TLS, 1883 without."""
+    """The broker. The port defaults to 8883 with TLS, 1883 without. `home_assistant`: its discovery prefix."""
 
     host: str = Field(min_length=1)
     port: int = Field(default=8883, ge=1, le=65535)
@@ -155,6 +155,7 @@ class MqttSection(_Section):
     password_file: Place | None = None
     insecure: bool = False
     protocol: Literal["auto", "5", "3.1.1"] = "auto"
+    home_assistant: str | None = Field(default=None, pattern=r"^[^/+#\x00]+(/[^/+#\x00]+)*$")
 
     @model_validator(mode="before")
     @classmethod

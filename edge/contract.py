@@ -401,12 +401,12 @@ def cloudevents(payload: Counts) -> list[tuple[str, str]]:
     ]
 
 
-Command = Literal["replay", "pause", "resume", "identify"]
-COMMANDS: Final[tuple[Command, ...]] = ("replay", "pause", "resume", "identify")
+Command = Literal["replay", "pause", "resume", "paused", "identify"]
+COMMANDS: Final[tuple[Command, ...]] = ("replay", "pause", "resume", "paused", "identify")
 
 _TOPIC: Final = re.compile(
     r"(?P<root>.+)/v1/(?P<site>[a-z0-9-]{1,64})/(?P<device>[a-z0-9-]{1,64})"
-    r"/(?P<leaf>status|health|counts|live|cmd/(?:replay|pause|resume|identify)|reply/[a-z0-9-]{1,64})"
+    r"/(?P<leaf>status|health|counts|live|cmd/(?:replay|pause|resume|paused|identify)|reply/[a-z0-9-]{1,64})"
 )
 
 

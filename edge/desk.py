@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from edge.contract import (
     ContractError,
@@ -24,6 +24,7 @@ from edge.contract import (
     parse_topic,
 )
 from edge.delivery import Delivery
+from edge.discovery import Announcer
 from edge.errors import StorageError
 from edge.health import health
 from edge.labels import Labels
@@ -73,10 +74,12 @@ class Desk:
         hold: float,
         runtime: Path,
         certificate_days: Callable[[], float | None] = lambda: None,
+        home_assistant: str | None = None,
     ) -> None:
         self._topics, self._clock, self._runtime = topics, clock, runtime
         self.labels, self._certificate_days = Labels(topics, clock, hold), certificate_days
         self.delivery = Delivery(clock)
+        self._announcer = Announcer(home_assistant, topics, clock)
         self._flight: dict[int, Row | None] = {}
         self._replays: deque[_Replay] = deque()
         self._birth: Status | None = None
@@ -85,6 +88,7 @@ class Desk:
         self._health_at = self._prune_at = self._reassert_at = 0.0
         self._denied: set[int] = set()
         self._live: Key | None = None
+        self._paused = False
         self.refused = False
         """Whether the last answer to a row was "not authorised"."""
 
@@ -121,7 +125,8 @@ class Desk:
             self._pause_until, self._probing = self._clock.monotonic() + GRACE_S, True
         self._birth = birth
         self._note(session.publish(self._topics("status"), encode(birth), retain=True))
-        session.subscribe(self._topics("cmd/+"), self._topics("status"))
+        session.subscribe(self._topics("cmd/+"), self._topics("status"), *self._announcer.subscriptions)
+        self._announcer.connected()
         self._health_at, self._live = 0.0, None
 
     def send(self, outbox: Outbox, session: Session, figures: VisionFile | None) -> None:
@@ -130,8 +135,11 @@ class Desk:
         if now >= self._pause_until:
             self._send_rows(outbox, session)
             self._send_replays(outbox, session)
-        if now >= self._health_at and figures is not None:
-            self._health_at = now + HEALTH_S
+        if announcement := self._announcer.due():
+            self._note(session.publish(*announcement, retain=True))
+            self._health_at, self._live = 0.0, None  # what it is to show follows
+        if figures is not None and (now >= self._health_at or figures.paused != self._paused):
+            self._health_at, self._paused = now + HEALTH_S, figures.paused
             told = health(figures, outbox.stats(), self._clock, self._certificate_days())
             self._note(session.publish(self._topics("health"), encode(told), retain=True))
         last = outbox.last_released()
@@ -239,6 +247,7 @@ class Desk:
             log.error(event("alarm", code=code, topic=topic, why=why, next="rows are kept, retried each minute"))
 
     def _take(self, outbox: Outbox | None, session: Session, message: Incoming) -> None:
+        self._announcer.hear(message)
         try:
             topics, leaf = parse_topic(message.topic)
         except ContractError:
@@ -251,15 +260,23 @@ class Desk:
             log.warning(event("command-ignored", topic=message.topic, why="it is retained", next="clear it"))
         elif leaf == "cmd/replay":
             self._take_replay(message)
+        elif leaf == "cmd/paused":
+            switch: dict[bytes, Literal["pause", "resume"]] = {b"true": "pause", b"false": "resume"}
+            if message.payload in switch:
+                self._command(outbox, message.topic, switch[message.payload])
+            else:
+                log.warning(event("command-ignored", topic=message.topic, next="send true or false"))
         elif leaf in {"cmd/pause", "cmd/resume", "cmd/identify"}:
-            try:
-                command = leaf.removeprefix("cmd/")
-                written = write_command(self._runtime, command)  # type: ignore[arg-type] # one of the three
-                log.info(event("command", command=command, number=written.number, paused=written.paused))
-                if outbox is not None and outbox.paused != written.paused:
-                    outbox.paused = written.paused
-            except StorageError as error:
-                log.error(event("command-lost", topic=message.topic, why=error))
+            self._command(outbox, message.topic, leaf.removeprefix("cmd/"))  # type: ignore[arg-type] # one of the three
+
+    def _command(self, outbox: Outbox | None, topic: str, command: Literal["pause", "resume", "identify"]) -> None:
+        try:
+            written = write_command(self._runtime, command)
+            log.info(event("command", command=command, number=written.number, paused=written.paused))
+            if outbox is not None and outbox.paused != written.paused:
+                outbox.paused = written.paused
+        except StorageError as error:
+            log.error(event("command-lost", topic=topic, why=error))
 
     def _reassert(self, session: Session, payload: bytes) -> None:
         """A late will must not cover our birth: publish it again, but not in a duel with a twin."""

@@ -83,6 +83,7 @@ class Publisher:
             hold=hold_seconds(config),
             runtime=self._runtime,
             certificate_days=self._certificate_days,
+            home_assistant=self._mqtt.home_assistant,
         )
         self._photographer = Photographer(self._topics, self._clock, self._desk.labels.message)
         self._web: Web | None = None

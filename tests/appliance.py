@@ -57,6 +57,7 @@ def configuration(
         "password_file": None,
         "insecure": False,
         "protocol": "auto",
+        "home_assistant": None,
     }
     return cast(
         "Config",

@@ -63,6 +63,7 @@ class Notes:
     acks: list[Ack] = field(default_factory=list)
     incoming: list[Incoming] = field(default_factory=list)
     published: list[tuple[str, bytes, dict[str, Any]]] = field(default_factory=list)
+    subscribed: tuple[str, ...] = ()
 
     def publish(self, topic: str, payload: bytes, **options: Any) -> int:  # noqa: ANN401 - noted as given
         """Note it."""
@@ -70,7 +71,8 @@ class Notes:
         return len(self.published)
 
     def subscribe(self, *topics: str) -> None:
-        """Nothing to note."""
+        """Note it."""
+        self.subscribed = topics
 
     def leaf(self, name: str) -> list[bytes]:
         """Payloads published on a leaf."""
@@ -84,13 +86,13 @@ class Notes:
 class Bench:
     """A desk with all it needs."""
 
-    def __init__(self, folder: Path, hold: float = 900.0) -> None:
+    def __init__(self, folder: Path, hold: float = 900.0, home_assistant: str | None = None) -> None:
         self.clock, self.notes = Clock(), Notes()
         vision(folder).close()
         self.writer, _ = open_for_vision(folder / "outbox.db", clock=self.clock)
         self.writer.begin_boot("b" * 32, self.clock.kernel_boot_id)
         self.outbox = Outbox(folder / "outbox.db", clock=self.clock)
-        self.desk = Desk(TOPICS, self.clock, hold=hold, runtime=folder)
+        self.desk = Desk(TOPICS, self.clock, hold=hold, runtime=folder, home_assistant=home_assistant)
         self.session = cast("Session", self.notes)
         self.desk.greet(self.session, BIRTH)
 
