@@ -31,9 +31,9 @@ class Recipe:
 
     `l2` is the decay of kernels in the gradient (g + l2 × w). `ema` is the decay of the averaged weights, which
     are what is shipped. `geometry_only_tail` is the last share of the budget in which chips are moved but no
-    longer lit, degraded or erased. `init` and `teacher` are run folders; the target is (1 - teacher_weight) ×
-    label + teacher_weight × the teacher's probabilities at `teacher_temperature` on the same face without a
-    mask.
+    longer lit, degraded or erased. `init` and `teacher` are run folders, `init` also several ("a + b") whose
+    weights are averaged; the target is (1 - teacher_weight) × label + teacher_weight × the teacher's
+    probabilities at `teacher_temperature` on the same face without a mask.
 
     `data` is a folder or CSV of own faces that take FER2013's place. With `folds`, the `fold`-th of so many parts of
     the faces is held out and scored.

@@ -28,8 +28,15 @@ if TYPE_CHECKING:
 
 
 def _start_weights(init: str, runs: Path) -> Weights:
-    """Neutral weights to start from: a file of them, or those of a finished run."""
-    return load_all(Path(init)) if init.endswith(".npz") else RunFolder(runs / init).final_weights()
+    """Neutral weights to start from: a file of them, those of a finished run, or the mean of several (`a + b`).
+
+    Runs that branched from one net can be averaged: Wortsman et al., "Model soups" (2022).
+    """
+    each = [
+        load_all(Path(name)) if name.endswith(".npz") else RunFolder(runs / name).final_weights()
+        for name in init.split(" + ")
+    ]
+    return {key: np.mean([one[key] for one in each], axis=0, dtype=np.float32) for key in each[0]}
 
 
 def train(

@@ -162,6 +162,17 @@ def test_resuming_goes_on_where_the_run_stood(samples: Samples, tmp_path: Path) 
         train.train(TINY, RunFolder(tmp_path / "none"), tmp_path, resume=True)
 
 
+def test_a_run_can_start_from_the_mean_of_several(tmp_path: Path) -> None:
+    net = nets.NETS["gate"]
+    one = nets.seeded_weights(net)
+    for name, factor in (("a", 1.0), ("b", 3.0)):
+        (tmp_path / name).mkdir()
+        RunFolder(tmp_path / name).save_final({key: factor * array for key, array in one.items()})
+    mean = train._start_weights("a + b", tmp_path)
+    assert mean.keys() == one.keys()
+    assert all(np.allclose(mean[key], 2 * array) for key, array in one.items())
+
+
 def test_sigterm_saves_a_checkpoint(samples: Samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(samples.chips)
     before = signal.getsignal(signal.SIGTERM)
