@@ -1,7 +1,7 @@
 # Everything installs into .venv; a target does nothing twice.
 SHELL := /bin/bash
 .DEFAULT_GOAL := demo
-.PHONY: demo test test-faults soak lint format bench lock gpu-pack docs clean system
+.PHONY: demo test test-faults soak test-fleet soak-fleet release lint format bench lock gpu-pack docs clean system
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3.13 || command -v python3)
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
@@ -42,6 +42,23 @@ test-faults: .venv/dev.stamp system  ## faults of processes, power, disk and net
 soak: .venv/dev.stamp system  ## the same for hours, added to bench/soak.jsonl: MINUTES=60, again and again
 	.venv/bin/python -m tests.faults.soak $(if $(MINUTES),--minutes $(MINUTES))
 
+FLEET_TOOLS := mmdebstrap:mmdebstrap systemd-nspawn:systemd-container ip:iproute2 ssh:openssh-client openssl:openssl
+test-fleet soak-fleet: SYSTEM += $(FLEET_TOOLS)
+test-fleet: .venv/dev.stamp build/fleet/venv/stamp system  ## playbooks on booted devices: root and Debian
+	.venv/bin/python -m pytest -m fleet tests/fleet
+
+soak-fleet: .venv/dev.stamp build/fleet/venv/stamp system  ## the rest on KIOSKS=6 devices, noted in bench/soak.jsonl
+	EDGE_FLEET_KIOSKS=$(or $(KIOSKS),6) .venv/bin/python -m pytest -m "fleet or fleet_long" tests/fleet
+
+build/fleet/venv/stamp: requirements/fleet.txt | .venv/bin/pip
+	@echo "installing Ansible into build/fleet/venv …"
+	@$(PYTHON) -m venv build/fleet/venv
+	@build/fleet/venv/bin/pip --disable-pip-version-check --quiet install --no-deps --require-hashes -r requirements/fleet.txt
+	@touch $@
+
+release: .venv/dev.stamp  ## tarballs a device installs from, in build/releases: NAME=0.2.0 TARGET=bookworm-arm64
+	.venv/bin/python ansible/build_release.py $(if $(NAME),--name $(NAME)) $(if $(TARGET),--target $(TARGET))
+
 lint: .venv/dev.stamp  ## ruff and mypy, both strict
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
@@ -65,6 +82,7 @@ lock: .venv/dev.stamp  ## compile the hashed locks anew
 	$(COMPILE) --python-version 3.11 --extra demo -o requirements/demo-bookworm.txt
 	$(COMPILE) --python-version 3.13 --extra demo -o requirements/demo-trixie.txt
 	$(COMPILE) --python-version 3.11 --extra host --extra demo --group dev -o requirements/dev.txt
+	$(subst pyproject.toml,,$(COMPILE)) --python-version 3.11 --group fleet -o requirements/fleet.txt
 
 # What tests need beyond PyPI, as program:package: a real broker, and strace for the privacy canary.
 SYSTEM = mosquitto:mosquitto strace:strace

@@ -88,7 +88,7 @@ class Desk:
         self._health_at = self._prune_at = self._reassert_at = 0.0
         self._denied: set[int] = set()
         self._live: Key | None = None
-        self._paused = False
+        self._told: tuple[str, bool] | None = None
         self.refused = False
         """Whether the last answer to a row was "not authorised"."""
 
@@ -138,8 +138,9 @@ class Desk:
         if announcement := self._announcer.due():
             self._note(session.publish(*announcement, retain=True))
             self._health_at, self._live = 0.0, None  # what it is to show follows
-        if figures is not None and (now >= self._health_at or figures.paused != self._paused):
-            self._health_at, self._paused = now + HEALTH_S, figures.paused
+        # At a start of vision the file may still be the last run's: this run's health follows at once.
+        if figures is not None and (now >= self._health_at or (figures.boot_id, figures.paused) != self._told):
+            self._health_at, self._told = now + HEALTH_S, (figures.boot_id, figures.paused)
             told = health(figures, outbox.stats(), self._clock, self._certificate_days())
             self._note(session.publish(self._topics("health"), encode(told), retain=True))
         last = outbox.last_released()

@@ -264,6 +264,8 @@ def test_health_on_connect_each_window_and_each_minute(bench: Bench) -> None:
     bench.writer.commit(closing())
     bench.turn(0, figures)
     assert len(bench.notes.leaf("health")) == 2
+    bench.turn(0, figures.model_copy(update={"boot_id": "c" * 32}))
+    assert json.loads(bench.notes.leaf("health")[-1])["boot_id"] == "c" * 32, "a new run of vision is told of at once"
     bench.clock.pass_time(61)
     bench.turn(0, figures)
     told = json.loads(bench.notes.leaf("health")[-1])

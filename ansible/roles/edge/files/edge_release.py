@@ -1,0 +1,315 @@
+#!/usr/bin/python3
+"""Releases on a device: put one there, try it, keep it or go back. A power cut at any point leaves one that runs.
+
+    edge-release stage TARBALL SHA256         unpack to releases/<version>, virtual environment included
+    edge-release check VERSION                would it start with the candidate configuration? Signature and models too
+    edge-release switch VERSION               on trial: the next boot goes back, unless it is confirmed before
+    edge-release rollback                     on trial: the release before this one, with its configuration
+    edge-release confirm | revert | status | remove
+
+`current` points to what runs. A trial is a file, `trial.json`, written before anything is touched and removed by
+`confirm`: while it exists, `revert` (which every boot begins with) restores the configuration it names and `current`.
+Standard library only: it runs before there is a virtual environment, and when the one there is broken.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+from typing import Any
+
+OPT = Path("/opt/edge")
+RELEASES, CURRENT, PREVIOUS, TRIAL = OPT / "releases", OPT / "current", OPT / "previous", OPT / "trial.json"
+CONFIG, CANDIDATE = Path("/etc/edge/config.toml"), Path("/etc/edge/candidate.toml")
+KEPT_CONFIG = OPT / "trial-config.toml"
+VISION_FILE = Path("/run/edge/vision.json")
+ETC = Path("/etc")
+LINKS = {
+    "systemd/system/edge.target": "edge.target",
+    "systemd/system/edge-vision.service": "edge-vision.service",
+    "systemd/system/edge-publisher.service": "edge-publisher.service",
+    "systemd/system/edge-clock.service": "edge-clock.service",
+    "systemd/system/edge-clock.timer": "edge-clock.timer",
+    "sysusers.d/edge.conf": "sysusers.conf",
+    "tmpfiles.d/edge.conf": "tmpfiles.conf",
+    "udev/rules.d/99-edge-tpu.rules": "99-edge-tpu.rules",
+    "systemd/journald.conf.d/edge.conf": "journald.conf",
+    "systemd/system.conf.d/edge.conf": "watchdog.conf",
+}
+"""Links below /etc into `current/systemd`: going back takes the units along."""
+SERVICES = ("edge-vision.service", "edge-publisher.service")
+STARTED_S = 60.0
+
+
+class Refused(Exception):
+    """What is wrong and what to do, in one line."""
+
+
+def _sync() -> None:
+    os.sync()  # files and the folders that name them
+
+
+def _write(path: Path, content: bytes, mode: int = 0o644) -> None:
+    fresh = path.with_name(f".{path.name}.new")
+    with fresh.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.chmod(mode)
+    if path == CONFIG:
+        shutil.chown(fresh, "root", "edge")
+    fresh.replace(path)
+    _sync()
+
+
+def _link(link: Path, target: Path) -> None:
+    fresh = link.with_name(f".{link.name}.new")
+    fresh.unlink(missing_ok=True)
+    fresh.symlink_to(os.path.relpath(target, link.parent))
+    fresh.replace(link)
+    _sync()
+
+
+def _version(link: Path) -> str | None:
+    return link.readlink().name if link.is_symlink() else None
+
+
+def _release(version: str) -> Path:
+    release = RELEASES / version
+    if not (release / "complete").exists():
+        msg = f"release {version} is not on this device ({release}): stage it first"
+        raise Refused(msg)
+    return release
+
+
+def _run(*command: str, **options: Any) -> subprocess.CompletedProcess[str]:  # noqa: ANN401 - subprocess's own
+    return subprocess.run(command, capture_output=True, text=True, check=False, **options)
+
+
+def _systemctl(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return _run("systemctl", *arguments)
+
+
+def stage(tarball: Path, sha256: str) -> str:
+    """Unpack a release and make its virtual environment from the tarball, which is used up; returns its version."""
+    with tarball.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != sha256:
+        msg = f"{tarball}: sha256 is {found[:12]}…, not {sha256[:12]}…: copy it again"
+        raise Refused(msg)
+    with tarfile.open(tarball) as archive:
+        about = json.load(archive.extractfile("release.json"))  # type: ignore[arg-type]
+        python = ".".join(map(str, sys.version_info[:2]))
+        if about["python"] != python:
+            msg = f"{tarball}: is for Python {about['python']}, this device has {python}: build it for this target"
+            raise Refused(msg)
+        release = RELEASES / about["version"]
+        marker = release / "complete"
+        if marker.exists() and marker.read_text() == sha256:
+            return str(about["version"])
+        if release.name in (_version(CURRENT), _version(PREVIOUS)):
+            msg = f"release {release.name} is in use and differs from {tarball}: give the new one another version"
+            raise Refused(msg)
+        shutil.rmtree(release, ignore_errors=True)
+        release.mkdir(parents=True)
+        # Python 3.11.2, bookworm's, has no filters yet.
+        archive.extraction_filter = getattr(tarfile, "data_filter", lambda member, _: member)
+        archive.extractall(release)  # noqa: S202 - its checksum was given
+    venv = release / "venv"
+    steps = (
+        (sys.executable, "-m", "venv", "--system-site-packages", str(venv)),
+        (
+            *(str(venv / "bin/python"), "-m", "pip", "--quiet", "--disable-pip-version-check", "install", "--no-index"),
+            *("--no-deps", "--require-hashes", "--ignore-installed", "--find-links", str(release / "wheels")),
+            *("-r", str(release / "requirements.txt")),
+        ),
+    )
+    for step in steps:
+        done = _run(*step)
+        if done.returncode:
+            msg = f"{' '.join(step[:4])} …: {(done.stderr or done.stdout).strip()}"
+            raise Refused(msg)
+    shutil.rmtree(release / "wheels")
+    (release / "bundle").symlink_to(Path("models") / about["bundle"])
+    _run("systemd-sysusers", str(release / "systemd/sysusers.conf"))
+    _sync()
+    _write(marker, sha256.encode())  # last: without it the folder is rubbish from a power cut
+    tarball.unlink()
+    return release.name
+
+
+def check(version: str) -> str:
+    """Ask the release itself, as the user who may read the most: the publisher has the key."""
+    edge = str(_release(version) / "venv/bin/edge")
+    user: dict[str, Any] = {"user": "edge-publisher", "group": "edge", "extra_groups": []}
+    done = _run(edge, "check-config", "--config", str(CANDIDATE), cwd="/", **user)
+    said = (done.stdout + done.stderr).strip()
+    if done.returncode:
+        raise Refused(said)
+    return said
+
+
+def _boot_id() -> str | None:
+    try:
+        return str(json.loads(VISION_FILE.read_text())["boot_id"])
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _start() -> str:
+    """Restart both services with what is current and wait for vision's first figures; returns its new boot_id."""
+    _systemctl("stop", "edge.target", *SERVICES)
+    before = _boot_id()
+    _systemctl("daemon-reload")
+    _run("systemd-tmpfiles", "--create", str(ETC / "tmpfiles.d/edge.conf"))
+    _run("udevadm", "control", "--reload")
+    _run("udevadm", "trigger", "--subsystem-match=usb", "--subsystem-match=apex")
+    _systemctl("enable", "edge.target")
+    _systemctl("start", "--no-block", "edge.target")
+    end = time.monotonic() + STARTED_S
+    while time.monotonic() < end:
+        boot = _boot_id()
+        if boot not in (None, before) and not _systemctl("is-active", "--quiet", *SERVICES).returncode:
+            return str(boot)
+        for service in SERVICES:
+            shown = _systemctl("show", "-p", "NRestarts", "--value", service).stdout.strip()
+            if shown not in ("", "0", "1"):  # once may be a camera that the last run had not let go yet
+                journal = _run("journalctl", "-u", service, "-n", "15", "-o", "cat", "--no-pager").stdout.strip()
+                msg = f"{service} ended twice after its start:\n{journal}"
+                raise Refused(msg)
+        time.sleep(0.2)
+    msg = f"the services did not start within {STARTED_S:g} s: journalctl -u edge-vision -u edge-publisher"
+    raise Refused(msg)
+
+
+def switch(version: str, config: Path | None = None) -> dict[str, object]:
+    """Begin a trial of a release, with the candidate configuration unless told otherwise, and start it."""
+    release = _release(version)
+    if TRIAL.exists():
+        msg = "another trial is under way: edge-release confirm, or revert"
+        raise Refused(msg)
+    before = _version(CURRENT)
+    if CONFIG.exists():
+        _write(KEPT_CONFIG, CONFIG.read_bytes(), 0o600)
+    _write(TRIAL, json.dumps({"from": before, "to": version}).encode())
+    _write(CONFIG, (config or CANDIDATE).read_bytes(), 0o640)
+    _link(CURRENT, release)
+    for place, file in LINKS.items():
+        (ETC / place).parent.mkdir(parents=True, exist_ok=True)
+        if not (ETC / place).is_symlink():
+            (ETC / place).symlink_to(CURRENT / "systemd" / file)
+    return {"version": version, "boot_id": _start()}
+
+
+def rollback() -> dict[str, object]:
+    """Try the release before this one."""
+    version = _version(PREVIOUS)
+    if version is None:
+        msg = "there is no release before this one"
+        raise Refused(msg)
+    return switch(version, RELEASES / version / "config.toml")
+
+
+def confirm() -> dict[str, object]:
+    """End the trial: what runs is what every boot starts. Older releases than the one before it are removed."""
+    if TRIAL.exists():
+        trial = json.loads(TRIAL.read_text())
+        before, now = trial["from"], trial["to"]
+        if before not in (None, now):
+            shutil.copy2(KEPT_CONFIG, RELEASES / before / "config.toml")
+            _link(PREVIOUS, RELEASES / before)
+        TRIAL.unlink()
+        KEPT_CONFIG.unlink(missing_ok=True)
+        _sync()
+    keep = {_version(CURRENT), _version(PREVIOUS)}
+    for release in RELEASES.iterdir():
+        if release.name not in keep:
+            shutil.rmtree(release)
+    return status()
+
+
+def revert(*, boot: bool) -> dict[str, object]:
+    """Undo an unconfirmed switch; without one, nothing happens."""
+    if not TRIAL.exists():
+        return status()
+    trial = json.loads(TRIAL.read_text())
+    if trial["from"] is None:  # the first release of this device: there is nothing to go back to
+        _systemctl("stop", "edge.target", *SERVICES)
+        CURRENT.unlink(missing_ok=True)
+        CONFIG.unlink(missing_ok=True)
+    else:
+        if KEPT_CONFIG.exists():
+            _write(CONFIG, KEPT_CONFIG.read_bytes(), 0o640)
+        _link(CURRENT, RELEASES / trial["from"])
+    TRIAL.unlink()
+    KEPT_CONFIG.unlink(missing_ok=True)
+    _sync()
+    print(f"edge-release: {trial['to']} was not confirmed: back to {trial['from'] or 'nothing'}", file=sys.stderr)
+    if boot:
+        _systemctl("daemon-reload")
+    elif trial["from"] is not None:
+        return status() | {"boot_id": _start()}
+    return status()
+
+
+def remove() -> dict[str, object]:
+    """Leave nothing behind: services, links, users, counts, configuration, certificates, and this program."""
+    _systemctl("disable", "--now", "edge.target", *SERVICES, "edge-clock.timer", "edge-revert.service")
+    for place in (*LINKS, "systemd/system/edge-revert.service"):
+        (ETC / place).unlink(missing_ok=True)
+    for folder in (OPT, CONFIG.parent, Path("/var/lib/edge"), VISION_FILE.parent):
+        shutil.rmtree(folder, ignore_errors=True)
+    _systemctl("daemon-reload")
+    for command in (("userdel", "edge-vision"), ("userdel", "edge-publisher"), ("groupdel", "edge")):
+        _run(*command)
+    return {"removed": True}
+
+
+def status() -> dict[str, object]:
+    """What runs, what is there, what is on trial, and whether the candidate configuration is in use."""
+    same = CONFIG.exists() and CANDIDATE.exists() and CONFIG.read_bytes() == CANDIDATE.read_bytes()
+    return {
+        "current": _version(CURRENT),
+        "previous": _version(PREVIOUS),
+        "trial": json.loads(TRIAL.read_text())["to"] if TRIAL.exists() else None,
+        "releases": {marker.parent.name: marker.read_text() for marker in sorted(RELEASES.glob("*/complete"))},
+        "candidate_in_use": same,
+        "boot_id": _boot_id(),
+        "active": not _systemctl("is-active", "--quiet", *SERVICES).returncode,
+    }
+
+
+def main() -> int:
+    """Run one command; its answer is one JSON object."""
+    parser = argparse.ArgumentParser(prog="edge-release", description="Releases of the edge appliance on this device.")
+    commands = parser.add_subparsers(required=True, dest="command")
+    added = {name: commands.add_parser(name) for name in ("stage", "check", "switch", "rollback", "confirm", "revert")}
+    added["stage"].add_argument("tarball", type=Path)
+    added["stage"].add_argument("sha256")
+    for name in ("check", "switch"):
+        added[name].add_argument("version")
+    added["revert"].add_argument("--boot", action="store_true", help="before the services start")
+    for name in ("status", "remove"):
+        commands.add_parser(name)
+    arguments = vars(parser.parse_args())
+    command = arguments.pop("command")
+    os.umask(0o022)
+    try:
+        answer: Any = globals()[command](**arguments)
+    except (Refused, OSError, tarfile.TarError) as error:
+        print(f"edge-release: {error}", file=sys.stderr)
+        return 1
+    print(json.dumps(answer))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,136 @@
+"""Power cuts at every step of an update: what boots is the old release or the new one, with its own configuration."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SOURCE = Path(__file__).resolve().parents[2] / "ansible/roles/edge/files/edge_release.py"
+STEPS = ("replace", "unlink", "symlink_to", "open")
+
+
+class PowerCut(BaseException):
+    """The step at which the power went is not made."""
+
+
+@pytest.fixture
+def device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:  # noqa: ANN401 - a module
+    """The program, on a device of its own folders: release 1 runs confirmed, 2 is staged. systemd is not there."""
+    spec = importlib.util.spec_from_file_location("edge_release", SOURCE)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    opt, etc = tmp_path / "opt", tmp_path / "etc"
+    places = {
+        "RELEASES": opt / "releases",
+        "CURRENT": opt / "current",
+        "PREVIOUS": opt / "previous",
+        "TRIAL": opt / "trial.json",
+        "KEPT_CONFIG": opt / "trial-config.toml",
+        "CONFIG": etc / "edge/config.toml",
+        "CANDIDATE": etc / "edge/candidate.toml",
+        "ETC": etc,
+        "VISION_FILE": tmp_path / "vision.json",
+    }
+    for name, path in places.items():
+        monkeypatch.setattr(module, name, path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+    monkeypatch.setattr(module, "_run", lambda *command, **_: CompletedProcess(command, 0, "", ""))
+    monkeypatch.setattr(module, "_start", lambda: "boot")
+    monkeypatch.setattr(module, "_sync", lambda: None)
+    monkeypatch.setattr(module.shutil, "chown", lambda *_: None)
+    for version in ("1", "2"):
+        (opt / "releases" / version).mkdir(parents=True)
+        (opt / "releases" / version / "complete").write_text(version)
+    (etc / "edge/config.toml").write_text("config 1")
+    (etc / "edge/candidate.toml").write_text("config 2")
+    (opt / "current").symlink_to("releases/1")
+    return module
+
+
+def cut_at(step: int, action: Callable[[], object]) -> bool:
+    """Run an action whose `step`-th change to the disk is not made; whether it got to its end."""
+    count = 0
+
+    def counted(original: Callable[..., object]) -> Callable[..., object]:
+        def change(self: Path, *args: Any, **kwargs: Any) -> object:  # noqa: ANN401 - as it comes
+            nonlocal count
+            if original.__name__ != "open" or "w" in (args[0] if args else kwargs.get("mode", "r")):
+                count += 1
+                if count > step:
+                    raise PowerCut
+            return original(self, *args, **kwargs)
+
+        return change
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in STEPS:
+            patch.setattr(Path, name, counted(getattr(Path, name)))
+        try:
+            action()
+        except PowerCut:
+            return False
+    return True
+
+
+def runs(device: Any) -> tuple[str, str]:  # noqa: ANN401
+    """Release and configuration that a boot starts."""
+    return device.CURRENT.readlink().name, device.CONFIG.read_text()
+
+
+def update(device: Any) -> None:  # noqa: ANN401
+    device.switch("2")
+    device.confirm()
+
+
+@pytest.mark.parametrize("step", range(40))
+def test_a_power_cut_leaves_the_old_or_the_new_release_never_a_mixture(device: Any, step: int) -> None:  # noqa: ANN401
+    finished = cut_at(step, lambda: update(device))
+    for second in range(step % 7):  # and the power goes again, while the boot reverts
+        cut_at(second, lambda: device.revert(boot=True))
+    device.revert(boot=True)
+    assert runs(device) in {("1", "config 1"), ("2", "config 2")}
+    assert not device.TRIAL.exists()
+    if finished:
+        assert runs(device) == ("2", "config 2")
+    device.CANDIDATE.write_text("config 2")
+    update(device)
+    assert runs(device) == ("2", "config 2")
+
+
+def test_the_cuts_reach_from_the_first_step_to_past_the_last(device: Any) -> None:  # noqa: ANN401
+    assert not cut_at(0, lambda: update(device))
+    assert cut_at(39, lambda: update(device))
+
+
+def test_an_unconfirmed_trial_is_undone_and_a_confirmed_one_can_go_back(device: Any) -> None:  # noqa: ANN401
+    device.switch("2")
+    assert runs(device) == ("2", "config 2")
+    with pytest.raises(device.Refused, match="another trial"):
+        device.switch("1")
+    device.revert(boot=True)
+    assert runs(device) == ("1", "config 1")
+    update(device)
+    assert device.status()["previous"] == "1"
+    device.rollback()
+    device.confirm()
+    assert runs(device) == ("1", "config 1")
+    with pytest.raises(device.Refused, match="not on this device"):
+        device.switch("3")
+
+
+def test_a_first_release_that_fails_leaves_none(device: Any) -> None:  # noqa: ANN401
+    device.CURRENT.unlink()
+    device.CONFIG.unlink()
+    device.switch("2")
+    device.revert(boot=True)
+    assert device.status()["current"] is None
+    assert not device.CONFIG.exists()
