@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from edge import __version__
+from edge import __version__, logs
 from edge.errors import BackendError, BundleError, ConfigError, EdgeError
 
 if TYPE_CHECKING:
@@ -28,11 +28,7 @@ INSTALL: Final = 'pip install "edge-fer[device]"'
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code (table: docs/operate.md). Never shows a user a traceback."""
     args = _parser().parse_args(argv)
-    logging.basicConfig(
-        level=logging.WARNING if getattr(args, "quiet", False) else logging.INFO,
-        format="%(levelname)s %(name)s %(message)s",
-        stream=sys.stderr,
-    )
+    logs.set_up(logging.WARNING if getattr(args, "quiet", False) else logging.INFO)
     try:
         return int(args.func(args))
     except EdgeError as error:

@@ -28,7 +28,7 @@ from edge.discovery import Announcer
 from edge.errors import StorageError
 from edge.health import health
 from edge.labels import Labels
-from edge.publish import event
+from edge.logs import event
 from edge.refusal import FAILURE, NO_SUBSCRIBER, NOT_AUTHORISED, REASONS
 from edge.runtime import write_command
 

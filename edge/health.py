@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from edge.broker import certificate_days
 from edge.contract import Health, OutboxFigures, Percentiles, PrivacyFigures
-from edge.publish import event
+from edge.logs import event
 from edge.soc import power, soc_celsius
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from edge.contract import ContractError, Counts, Topics, counts_payload
-from edge.publish import event
+from edge.logs import event
 
 if TYPE_CHECKING:
     from datetime import datetime

@@ -11,6 +11,8 @@ import socket
 import time
 from typing import TYPE_CHECKING, Final
 
+from edge.logs import event
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -59,4 +61,4 @@ class Notifier:
                 sock.settimeout(SEND_S)
                 sock.sendto(message.encode(), self._address)
         except OSError as error:
-            log.warning("notify_unheard message=%s %s", message.partition("=")[0], error)
+            log.warning(event("notify_unheard", message=message.partition("=")[0], why=error, next="see NOTIFY_SOCKET"))

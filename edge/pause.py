@@ -10,6 +10,7 @@ import logging
 from typing import TYPE_CHECKING, Literal
 
 from edge.errors import StorageError
+from edge.logs import event
 from edge.runtime import read_command
 
 if TYPE_CHECKING:
@@ -61,10 +62,10 @@ class PauseSwitch:
         try:
             command = read_command(self._runtime)
         except StorageError as error:
-            log.warning("command_unreadable %s", error)
+            log.warning(event("command_unreadable", why=error))
             return
         if command is None or command.number == self._number:
             return
         self._number, self._commanded = command.number, command.paused
         if command.command == "identify":
-            log.info("identify")
+            log.info(event("identify"))

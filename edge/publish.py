@@ -7,7 +7,6 @@ publish that the broker's ACL swallowed published, and so must not be believed.
 
 from __future__ import annotations
 
-import json
 import ssl
 import struct
 import time
@@ -70,16 +69,6 @@ class Incoming:
 
 class UnansweredVersion(BrokerUnavailable):
     """MQTT 5 was refused, hung up on, or met with silence (as amqtt does): try 3.1.1."""
-
-
-def event(name: str, **fields: object) -> str:
-    """One log line, `event=name key=value …`; values with spaces or quotes are written as JSON strings."""
-    words = [f"event={name}"]
-    for key, value in fields.items():
-        text = str(value)
-        plain = text and not any(c.isspace() or c in '"=' for c in text)
-        words.append(f"{key}={text if plain else json.dumps(text, ensure_ascii=False)}")
-    return " ".join(words)
 
 
 class Session:

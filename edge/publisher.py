@@ -22,9 +22,10 @@ from edge.desk import Desk
 from edge.errors import BrokerRefused, BrokerUnavailable, ConfigError, EdgeError, StorageError
 from edge.health import CertificateWatch
 from edge.lifeline import stdin_ended
+from edge.logs import event
 from edge.notify import Notifier
 from edge.outbox import Outbox
-from edge.publish import V5, V311, Session, event, open_session
+from edge.publish import V5, V311, Session, open_session
 from edge.runtime import VisionFile, read_command, read_vision, write_command
 from edge.web import Web, open_web
 from edge.web.snapshot import Photographer

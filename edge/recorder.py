@@ -10,6 +10,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Final
 
 from edge.errors import StorageError
+from edge.logs import event
 from edge.outbox import open_for_vision
 from edge.spool import is_damage
 
@@ -55,7 +56,7 @@ class Recorder:
             place.outbox, max_bytes=place.max_bytes, runtime=place.runtime, clock=self._clock
         )
         if damaged is not None:
-            log.error("outbox_quarantined generation=%s next=keep the files for repair", damaged)
+            log.error(event("outbox_quarantined", generation=damaged, next="check the SD card; keep the files"))
         return outbox
 
     def begin(self) -> None:
@@ -70,7 +71,7 @@ class Recorder:
             outbox.close()
         self.boot_id = secrets.token_hex(16)
         self.begin()
-        log.error("outbox_renewed boot_id=%s next=see the line before, or who took the file away", self.boot_id)
+        log.error(event("outbox_renewed", boot_id=self.boot_id, next="see the line before, or who took the file away"))
 
     def spent(self, day: str) -> Fraction:
         """Epsilon spent on a UTC day (YYYY-MM-DD), as the file remembers it."""
@@ -85,7 +86,7 @@ class Recorder:
         """Take a closed window, and record it if the disk lets us."""
         if len(self._pending) == WAITING_WINDOWS:
             self.given_up += 1
-            log.error("window_given_up waiting=%d next=make room for the outbox", len(self._pending))
+            log.error(event("window_given_up", waiting=len(self._pending), next="make room for the outbox"))
         self._pending.append(close)
         self.commit()
 
@@ -106,7 +107,7 @@ class Recorder:
                 msg = f"{error} ({len(self._pending)} windows could not be recorded)"
                 raise StorageError(msg) from error
             self._retry_at = time.monotonic() + RETRY_S
-            log.error("commit_failed waiting=%d retry_s=%g %s", len(self._pending), RETRY_S, error)
+            log.error(event("commit_failed", waiting=len(self._pending), retry_s=RETRY_S, why=error))
 
     def _drain(self) -> None:
         while self._pending:
@@ -116,7 +117,7 @@ class Recorder:
             seq = self._outbox.commit(self._pending[0])
             self._last = self.boot_id, seq
             self._pending.popleft()
-            log.info("window_committed boot_id=%s seq=%d waiting=%d", self.boot_id, seq, len(self._pending))
+            log.info(event("window_committed", boot_id=self.boot_id, seq=seq, waiting=len(self._pending)))
 
     def close(self) -> None:
         """Record what waits, or raise, and close the file."""

@@ -19,6 +19,7 @@ from edge.detect.haar import Haar
 from edge.errors import StorageError
 from edge.figures import Percentiles, Rate
 from edge.lifeline import stdin_ended
+from edge.logs import event
 from edge.notify import Notifier
 from edge.pause import PauseSwitch
 from edge.privacy import Policy, flush_due, release, tally
@@ -69,7 +70,7 @@ class Vision:
         self._clock = clock or SystemClock(runtime / "clock-synced")
         self._bundle = load_bundle(config.models.bundle, config.models.public_key)
         signed = self._bundle.signed
-        log.info("bundle name=%s signed_by=%s", self._bundle.manifest.name, signed.key_id if signed else "unchecked")
+        log.info(event("bundle", name=self._bundle.manifest.name, signed_by=signed.key_id if signed else "unchecked"))
         self._roles = roles = ROLES[config.models.strategy]
         self._backend = open_backend(self._bundle, roles, config.models.accelerator)
         self._sights = self._look_with(Router(self._backend, config.models.strategy))
@@ -248,7 +249,7 @@ class Vision:
         cause = self._switch.cause()
         if (cause is not None) != self._paused:
             self._paused = cause is not None
-            log.info("paused=%s cause=%s", str(self._paused).lower(), cause)
+            log.info(event("paused" if self._paused else "resumed", cause=cause))
             if self._paused and self._camera is not None and self._live:
                 self._camera.close()
             self._camera, self._resting = (None, self._camera) if self._paused else (self._resume(), None)
@@ -315,7 +316,7 @@ class Vision:
         try:
             write_vision(self._config.storage.runtime, figures)
         except StorageError as error:
-            log.warning("figures_unwritten %s", error)
+            log.warning(event("figures_unwritten", why=error))
 
     def _all_drops(self) -> dict[str, int]:
         drops = dict(self._drops)

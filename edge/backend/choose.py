@@ -9,6 +9,7 @@ from edge.backend.cpu import CpuBackend
 from edge.backend.edgetpu import EdgeTpuBackend, Patience
 from edge.bundle import check_golden
 from edge.errors import BackendError
+from edge.logs import event
 
 if TYPE_CHECKING:
     from edge.backend.base import Backend
@@ -36,11 +37,11 @@ def open_backend(
     cpu = CpuBackend(bundle, roles)
     check_golden(bundle, cpu, roles)
     if accelerator == "cpu":
-        log.info("backend chosen=cpu reason=so configured")
+        log.info(event("backend", chosen="cpu", reason="so configured"))
         return cpu
     lacking = [role for role in roles if bundle.entry(role).edgetpu is None]
     if accelerator == "auto" and lacking:
-        log.info("backend chosen=cpu reason=the bundle's %s is not compiled for the Edge TPU", lacking[0])
+        log.info(event("backend", chosen="cpu", reason=f"the bundle's {lacking[0]} is not compiled for the Edge TPU"))
         return cpu
     patience = patience or Patience()
     tpu = EdgeTpuBackend(bundle, roles, cpu, patience)
@@ -50,5 +51,5 @@ def open_backend(
         tpu.close()
         msg = f'models.accelerator = "edgetpu", but none works ({tpu.trouble}): mend it, or use "auto"'
         raise BackendError(msg)
-    log.info("backend chosen=%s reason=%s", tpu.name, "golden answers are right" if works else tpu.trouble)
+    log.info(event("backend", chosen=tpu.name, reason="golden answers are right" if works else tpu.trouble))
     return tpu

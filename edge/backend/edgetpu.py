@@ -17,6 +17,7 @@ from edge.backend.tflite import dequantise, stated
 from edge.backend.worker_process import Died, WorkerFailed, WorkerProcess, Wrong
 from edge.bundle import golden_answers, judge_answers
 from edge.errors import BundleError
+from edge.logs import event
 from edge.preprocess import to_int8
 
 if TYPE_CHECKING:
@@ -234,7 +235,7 @@ class EdgeTpuBackend:
             self._judge(role, got, slice(None))
         seat.served, seat.check_at = 0, time.monotonic() + self._patience.check_s
         took = time.monotonic() - seat.worker.began
-        log.info("edgetpu ready device=%s start_s=%.1f %s", seat.device.path, took, seat.device.detail)
+        log.info(event("edgetpu_ready", device=seat.device.path, start_s=round(took, 1), detail=seat.device.detail))
 
     def _look(self, listed: list[Device]) -> None:
         """Take a seat for each device the kernel shows; one that is gone, and whose worker is, loses its seat."""
@@ -242,7 +243,7 @@ class EdgeTpuBackend:
         for path, seat in list(self._seats.items()):
             if seat.worker is None and path not in {device.path for device in listed}:
                 self.trouble = f"{path} is gone: check cable and power"
-                log.warning("edgetpu gone device=%s next=check cable and power", path)
+                log.warning(event("edgetpu_gone", device=path, next="check cable and power"))
                 del self._seats[path]
         for device in listed:
             self._seats.setdefault(device.path, _Seat(device)).device = device
@@ -272,16 +273,22 @@ class EdgeTpuBackend:
         seat.retry_at = time.monotonic() + pause
         self.trouble = f"{seat.device.path}: {error}"
         log.warning(
-            "edgetpu failed device=%s cause=%s failures=%d retry_s=%g next=%s reason=%s",
-            *(seat.device.path, type(error).__name__.lower(), seat.failures, pause),
-            *("check cable, power and port" if left_alone else "none, it is started again", error),
+            event(
+                "edgetpu_failed",
+                device=seat.device.path,
+                cause=type(error).__name__.lower(),
+                failures=seat.failures,
+                retry_s=pause,
+                next="check cable, power and port" if left_alone else "none, it is started again",
+                reason=error,
+            )
         )
         self._announce()
 
     def _announce(self) -> None:
         if self._said not in (None, self.name):
             level = logging.WARNING if self.name.startswith("cpu") else logging.INFO
-            log.log(level, "backend now=%s before=%s", self.name, self._said)
+            log.log(level, event("backend", now=self.name, before=self._said))
             self._said = self.name
 
     def close(self) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from edge.camera.mailbox import Mailbox
 from edge.camera.rotation import turned
 from edge.errors import SourceError
+from edge.logs import event
 from edge.types import Frame
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ class Picamera:
             return
         self.ended = True
         if not self._shut():
-            log.error("camera_stuck name=%s next=the kernel ends it with the process", self._name)
+            log.error(event("camera_stuck", name=self._name, next="the kernel ends it with the process"))
 
     @property
     def _name(self) -> str:
@@ -169,7 +170,7 @@ class Picamera:
         if self._reopened:
             msg = f"camera {self._name} hangs again: look at its cable and power"
             raise SourceError(msg)
-        log.error("camera_hung name=%s seconds=%g next=opened once more", self._name, HUNG)
+        log.error(event("camera_hung", name=self._name, seconds=HUNG, next="opened once more"))
         self._reopened = True
         if not self._shut():
             msg = f"camera {self._name} hangs and cannot be closed: look at its cable and power"

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 
 from edge.errors import SourceError
+from edge.logs import event
 from edge.types import Frame
 
 if TYPE_CHECKING:
@@ -170,7 +171,7 @@ class Replay:
 
     def _drop(self, cause: str, detail: str, frames: int = 1) -> None:
         self.drops[cause] = self.drops.get(cause, 0) + frames
-        log.warning("frame_dropped cause=%s %s", cause, detail)
+        log.warning(event("frame_dropped", cause=cause, why=detail, next="mend or replace this file"))
 
     def _still_run(self) -> Iterator[tuple[float, float, U8, bool]]:
         t = 0.0

@@ -12,6 +12,7 @@ import numpy as np
 from edge.camera.mailbox import Mailbox
 from edge.camera.rotation import turned
 from edge.errors import SourceError
+from edge.logs import event
 from edge.types import Frame
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class Stream:
             if not patient:
                 msg = f"camera {name} cannot be opened: {hint}"
                 raise SourceError(msg)
-            log.warning("camera_absent name=%s next=tried again until it is there: %s", name, hint)
+            log.warning(event("camera_absent", name=name, why=hint, next="tried again until it is there"))
         self._thread = threading.Thread(target=self._pump, args=(capture,), name=f"camera {name}", daemon=True)
         self._thread.start()
 
@@ -91,7 +92,7 @@ class Stream:
             self._turns += 1
             if good:
                 if pause != FIRST_RETRY:
-                    log.info("camera_back name=%s", self._name)
+                    log.info(event("camera_back", name=self._name))
                 pause = FIRST_RETRY
                 picture = turned(image.astype(np.uint8, copy=False), self._rotation)
                 self._mailbox.put(Frame(picture, time.monotonic(), index))
@@ -100,7 +101,7 @@ class Stream:
             capture.release()
             if pause == FIRST_RETRY:
                 self._lost += 1
-                log.error("camera_lost name=%s next=reopened until it is back", self._name)
+                log.error(event("camera_lost", name=self._name, next="check cable and power; it is reopened"))
             self._closing.wait(pause)
             pause = min(2 * pause, LAST_RETRY)
             if not self._closing.is_set():

@@ -15,7 +15,8 @@ from edge.contract import ContractError, Status, Topics, decode
 from edge.doctor.finding import Finding, Level
 from edge.errors import BrokerUnavailable, ConfigError, EdgeError
 from edge.health import ENDING_DAYS
-from edge.publish import CONNECT_S, V5, V311, event, open_session
+from edge.logs import event
+from edge.publish import CONNECT_S, V5, V311, open_session
 from edge.refusal import FAILURE, REASONS
 
 if TYPE_CHECKING:

@@ -114,7 +114,7 @@ def _computes(config: Config, told: VisionFile | None) -> Iterator[Finding]:
         if told.backend.startswith("edgetpu"):
             yield Finding("ok", "tpu", f"in use by the vision service ({told.backend})")
         else:
-            mend = "journalctl -u edge-vision | grep 'edgetpu failed'; stop vision and ask again for a test"
+            mend = "journalctl -u edge-vision | grep 'edgetpu_failed'; stop vision and ask again for a test"
             yield Finding("error", "tpu", f"the vision service counts on {told.backend}", _SLOW, mend)
         return
     from edge.backend.cpu import CpuBackend

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-from edge.publish import event
+from edge.logs import event
 
 if TYPE_CHECKING:
     from edge.config import WebSection

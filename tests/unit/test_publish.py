@@ -10,7 +10,8 @@ import pytest
 
 from edge.broker import is_loopback, tls_context
 from edge.errors import BrokerRefused, BrokerUnavailable, ConfigError, EdgeError
-from edge.publish import V5, V311, Session, UnansweredVersion, event, open_session
+from edge.logs import event
+from edge.publish import V5, V311, Session, UnansweredVersion, open_session
 from edge.refusal import REASONS
 from edge.subscribe import Broker
 from tests.broker import FalseBroker, connack5, connack311, free_port

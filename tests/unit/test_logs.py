@@ -1,0 +1,96 @@
+"""Logs: one line an event, fields in the journal, a storm becomes a count, a warning says what to do."""
+
+from __future__ import annotations
+
+import ast
+import logging
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+import edge
+from edge.logs import LINES, SPAN_S, Calm, Journal, Line, event, fields
+
+SOURCES = sorted(Path(edge.__file__).parent.rglob("*.py"))
+
+
+def record(message: str, level: int = logging.INFO) -> logging.LogRecord:
+    return logging.LogRecord("edge.vision", level, "", 0, message, None, None)
+
+
+@given(st.dictionaries(st.from_regex(r"[a-z][a-z0-9_]{0,8}", fullmatch=True), st.text()))
+def test_what_goes_into_a_line_comes_out_of_it(given_fields: dict[str, str]) -> None:
+    line = event("x", **given_fields)
+    assert fields(line) == {"event": "x"} | given_fields
+    assert len(Line().format(record(line)).splitlines()) == 1
+
+
+def test_the_journal_gets_the_fields(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal:
+        journal.bind(str(tmp_path / "socket"))
+        handler = Journal(str(tmp_path / "socket"))
+        handler.emit(record(event("camera_lost", name="/dev/video0", next="check it\nPRIORITY=0"), logging.ERROR))
+        told = journal.recv(4096).decode().splitlines()
+        assert told == [
+            'MESSAGE=event=camera_lost name=/dev/video0 next="check it\\nPRIORITY=0"',
+            "PRIORITY=3",
+            "SYSLOG_IDENTIFIER=edge",
+            "LOGGER=edge.vision",
+            "EDGE_EVENT=camera_lost",
+            "EDGE_NAME=/dev/video0",
+            "EDGE_NEXT=check it PRIORITY=0",
+        ], "no value can forge a field"
+    handler.emit(record("event=x"))  # nobody listens any more, and nothing is raised
+    handler.close()
+
+
+def test_without_a_journal_lines_go_to_standard_error() -> None:
+    code = (
+        "import logging; from edge import logs; logs.set_up(logging.INFO); logging.getLogger('edge.x').info('event=a')"
+    )
+    for stream in ("", "0:0"):
+        environ = {**os.environ, "JOURNAL_STREAM": stream}
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environ)
+        assert done.stderr == "INFO edge.x event=a\n"
+
+
+def test_a_storm_becomes_a_count() -> None:
+    now = [0.0]
+    calm = Calm(lambda: now[0])
+    said = [calm.filter(record(event("drop", n=n), logging.WARNING)) for n in range(LINES + 7)]
+    assert said == [True] * LINES + [False] * 7
+    assert calm.filter(record(event("other"), logging.WARNING)), "each event for itself"
+    assert all(calm.filter(record(event("window_committed"))) for _ in range(2 * LINES)), "receipts all pass"
+    now[0] = SPAN_S
+    later = record(event("drop", n=99), logging.WARNING)
+    assert calm.filter(later)
+    assert later.getMessage() == "event=drop n=99 muted=7"
+    again = record(event("drop", n=100), logging.WARNING)
+    assert calm.filter(again)
+    assert "muted" not in again.getMessage()
+
+
+def test_every_line_is_an_event_and_every_warning_says_what_is_next() -> None:
+    """`next` says it, or `why` carries an EdgeError, whose text ends in what to do."""
+    found = 0
+    for path in SOURCES:
+        for call in ast.walk(ast.parse(path.read_text())):
+            if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute)):
+                continue
+            owner = call.func.value
+            if not (isinstance(owner, ast.Name) and owner.id == "log"):
+                continue
+            made = call.args[-1]
+            assert isinstance(made, ast.Call), (path, call.lineno)
+            assert isinstance(made.func, ast.Name), (path, call.lineno)
+            assert made.func.id == "event", (path, call.lineno)
+            found += 1
+            if call.func.attr in {"warning", "error"}:
+                keys = {keyword.arg for keyword in made.keywords}
+                assert keys & {"next", "why"}, (path, call.lineno)
+    assert found > 30
