@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from edge.errors import BundleError
+from tests.bundles import restate_golden
 
 MODELS = Path(__file__).resolve().parents[3] / "models"
 FOLDERS = sorted(path.parent for path in MODELS.glob("*/manifest.json"))
@@ -153,6 +154,9 @@ def test_our_verification_passes_and_notices_damage(shipped: Path, tmp_path: Pat
         answers = dict(kept)
     answers["fer_masked_outputs"] = np.roll(answers["fer_masked_outputs"], 1, axis=1)
     np.savez(flipped / "golden.npz", **answers)
+    with pytest.raises(BundleError, match=r"golden\.npz: sha256"):
+        verify(flipped)
+    restate_golden(flipped)
     with pytest.raises(BundleError, match=r"fer_masked_int8\.tflite.*golden"):
         verify(flipped)
 
