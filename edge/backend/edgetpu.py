@@ -271,6 +271,7 @@ class EdgeTpuBackend:
         left_alone = seat.failures >= p.failures
         pause = p.return_s if left_alone else p.retry_s * 2 ** (seat.failures - 1)
         seat.retry_at = time.monotonic() + pause
+        self._look_at = 0.0  # it may have been pulled out: look before it is started again
         self.trouble = f"{seat.device.path}: {error}"
         log.warning(
             event(
