@@ -82,7 +82,20 @@ def _parser() -> argparse.ArgumentParser:
     doctor.add_argument("--json", action="store_true", help="for programs")
     status = add("status", "what the services say of themselves")
     status.add_argument("--json", action="store_true", help="for programs")
+    bench = add("bench", "how fast this device is: each model, and the whole chain on the demo's clip")
+    bench.add_argument("--accelerator", choices=("auto", "edgetpu", "cpu"), help="instead of the configuration's")
+    bench.add_argument("--invocations", type=_positive, default=200, metavar="N", help="of each model (200)")
+    bench.add_argument("--frames", type=_positive, default=120, metavar="N", help="of the whole chain (120)")
+    bench.add_argument("--json", action="store_true", help="for programs")
+    bench.set_defaults(quiet=True)
     return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(text)
+    return number
 
 
 def _config(args: argparse.Namespace, stack: ExitStack) -> Config:
@@ -248,29 +261,21 @@ def _tls_problems(path: Path, config: Config) -> list[Problem]:
 
 
 def _status(args: argparse.Namespace) -> int:
-    from edge import config as settings
-    from edge.outbox import Outbox
-    from edge.runtime import read_vision
-
     if args.config is None:
         msg = "edge status needs --config FILE to know where the services keep their files"
         raise ConfigError(msg)
-    storage = settings.load(args.config).storage
-    figures = read_vision(storage.runtime)
-    outbox = None
-    if storage.outbox.exists():
-        with Outbox(storage.outbox) as box:
-            stats = box.stats()
-            outbox = {"unsent": stats.unsent, "oldest_s": round(stats.oldest_s, 1)}
-    if args.json:
-        vision = None if figures is None else figures.model_dump(mode="json")
-        print(json.dumps({"vision": vision, "outbox": outbox}))
-        return 0
-    if figures is None:
-        print(f"vision   has not run since boot ({storage.runtime})")
-    else:
-        print(f"vision   {figures.state}, {figures.fps:g} fps on {figures.backend}, scene {figures.scene}")
-        print(f"drops    {', '.join(f'{k} {v}' for k, v in figures.drops.items()) or 'none'}")
-        print(f"clock    {figures.time_quality}")
-    print("outbox   none yet" if outbox is None else "outbox   {unsent} unsent, oldest {oldest_s} s".format(**outbox))
-    return 0
+    from edge import config as settings
+    from edge.status import run_status
+
+    return run_status(settings.load(args.config).storage, as_json=args.json)
+
+
+def _bench(args: argparse.Namespace) -> int:
+    from edge import config as settings
+    from edge.bench import run_bench
+
+    config = settings.development() if args.config is None else settings.load(args.config)
+    if args.accelerator is not None:
+        models = config.models.model_copy(update={"accelerator": args.accelerator})
+        config = config.model_copy(update={"models": models})
+    return run_bench(config, invocations=args.invocations, frames=args.frames, as_json=args.json)

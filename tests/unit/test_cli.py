@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 from cryptography.hazmat.primitives import serialization
 
 from edge.cli import main
+from edge.runtime import write_vision
+from tests.appliance import vision, vision_file
 from tests.certificates import certificate
 
 if TYPE_CHECKING:
@@ -147,7 +151,7 @@ def test_an_unknown_command_is_2(arguments: list[str], capsys: pytest.CaptureFix
 
 def test_status_before_the_first_run(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["status", "--json", "--config", str(config)]) == 0
-    assert json.loads(capsys.readouterr().out) == {"vision": None, "outbox": None}
+    assert json.loads(capsys.readouterr().out) == {"running": False, "vision": None, "outbox": None}
 
 
 def test_check_config_reads_the_certificates(
@@ -191,3 +195,39 @@ tls = {{ ca = "ca.crt", cert = "device.crt", key = "device.key" }}
     certificate(tmp_path, "device", "kiosk-07", "ca")
     (tmp_path / "ca.crt").write_text("no certificate")
     assert "must be a PEM certificate" in told()
+
+
+def test_bench_times_each_model_and_the_chain(
+    config: Path, bundle_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config.write_text(GOOD.replace("models/x", str(bundle_folder)), encoding="utf-8")
+    counts = ["--invocations", "3", "--frames", "4"]
+    assert main(["bench", "--config", str(config), "--accelerator", "cpu", *counts]) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"on cpu +p50 ms +p95 ms\ngate +[\d.]+ +[\d.]+\nfer_unmasked ", said)
+    assert re.search(r"whole chain +[\d.]+ frames a second; ms a frame: classify [\d.]+, detect ", said)
+    assert main(["bench", "--config", str(config), "--json", *counts]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert set(told["invoke_ms"]) == {"gate", "fer_unmasked", "fer_masked"}
+    assert told["fps"] > 0
+    with pytest.raises(SystemExit, match="2"):
+        main(["bench", "--frames", "0"])
+
+
+def test_status(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def said(**changes: object) -> str:
+        write_vision(config.parent / "run", vision_file().model_copy(update=changes))
+        assert main(["status", "--config", str(config)]) == 0
+        return capsys.readouterr().out
+
+    assert main(["status", "--config", str(config)]) == 0
+    assert "has not run since boot" in capsys.readouterr().out
+    (config.parent / "run").mkdir()
+    vision(config.parent).close()
+    assert "running, 9.5 fps on cpu, scene ok" in said()
+    assert "running, 9.5 fps on cpu, paused" in said(paused=True)
+    assert "does not run, last heard of 60 s ago" in said(updated=time.monotonic() - 60)
+    assert "ended" in said(state="ended")
+    assert main(["status", "--config", str(config), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["running"], told["outbox"]) == (False, {"unsent": 0, "oldest_s": 0.0})

@@ -1,0 +1,43 @@
+"""`edge status`: what the services say of themselves, in a few lines."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING
+
+from edge.health import runs
+from edge.outbox import Outbox
+from edge.runtime import read_vision
+
+if TYPE_CHECKING:
+    from edge.config import StorageSection
+
+
+def run_status(storage: StorageSection, *, as_json: bool = False) -> int:
+    """Print it; returns 0 whatever it is (`edge doctor` judges). Raises StorageError."""
+    figures, outbox = read_vision(storage.runtime), None
+    if storage.outbox.exists():
+        with Outbox(storage.outbox) as box:
+            stats = box.stats()
+        outbox = {"unsent": stats.unsent, "oldest_s": round(stats.oldest_s, 1)}
+    running = runs(figures, time.monotonic())
+    if as_json:
+        vision = None if figures is None else figures.model_dump(mode="json")
+        print(json.dumps({"running": running, "vision": vision, "outbox": outbox}))
+        return 0
+    if figures is None:
+        print(f"vision   has not run since boot ({storage.runtime})")
+    elif not running:
+        how = "ended" if figures.state == "ended" else "does not run"
+        print(f"vision   {how}, last heard of {time.monotonic() - figures.updated:.0f} s ago")
+    else:
+        seen = "paused" if figures.paused else f"scene {figures.scene}"
+        print(f"vision   running, {figures.fps:g} fps on {figures.backend}, {seen}")
+    if figures is not None:
+        print(f"drops    {', '.join(f'{k} {v}' for k, v in figures.drops.items()) or 'none'}")
+        print(f"clock    {figures.time_quality}")
+        if figures.privacy is not None and figures.privacy.epsilon:
+            print(f"privacy  epsilon {figures.privacy.spent_today:g} of {figures.privacy.day_bound:g} spent today")
+    print("outbox   none yet" if outbox is None else "outbox   {unsent} unsent, oldest {oldest_s} s".format(**outbox))
+    return 0
