@@ -286,6 +286,7 @@ def test_we_verify_what_minisign_signs(signed: Path, tmp_path: Path, *, legacy: 
     bundle = load_bundle(signed, str(ours))
     assert bundle.signed is not None
     assert bundle.signed.comment == "by hand"
-    assert bundle.signed.key_id in ours.read_text(encoding="utf-8")
+    # minisign prints the number without its leading zeros
+    assert bundle.signed.key_id.lstrip("0") in ours.read_text(encoding="utf-8")
     sign_bundle(signed, read_secret_key(secret))
     assert minisign("-Vm", signed / "manifest.json", "-p", ours).returncode == 0
