@@ -225,4 +225,4 @@ class Replay:
         # Containers round and estimate their count, so 2 % less is no damage.
         missing = max(lost, round(stated) - count if count < stated * 0.98 else 0, not _gif_ends(self._source))
         if missing:
-            self._drop("undecodable", f"source={self._source} decoded={count} stated={stated:.0f}", missing)
+            self._drop("undecodable", f"{self._source}: {count} of {stated:.0f} stated frames decoded", missing)

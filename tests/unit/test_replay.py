@@ -154,7 +154,7 @@ def test_a_truncated_film_gives_its_good_frames_and_counts_the_rest(
     assert all(np.array_equal(a.image, b.image) for a, b in zip(seen[:-1], good[: len(seen) - 1], strict=True))
     assert [f.index for f in seen] == list(range(len(seen)))
     assert replay.drops == {"undecodable": 40 - len(seen)}
-    assert f"cause=undecodable source={path} decoded={len(seen)} stated=40" in caplog.text
+    assert f'cause=undecodable why="{path}: {len(seen)} of 40 stated frames decoded"' in caplog.text
 
 
 def test_an_mp4_goes_on_after_a_hole_that_is_counted_and_not_watched(tmp_path: Path) -> None:
