@@ -297,11 +297,11 @@ class Publisher:
                     next="broker does not answer MQTT 5; live is not retained",
                 )
             )
-        log.info(event("connected", host=self._mqtt.host, port=self._mqtt.port, mqtt="5" if session.v5 else "3.1.1"))
         self._notifier.status(f"connected to {self._mqtt.host}:{self._mqtt.port}")
         self._session, self._version, self._said = session, session.version, ""
         self._delay, self._connected_once, self._refused = FIRST_RETRY_S, True, False
         self._desk.greet(session, birth)
+        log.info(event("connected", host=self._mqtt.host, port=self._mqtt.port, mqtt="5" if session.v5 else "3.1.1"))
 
     def _greet_anew(self) -> None:
         """A new run of vision: birth and will carry its boot_id, and a will is fixed at CONNECT."""
