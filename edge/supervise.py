@@ -61,7 +61,7 @@ class Supervisor:
         if self._stopping:
             self._vision.terminate()  # both at once: the two stops share the five seconds
             self._publisher.terminate()
-            return max(abs(self._end(self._vision)), abs(self._end(self._publisher)))
+            return max(abs(self._reap(self._vision)), abs(self._reap(self._publisher)))
         _release(self._publisher)
         code = self._vision.returncode
         until = time.monotonic() + self._drain_timeout + STOP_S
@@ -72,10 +72,14 @@ class Supervisor:
 
     def _end(self, child: subprocess.Popen[bytes]) -> int:
         """SIGTERM, then SIGKILL; returns the exit code."""
-        if child.poll() is None:
-            child.terminate()
-            try:
-                child.wait(STOP_S)
-            except subprocess.TimeoutExpired:
-                child.kill()
+        child.terminate()
+        return self._reap(child)
+
+    @staticmethod
+    def _reap(child: subprocess.Popen[bytes]) -> int:
+        """Exit code of a child that was told to stop: a second SIGTERM could hit it after its last handler is gone."""
+        try:
+            child.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            child.kill()
         return child.wait()
