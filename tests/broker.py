@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 import socket
 import subprocess
@@ -23,13 +24,17 @@ needs_mosquitto = pytest.mark.skipif(
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listens on."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
+    """A TCP port of 127.0.0.1 that nobody listens on, below those that kernels give to clients.
+
+    While a broker is down, the port its clients try must not become their own.
+    """
+    while True:
+        with socket.socket() as sock, suppress(OSError):
+            sock.bind(("127.0.0.1", random.randrange(10_000, 32_768)))  # noqa: S311 - no secret
+            return int(sock.getsockname()[1])
 
 
-def wait_for_port(port: int, seconds: float = 15) -> None:
+def wait_for_port(port: int, seconds: float = 60) -> None:
     """Wait until something listens."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:

@@ -49,6 +49,7 @@ still_seconds = 0.2
 rotations = [0]
 [models]
 bundle = '{bundle}'
+strategy = "single"
 [window]
 seconds = 0.2
 [privacy]

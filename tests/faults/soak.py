@@ -12,6 +12,7 @@ import secrets
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,13 +36,20 @@ def _moments(chance: random.Random) -> Iterator[float]:
         yield chance.uniform(0.2, 2.0)
 
 
-def _kills(folder: Path, bundle: Path, chance: random.Random) -> int:
-    began = time.monotonic()
-    with Kiosk(folder, bundle) as kiosk:
-        faults = kill_at_random(kiosk, KILLS, chance)
-        reckoning = kiosk.reckon()
-    note(SOAK, faults, time.monotonic() - began, **asdict(reckoning))
-    return reckoning.bad
+def _kills(folder: Path, bundle: Path, chance: random.Random, kiosks: int) -> int:
+    """A sitting each of `kiosks` side by side: most of it is waiting for services that start."""
+
+    def one(number: int, seed: int) -> int:
+        (home := folder / str(number)).mkdir()
+        began = time.monotonic()
+        with Kiosk(home, bundle) as kiosk:
+            faults = kill_at_random(kiosk, KILLS, random.Random(seed))  # noqa: S311 - moments, no secrets
+            reckoning = kiosk.reckon()
+        note(SOAK, faults, time.monotonic() - began, **asdict(reckoning))
+        return reckoning.bad
+
+    with ThreadPoolExecutor(kiosks) as pool:
+        return sum(pool.map(one, range(kiosks), [chance.getrandbits(32) for _ in range(kiosks)]))
 
 
 def _cuts(folder: Path, chance: random.Random) -> int:
@@ -56,6 +64,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.faults.soak")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after this long (default: never)")
     parser.add_argument("--kills", type=int, default=1000, help="SIGKILLs in all sittings (%(default)s)")
+    parser.add_argument("--kiosks", type=int, default=4, help="that are killed side by side (%(default)s)")
     parser.add_argument("--cuts", type=int, default=200, help="power cuts in all sittings (%(default)s)")
     parser.add_argument("--steady", type=float, default=30, help="minutes of watching memory, once (%(default)s)")
     arguments = parser.parse_args()
@@ -75,7 +84,7 @@ def main() -> int:
             elif UML is not None and done["power_cut"] * arguments.kills < kills * arguments.cuts:
                 bad = _cuts(Path(name), chance)
             elif kills < arguments.kills:
-                bad = _kills(Path(name), bundle, chance)
+                bad = _kills(Path(name), bundle, chance, arguments.kiosks)
             else:
                 return 0
         if bad:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.broker import needs_mosquitto
 from tests.faults.kiosk import PATIENCE_S, Kiosk
-from tests.faults.steady import descriptors, written
+from tests.faults.steady import A_DAY, BUDGET_MB, descriptors, written
 from tests.wire import wait
 
 if TYPE_CHECKING:
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from tests.faults.conftest import Done
 
 WINDOWS = 50
-A_DAY = 24
-BUDGET_MB = 50
 
 
 @needs_mosquitto
