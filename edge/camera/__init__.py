@@ -50,19 +50,36 @@ class Camera(Protocol):
 def open_cameras(sections: Sequence[CameraSection]) -> Camera:
     """Open the configured cameras as one.
 
-    Raises SourceError when it cannot be opened. One of several that is not there yet is waited for instead, so that it
-    does not blind the others.
+    Raises SourceError when none can be opened. One of several live ones is waited for instead, so that it does not
+    blind the others.
     """
     if len(sections) == 1:
         return open_camera(sections[0])
+    from edge.camera.patient import Patient
     from edge.camera.several import Several
 
     bell = threading.Event()
-    return Several([open_camera(section, bell) for section in sections], bell)
+    openers = [partial(open_camera, section, bell) for section in sections]
+    if sections[0].kind == "replay":
+        return Several([opened() for opened in openers], bell)
+    return Several(
+        [Patient(camera_name(section), opened) for section, opened in zip(sections, openers, strict=True)], bell
+    )
+
+
+def camera_name(section: CameraSection) -> str:
+    """What logs call a camera; nothing secret."""
+    if section.kind == "rtsp":
+        from edge.camera.rtsp import address
+
+        return address(section.source or "")
+    if section.kind == "picamera2":
+        return f"picamera2 {section.source or 0}"
+    return section.source or "/dev/video0"
 
 
 def open_camera(section: CameraSection, bell: threading.Event | None = None) -> Camera:
-    """Open one camera. `bell` is set whenever it has a new frame, and says that it is one of several.
+    """Open one camera. `bell` is set whenever it has a new frame.
 
     Raises SourceError when it cannot be opened, ConfigError when its password cannot be read.
     """
@@ -84,14 +101,12 @@ def open_camera(section: CameraSection, bell: threading.Event | None = None) -> 
     if section.kind == "v4l2":
         from edge.camera.v4l2 import open_device
 
-        name = section.source or "/dev/video0"
-        capture = partial(open_device, name, section.size)
+        capture = partial(open_device, camera_name(section), section.size)
         hint = "is it plugged in, free, and is this user in group video?"
     else:
-        from edge.camera.rtsp import address, open_url, with_credentials
+        from edge.camera.rtsp import open_url, with_credentials
 
         url = section.source or ""
-        name = address(url)
         capture = partial(open_url, with_credentials(url, section.username, section.password_file))
         hint = "is it on, are path, user and password right, and may this service reach it (docs/operate.md)?"
-    return Stream(name, capture, rotation=section.rotation, bell=bell, hint=hint, patient=bell is not None)
+    return Stream(camera_name(section), capture, rotation=section.rotation, bell=bell, hint=hint)

@@ -12,6 +12,7 @@ import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Final
 
+from edge.camera import camera_name
 from edge.camera.mailbox import Mailbox
 from edge.camera.rotation import turned
 from edge.errors import SourceError
@@ -49,7 +50,7 @@ class Picamera:
     def __init__(self, section: CameraSection, bell: threading.Event | None = None) -> None:
         """Open, configure and start. Raises SourceError saying what the camera does not like."""
         self.ended = False
-        self._section = section
+        self._section, self._name = section, camera_name(section)
         self._index = 0
         self._reopened = False
         self._mailbox: Mailbox[tuple[Any, float]] = Mailbox(lambda item: item[0].release(), bell)
@@ -84,10 +85,6 @@ class Picamera:
         self.ended = True
         if not self._shut():
             log.error(event("camera_stuck", name=self._name, next="the kernel ends it with the process"))
-
-    @property
-    def _name(self) -> str:
-        return f"picamera2 {self._section.source or 0}"
 
     def _start(self) -> Any:  # noqa: ANN401 - picamera2 ships no types
         try:

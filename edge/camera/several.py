@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from edge.camera.patient import Patient
+from edge.errors import SourceError
+
 if TYPE_CHECKING:
     import threading
     from collections.abc import Sequence
@@ -22,6 +25,7 @@ class Several:
         self._cameras, self._bell = list(cameras), bell
         self._turn = 0
         self._heads: dict[int, Frame] = {}
+        self._fail_without_any()
 
     @property
     def ended(self) -> bool:
@@ -42,14 +46,21 @@ class Several:
         return tuple(n for camera in self._cameras for n in camera.turns)
 
     def read(self, timeout: float) -> Frame | None:
-        """See `edge.camera.Camera.read`."""
+        """See `edge.camera.Camera.read`. Raises SourceError when no camera is left."""
         if not self.live:
             return self._earliest(timeout)
         self._bell.clear()  # before looking: a frame that comes meanwhile rings again
         frame = self._next()
         if frame is None and self._bell.wait(timeout):
             frame = self._next()
+        self._fail_without_any()
         return frame
+
+    def _fail_without_any(self) -> None:
+        troubles = [camera.trouble if isinstance(camera, Patient) else None for camera in self._cameras]
+        if all(troubles):
+            self.close()
+            raise SourceError("; ".join(map(str, troubles)))
 
     def _next(self) -> Frame | None:
         """A frame that waits, of the camera whose turn is nearest."""

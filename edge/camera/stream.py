@@ -45,12 +45,8 @@ class Stream:
         rotation: int = 0,
         bell: threading.Event | None = None,
         hint: str = "",
-        patient: bool = False,
     ) -> None:
-        """Open the camera; `name` is what logs call it. `patient`: one that is not there yet is waited for.
-
-        Raises SourceError, ending in `hint`, when it cannot be opened.
-        """
+        """Open the camera; `name` is what logs call it. Raises SourceError, ending in `hint`, when it cannot be."""
         self.ended = False
         self._lost = self._turns = 0
         self._name, self._open, self._rotation = name, open_capture, rotation
@@ -58,10 +54,8 @@ class Stream:
         self._closing = threading.Event()
         capture = open_capture()
         if not capture.isOpened():
-            if not patient:
-                msg = f"camera {name} cannot be opened: {hint}"
-                raise SourceError(msg)
-            log.warning(event("camera_absent", name=name, why=hint, next="tried again until it is there"))
+            msg = f"camera {name} cannot be opened: {hint}"
+            raise SourceError(msg)
         self._thread = threading.Thread(target=self._pump, args=(capture,), name=f"camera {name}", daemon=True)
         self._thread.start()
 

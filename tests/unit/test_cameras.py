@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
+import pytest
 
-from edge.camera import open_cameras
+from edge.camera import open_cameras, patient
 from edge.camera.mailbox import Mailbox
+from edge.camera.patient import Patient
 from edge.camera.several import Several
 from edge.config_camera import CameraSection
+from edge.errors import SourceError
 from edge.types import Frame
+from tests.wire import wait
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,12 +36,15 @@ class Tray:
         self.mailbox: Mailbox[Frame] = Mailbox(bell=bell)
         self.ended = False
         self.drops: dict[str, int] = {"overwritten": 1}
+        self.fault = ""
 
     @property
     def turns(self) -> tuple[int, ...]:
         return (self.mailbox.overwritten,)
 
     def read(self, timeout: float) -> Frame | None:
+        if self.fault:
+            raise SourceError(self.fault)
         return self.mailbox.take(timeout)
 
     def close(self) -> None:
@@ -90,6 +97,61 @@ def test_several_have_ended_when_all_have() -> None:
     assert not several.ended
     several.close()
     assert several.ended
+
+
+class Shelf:
+    """What opens a tray, as often as there is one."""
+
+    def __init__(self, *trays: Tray) -> None:
+        self.trays = list(trays)
+        self.tries = 0
+
+    def __call__(self) -> Tray:
+        self.tries += 1
+        if not self.trays:
+            msg = "no tray"
+            raise SourceError(msg)
+        return self.trays.pop(0)
+
+
+def test_one_that_fails_is_opened_again_while_the_others_go_on(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    monkeypatch.setattr(patient, "FIRST_RETRY", 0.01)
+    bell = threading.Event()
+    steady, broken, mended = Tray(bell), Tray(bell), Tray(bell)
+    shelf = Shelf(broken)
+    both = Several([Patient("a", Shelf(steady)), Patient("b", shelf)], bell)
+    broken.fault = "hangs again"
+    steady.mailbox.put(frame(1))
+    assert [got and got.camera for got in (both.read(0), both.read(0))] == [0, None]
+    assert broken.ended
+    assert 'camera_absent name=b why="hangs again"' in caplog.text
+    assert both.drops == {"overwritten": 2, "camera_lost": 1}, "what the broken one has lost is not forgotten"
+    before, tries = both.turns[1], shelf.tries
+    wait(lambda: shelf.tries > tries)
+    assert both.turns[1] > before, "a try counts as a turn, or the watchdog would bite"
+    shelf.trays.append(mended)
+    wait(lambda: "camera_back name=b" in caplog.text)
+    mended.mailbox.put(frame(2))
+    got = both.read(60)
+    assert got is not None
+    assert (got.camera, got.index) == (1, 2)
+    both.close()
+    assert steady.ended
+    assert mended.ended
+
+
+def test_the_last_one_to_fail_ends_the_service() -> None:
+    bell = threading.Event()
+    last = Tray(bell)
+    both = Several([Patient("a", Shelf()), Patient("b", Shelf(last))], bell)
+    assert both.read(0) is None
+    last.fault = "hangs again"
+    with pytest.raises(SourceError, match="no tray; hangs again"):
+        both.read(0)
+    assert both.ended
 
 
 def test_replays_come_merged_by_time_and_whole(tmp_path: Path) -> None:

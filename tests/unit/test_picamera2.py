@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from edge.camera import open_camera
+from edge.camera import open_camera, open_cameras, patient
 from edge.camera import picamera2 as module
 from edge.config_camera import CameraSection
 from edge.errors import SourceError
@@ -211,6 +211,41 @@ def test_a_camera_that_hangs_in_its_closing_too_ends_the_service(sensor: double.
         drain(camera)
     camera.close()
     assert camera.ended
+
+
+def two() -> Camera:
+    return open_cameras([CameraSection(kind="picamera2", source=str(number)) for number in range(2)])
+
+
+def frame_of(camera: Camera, number: int) -> None:
+    """Wait until a frame of camera `number` comes."""
+    came = -1
+    while came != number:
+        frame = next_frame(camera)
+        freed(frame)
+        came = frame.camera
+
+
+def test_one_of_several_that_is_absent_is_waited_for(
+    sensor: double.Sensor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(patient, "FIRST_RETRY", 0.1)
+    camera = two()
+    assert 'camera_absent name="picamera2 1"' in caplog.text
+    assert "No camera number 1" in caplog.text
+    assert camera.drops["camera_lost"] == 1
+    frame_of(camera, 0)
+    sensor.cameras = 2
+    frame_of(camera, 1)
+    camera.close()
+    assert not sensor.in_use
+
+
+def test_without_any_of_several_the_service_ends(sensor: double.Sensor) -> None:
+    sensor.cameras = 0
+    with pytest.raises(SourceError, match=r"number 0 .*; .*number 1 "):
+        two()
+    assert not sensor.in_use
 
 
 def test_faces_are_found_in_lores_and_read_from_main(

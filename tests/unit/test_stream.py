@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -13,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from edge.camera import open_camera, stream
+from edge.camera import open_camera, open_cameras, patient, stream
 from edge.camera.rotation import turned
 from edge.camera.rtsp import address, with_credentials
 from edge.camera.stream import Stream
@@ -45,8 +44,9 @@ def next_frame(camera: Camera, seconds: float = 60) -> Frame:
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Retries without long pauses."""
-    monkeypatch.setattr(stream, "FIRST_RETRY", 0.05)
-    monkeypatch.setattr(stream, "LAST_RETRY", 0.2)
+    for module in (stream, patient):
+        monkeypatch.setattr(module, "FIRST_RETRY", 0.05)
+        monkeypatch.setattr(module, "LAST_RETRY", 0.2)
 
 
 def test_an_rtsp_camera_gives_its_pictures_turned_as_told(tmp_path: Path) -> None:
@@ -101,17 +101,19 @@ def test_an_rtsp_camera_that_falls_silent_is_opened_anew() -> None:
 
 @pytest.mark.usefixtures("soon")
 def test_one_of_several_that_is_not_there_yet_is_waited_for() -> None:
-    server = RtspCamera([PICTURE])
-    server.stop()
-    section = CameraSection(kind="rtsp", source=server.url)
-    with pytest.raises(SourceError, match="cannot be opened"):
-        open_camera(section)
-    camera = open_camera(section, threading.Event())
-    assert camera.read(0.1) is None
-    server.start()
-    next_frame(camera)
-    camera.close()
-    server.stop()
+    late = RtspCamera([PICTURE])
+    late.stop()
+    with RtspCamera([PICTURE]) as early:
+        sections = [CameraSection(kind="rtsp", source=server.url) for server in (late, early)]
+        with pytest.raises(SourceError, match="cannot be opened"):
+            open_camera(sections[0])
+        camera = open_cameras(sections)
+        assert next_frame(camera).camera == 1
+        late.start()
+        while next_frame(camera).camera != 0:
+            pass
+        camera.close()
+    late.stop()
 
 
 WATCH = """
