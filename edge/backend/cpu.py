@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +27,7 @@ class CpuBackend:
 
     def __init__(self, bundle: Bundle, roles: tuple[str, ...], threads: int = 2) -> None:
         """Load the models of `roles`. Raises BundleError when a file is no model of the manifest's signature."""
+        threads = min(threads, len(os.sched_getaffinity(0)))  # on one core they would only wait for each other
         self.restarts = 0
         self._models: dict[str, tuple[Any, int, int, Tensor]] = {}
         make = runtime().Interpreter
