@@ -222,12 +222,13 @@ class Counts(_Wire):
 
 
 class Status(_Wire):
-    """Whether the device is there. `boot_id` is null until a vision service has run once."""
+    """Whether the device is there. `boot_id` is null until a vision service has run once; `trouble` as in `health`."""
 
     state: Literal["online", "offline", "stopped"]
     boot_id: BootId | None
     version: str
     since: Utc
+    trouble: str | None = None
 
 
 class Percentiles(_Wire):
@@ -238,10 +239,16 @@ class Percentiles(_Wire):
 
 
 class OutboxFigures(_Wire):
-    """Rows not yet acknowledged by the broker, and the age of the oldest in seconds (0 when none)."""
+    """Rows not yet acknowledged by the broker, and the age of the oldest in seconds (0 when none).
+
+    `waiting`: closed windows that are not stored yet. `trouble`: why the outbox cannot be used, else null: `full`,
+    `read-only`, `failing`, `denied`, `damaged`, `busy` or another word; the other figures are then the last known.
+    """
 
     unsent: Whole
     oldest_s: Figure
+    waiting: Whole = 0
+    trouble: str | None = None
 
 
 class PrivacyFigures(_Wire):

@@ -30,6 +30,7 @@ from edge.health import health
 from edge.labels import Labels
 from edge.logs import event
 from edge.refusal import FAILURE, NO_SUBSCRIBER, NOT_AUTHORISED, REASONS
+from edge.rows import OutboxStats
 from edge.runtime import write_command
 
 if TYPE_CHECKING:
@@ -88,7 +89,12 @@ class Desk:
         self._health_at = self._prune_at = self._reassert_at = 0.0
         self._denied: set[int] = set()
         self._live: Key | None = None
-        self._told: tuple[str, bool] | None = None
+        self._told: tuple[str, bool, str | None] | None = None
+        self._acked: list[Key] = []
+        """What the broker took and the outbox does not know yet."""
+        self._stats = OutboxStats(0, 0.0, 0, 0)
+        self.trouble: str | None = None
+        """Why the outbox cannot be used, in a word; rows wait meanwhile, and the broker is told."""
         self.refused = False
         """Whether the last answer to a row was "not authorised"."""
 
@@ -129,24 +135,43 @@ class Desk:
         self._announcer.connected()
         self._health_at, self._live = 0.0, None
 
-    def send(self, outbox: Outbox, session: Session, figures: VisionFile | None) -> None:
-        """Send what is due: rows, replays, health, live. Raises BrokerUnavailable and StorageError."""
+    def send(self, outbox: Outbox | None, session: Session, figures: VisionFile | None) -> None:
+        """Send what is due: rows, replays, health, live. Raises BrokerUnavailable and StorageError.
+
+        Without an outbox, health, if only to say why there is none.
+        """
         now = self._clock.monotonic()
-        if now >= self._pause_until:
+        if outbox is not None and now >= self._pause_until:
             self._send_rows(outbox, session)
             self._send_replays(outbox, session)
         if announcement := self._announcer.due():
             self._note(session.publish(*announcement, retain=True))
             self._health_at, self._live = 0.0, None  # what it is to show follows
-        # At a start of vision the file may still be the last run's: this run's health follows at once.
-        if figures is not None and (now >= self._health_at or (figures.boot_id, figures.paused) != self._told):
-            self._health_at, self._told = now + HEALTH_S, (figures.boot_id, figures.paused)
-            told = health(figures, outbox.stats(), self._clock, self._certificate_days())
-            self._note(session.publish(self._topics("health"), encode(told), retain=True))
+        self._send_health(outbox, session, figures)
+        if outbox is None:
+            return
         last = outbox.last_released()
         if last is not None and last.key != self._live:
             self._live = last.key
             self._send_live(outbox, session, last)
+
+    def _send_health(self, outbox: Outbox | None, session: Session, figures: VisionFile | None) -> None:
+        trouble = self.trouble or (None if figures is None else figures.trouble)
+        if self._birth is not None and self._birth.trouble != trouble:  # status: there may be no figures to send
+            self._birth = self._birth.model_copy(update={"trouble": trouble})
+            self._note(session.publish(self._topics("status"), encode(self._birth), retain=True))
+        if figures is None or (outbox is None and trouble is None):
+            return
+        now = self._clock.monotonic()
+        # At a start of vision the file may still be the last run's: this run's health follows at once.
+        state = figures.boot_id, figures.paused, trouble
+        if now < self._health_at and state == self._told:
+            return
+        self._health_at, self._told = now + HEALTH_S, state
+        if outbox is not None:
+            self._stats = outbox.stats()
+        told = health(figures, self._stats, self._clock, self._certificate_days(), self.trouble)
+        self._note(session.publish(self._topics("health"), encode(told), retain=True))
 
     def _room(self, session: Session) -> int:
         return (1 if self._probing else session.window) - len(self._flight)
@@ -224,12 +249,20 @@ class Desk:
             elif ack.code != NO_SUBSCRIBER and ack.code not in self._denied:
                 self._denied.add(ack.code)
                 log.warning(event("publish-denied", code=f"0x{ack.code:02X}", why=REASONS.get(ack.code, "unknown")))
-        if sent and outbox is not None:
-            outbox.mark_sent(sent)
+        if sent:
+            self._acked += sent
             self._probing = self.refused = False
+        if outbox is not None:
+            self.mark(outbox)
         incoming, session.incoming[:] = list(session.incoming), []
         for message in incoming:
             self._take(outbox, session, message)
+
+    def mark(self, outbox: Outbox) -> None:
+        """Tell the outbox what the broker took. What cannot be told now is told later, or it would be sent again."""
+        if self._acked:
+            outbox.mark_sent(self._acked)
+            self._acked.clear()
 
     def _not_taken(self, ack: Ack) -> None:
         now = self._clock.monotonic()

@@ -36,9 +36,13 @@ class BackendError(EdgeError):
 
 
 class StorageError(EdgeError):
-    """Make room, or repair the folder or database: the outbox or runtime folder cannot be used."""
+    """Make room, or repair the folder or database: the outbox or runtime folder cannot be used.
+
+    `trouble` is the cause in a word, for those who see only `health`.
+    """
 
     exit_code = 74
+    trouble = "unusable"
 
 
 class BrokerUnavailable(EdgeError):

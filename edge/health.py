@@ -29,8 +29,14 @@ def runs(figures: VisionFile | None, monotonic: float) -> bool:
     return figures is not None and figures.state == "running" and monotonic - figures.updated <= STALE_S
 
 
-def health(figures: VisionFile, stats: OutboxStats, clock: Clock, certificate_days: float | None) -> Health:
-    """What `health` says now; `certificate_days` as `edge.broker.certificate_days`."""
+def health(
+    figures: VisionFile,
+    stats: OutboxStats,
+    clock: Clock,
+    certificate_days: float | None,
+    trouble: str | None = None,
+) -> Health:
+    """What `health` says now; `certificate_days` as `edge.broker.certificate_days`, `trouble` the publisher's own."""
     supply = power()
     return Health(
         boot_id=figures.boot_id,
@@ -39,7 +45,12 @@ def health(figures: VisionFile, stats: OutboxStats, clock: Clock, certificate_da
         invoke_ms=Percentiles(p50=figures.invoke_ms.p50, p95=figures.invoke_ms.p95),
         drops=figures.drops,
         restarts=figures.restarts,
-        outbox=OutboxFigures(unsent=stats.unsent, oldest_s=stats.oldest_s),
+        outbox=OutboxFigures(
+            unsent=stats.unsent,
+            oldest_s=stats.oldest_s,
+            waiting=figures.waiting,
+            trouble=trouble or figures.trouble,
+        ),
         soc_c=soc_celsius(),
         scene=figures.scene,
         time_quality=clock.time_quality(),

@@ -80,6 +80,15 @@ class Outbox(Spool):
                 self._set_meta("accumulators", "{}")
         self._boot_id = boot_id
 
+    def resume_boot(self, boot_id: str) -> int | None:
+        """Go on with a run that this file knows, and return its last seq; None when it does not."""
+        with explained(self.path):
+            found = self._db.execute("SELECT last_seq FROM boots WHERE boot_id = ?", (boot_id,)).fetchone()
+        if found is None:
+            return None
+        self._boot_id = boot_id
+        return int(found[0])
+
     def commit(self, close: Callable[[Held, str | None], tuple[WindowReport, Held]]) -> int:
         """Record one window and return its seq; when this returns, the window is on disk.
 
@@ -200,6 +209,11 @@ class Outbox(Spool):
                 "UPDATE rows SET state = ?, sent_at = ? WHERE boot_id = ? AND seq = ? AND state = 0",
                 [(state, today, *key) for key in keys],
             )
+
+    def check_writable(self) -> None:
+        """Write a few bytes, durably."""
+        with self._transaction():
+            self._set_meta("checked", str(self._clock.monotonic()))
 
     def unlabelled(self, since: float) -> list[Row]:
         """Unsent rows of an unset clock without a label, committed from `since` on (monotonic, this kernel boot)."""

@@ -27,6 +27,7 @@ from edge.notify import Notifier
 from edge.outbox import Outbox
 from edge.publish import V5, V311, Session, open_session
 from edge.runtime import VisionFile, read_command, read_vision, write_command
+from edge.spool import explained
 from edge.web import Web, open_web
 from edge.web.snapshot import Photographer
 
@@ -95,7 +96,8 @@ class Publisher:
         self._boot_id: str | None = None
         self._retry_at, self._delay = 0.0, FIRST_RETRY_S
         self._refused = False
-        self._outbox_failed_at, self._outbox_delay = 0.0, FIRST_RETRY_S
+        self._outbox_failed_at = self._outbox_retry_at = 0.0
+        self._outbox_delay = FIRST_RETRY_S
         self._said = ""
         self._stopping = False
         self._drain_until: float | None = None
@@ -139,16 +141,14 @@ class Publisher:
                 self._attend_outbox()
                 if self._outbox is not None:
                     self._desk.tend(self._outbox)
-                if self._outbox is not None and self._session is not None:
+                if self._session is not None:
                     self._desk.send(self._outbox, self._session, self._figures())
                 self._show()
                 if self._drained():
                     break
                 self._attend_broker()
             except StorageError as error:
-                self._complain("outbox-unusable", error)
-                self._drop_outbox()
-                self._pause(self._grown_outbox_delay())
+                self._lose_outbox(error)
             except (BrokerUnavailable, BrokerRefused) as error:
                 self._lost(error)
             except ConfigError as error:  # a certificate renewed badly; at the start it is the user's to mend
@@ -201,15 +201,39 @@ class Publisher:
         if self._outbox is not None and self._outbox.replaced():
             log.warning(event("outbox-replaced", path=path, next="reopened; see vision's log for why"))
             self._drop_outbox()
-        if self._outbox is None and path.exists() and path.stat().st_size:
-            self._outbox = Outbox(path, max_bytes=self._config.storage.max_bytes, clock=self._clock)
-            self._said = ""
-            self._recall_pause(self._outbox)
+        if self._outbox is None and time.monotonic() >= self._outbox_retry_at:
+            self._open_outbox(path)
         if self._outbox is not None:
             boot = self._outbox.current_boot()
             if boot != self._boot_id:
                 self._boot_id = boot
                 self._greet_anew()
+
+    def _open_outbox(self, path: Path) -> None:
+        with explained(path):
+            if not (path.exists() and path.stat().st_size):
+                return
+        outbox = Outbox(path, max_bytes=self._config.storage.max_bytes, clock=self._clock)
+        try:
+            if self._desk.trouble is not None:
+                outbox.check_writable()
+                self._desk.mark(outbox)
+                log.info(event("outbox-back", path=path))
+                self._notifier.status("the outbox is back")
+        except StorageError:
+            outbox.close()
+            raise
+        self._outbox, self._desk.trouble, self._said = outbox, None, ""
+        self._recall_pause(outbox)
+
+    def _lose_outbox(self, error: StorageError) -> None:
+        """Close it, so that its filesystem can be repaired, and keep the connection: the broker is told why."""
+        self._complain("outbox-unusable", error)
+        if self._outbox is not None:
+            self._outbox.close()
+            self._outbox = None
+        self._desk.trouble = error.trouble
+        self._outbox_retry_at = time.monotonic() + self._grown_outbox_delay()
 
     def _drop_outbox(self) -> None:
         if self._outbox is not None:
@@ -222,7 +246,7 @@ class Publisher:
             self._session = None
 
     def _grown_outbox_delay(self) -> float:
-        """Seconds until the next try, doubled each time: rows that cannot be marked are sent again by each."""
+        """Seconds until the next try, doubled each time."""
         now = time.monotonic()
         again = now - self._outbox_failed_at < 2 * LONGEST_RETRY_S
         self._outbox_delay = min(LONGEST_RETRY_S, self._outbox_delay * 2) if again else FIRST_RETRY_S

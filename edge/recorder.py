@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from edge.errors import StorageError
 from edge.logs import event
 from edge.outbox import open_for_vision
-from edge.spool import is_damage
+from edge.spool import explained, is_damage
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -43,12 +43,20 @@ class Recorder:
         self.given_up = 0
         self._storage, self._clock, self._policy = storage, clock, policy
         self._outbox: Outbox | None = self._open()
+        self._device = self._mounted()
         self.paused = self._outbox.paused
         """What was asked for before this run, perhaps before a power cut."""
         self._last: Key | None = None
         self._pending: deque[Close] = deque(maxlen=WAITING_WINDOWS)
         self._retry_at = 0.0
+        self.trouble: str | None = None
+        """Why closed windows wait in RAM, in a word."""
         self.boot_id = secrets.token_hex(16)
+
+    @property
+    def waiting(self) -> int:
+        """Closed windows that are not on disk yet."""
+        return len(self._pending)
 
     def _open(self) -> Outbox:
         place = self._storage
@@ -59,19 +67,49 @@ class Recorder:
             log.error(event("outbox_quarantined", generation=damaged, next="check the SD card; keep the files"))
         return outbox
 
+    def _mounted(self) -> int:
+        with explained(self._storage.outbox):
+            return self._storage.outbox.parent.stat().st_dev
+
     def begin(self) -> None:
         """Open the run `boot_id`, whose windows count from 1."""
-        if self._outbox is None:
-            self._outbox = self._open()
-        self._outbox.begin_boot(self.boot_id, self._clock.kernel_boot_id, policy=self._policy, prev=self._last)
+        assert self._outbox is not None  # noqa: S101 - opened with this object
+        self._begin(self._outbox)
 
-    def _renew(self) -> None:
+    def _begin(self, outbox: Outbox) -> None:
+        outbox.begin_boot(self.boot_id, self._clock.kernel_boot_id, policy=self._policy, prev=self._last)
+
+    def _let_go(self) -> None:
         outbox, self._outbox = self._outbox, None
         if outbox is not None:
             outbox.close()
-        self.boot_id = secrets.token_hex(16)
-        self.begin()
-        log.error(event("outbox_renewed", boot_id=self.boot_id, next="see the line before, or who took the file away"))
+
+    def _reopen(self) -> None:
+        """Go on with this run, or begin another in a file that does not know all of it."""
+        if self._mounted() != self._device:
+            msg = f"outbox {self._storage.outbox}: its filesystem is not mounted: mount it, or restart `edge vision`"
+            raise StorageError(msg)
+        outbox = self._open()
+        try:
+            recorded = self._last[1] if self._last is not None and self._last[0] == self.boot_id else 0
+            found = outbox.resume_boot(self.boot_id)
+            if found is None or found < recorded:
+                self.boot_id = secrets.token_hex(16)
+                self._begin(outbox)
+                next_ = "see the line before, or who took the file away"
+                log.error(event("outbox_renewed", boot_id=self.boot_id, next=next_))
+            elif found > recorded:
+                # Its COMMIT ended in an error, and yet the disk has it: once more would be twice.
+                self._recorded(found)
+        except BaseException:
+            outbox.close()
+            raise
+        self._outbox = outbox
+
+    def _recorded(self, seq: int) -> None:
+        self._last = self.boot_id, seq
+        self._pending.popleft()
+        log.info(event("window_committed", boot_id=self.boot_id, seq=seq, waiting=len(self._pending)))
 
     def spent(self, day: str) -> Fraction:
         """Epsilon spent on a UTC day (YYYY-MM-DD), as the file remembers it."""
@@ -91,7 +129,11 @@ class Recorder:
         self.commit()
 
     def commit(self, *, last: bool = False) -> None:
-        """Record waiting windows in order. A failing outbox is tried again every 5 s; `last` raises instead."""
+        """Record waiting windows in order. A failing outbox is tried again every 5 s; `last` raises instead.
+
+        Meanwhile its file is closed, unless there is but no room: a file system that turned read-only can only be
+        repaired when nobody holds a file there.
+        """
         if not self._pending or (time.monotonic() < self._retry_at and not last):
             return
         try:
@@ -100,24 +142,27 @@ class Recorder:
             except StorageError as error:
                 if not is_damage(error.__cause__):
                     raise
-                self._renew()
+                self._let_go()
                 self._drain()
+            self.trouble = None
         except StorageError as error:
             if last:
                 msg = f"{error} ({len(self._pending)} windows could not be recorded)"
                 raise StorageError(msg) from error
+            if error.trouble not in {"full", "busy"}:
+                self._let_go()
+            self.trouble = error.trouble
             self._retry_at = time.monotonic() + RETRY_S
             log.error(event("commit_failed", waiting=len(self._pending), retry_s=RETRY_S, why=error))
 
     def _drain(self) -> None:
         while self._pending:
-            if self._outbox is None or self._outbox.replaced():
-                self._renew()
-            assert self._outbox is not None  # noqa: S101 - `_renew` has opened one
-            seq = self._outbox.commit(self._pending[0])
-            self._last = self.boot_id, seq
-            self._pending.popleft()
-            log.info(event("window_committed", boot_id=self.boot_id, seq=seq, waiting=len(self._pending)))
+            if self._outbox is not None and self._outbox.replaced():
+                self._let_go()
+            if self._outbox is None:
+                self._reopen()
+                continue
+            self._recorded(self._outbox.commit(self._pending[0]))
 
     def close(self) -> None:
         """Record what waits, or raise, and close the file."""

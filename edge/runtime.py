@@ -70,7 +70,8 @@ class VisionFile(_RuntimeFile):
     """`vision.json`, written by the vision service at most once a second.
 
     `drops` counts frames, never faces, by cause; what slows with faces is coarse (`overwritten` rounded down to
-    a power of two, fps a whole number). `updated` is kernel-monotonic seconds.
+    a power of two, fps a whole number). `updated` is kernel-monotonic seconds. `waiting` windows are closed and not on
+    disk yet, `trouble` says why in a word (`edge.errors.StorageError`).
     """
 
     boot_id: _BootId
@@ -86,6 +87,8 @@ class VisionFile(_RuntimeFile):
     paused: bool
     versions: dict[str, str]
     privacy: Spent | None = None
+    waiting: _Whole = 0
+    trouble: str | None = None
     development: Development | None = None
 
 

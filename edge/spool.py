@@ -5,6 +5,7 @@ WAL and `synchronous=FULL`: what COMMIT has answered survives a power cut.
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 from contextlib import contextmanager, suppress
@@ -20,17 +21,25 @@ if TYPE_CHECKING:
 BUSY_S: Final = 5
 _JOURNAL_BYTES: Final = 1024 * 1024
 
-_ADVICE: Final = {
-    sqlite3.SQLITE_FULL: "the disk is full: make room, or lower storage.max_bytes",
-    sqlite3.SQLITE_READONLY: "it cannot be written: remount the filesystem, or give write access",
-    sqlite3.SQLITE_NOTADB: "move it away, or restart `edge vision`, which puts it aside",
-    sqlite3.SQLITE_CORRUPT: "it is damaged: restart `edge vision`, which puts it aside",
-    sqlite3.SQLITE_BUSY: "another process has held it for over 5 s: stop that process",
-    sqlite3.SQLITE_LOCKED: "another process has held it for over 5 s: stop that process",
-    sqlite3.SQLITE_CANTOPEN: "it cannot be opened: create the folder and give this service access",
-    sqlite3.SQLITE_IOERR: "the disk fails: check the SD card and `dmesg`",
-    sqlite3.SQLITE_PERM: "access is denied: give this service access to file and folder",
+_FULL: Final = "full", "the disk is full: make room, or lower storage.max_bytes"
+_READ_ONLY: Final = "read-only", "it cannot be written: see `dmesg`, repair and remount the filesystem, or give access"
+_FAILING: Final = "failing", "the disk fails: check the SD card and `dmesg`"
+_BUSY: Final = "busy", "another process has held it for over 5 s: stop that process"
+_DENIED: Final = "denied", "it cannot be opened: create the folder and give this service write access"
+_DAMAGED: Final = "damaged", "move it away, or restart `edge vision`, which puts it aside"
+
+_BY_SQLITE: Final = {
+    sqlite3.SQLITE_FULL: _FULL,
+    sqlite3.SQLITE_READONLY: _READ_ONLY,
+    sqlite3.SQLITE_NOTADB: _DAMAGED,
+    sqlite3.SQLITE_CORRUPT: _DAMAGED,
+    sqlite3.SQLITE_BUSY: _BUSY,
+    sqlite3.SQLITE_LOCKED: _BUSY,
+    sqlite3.SQLITE_CANTOPEN: _DENIED,
+    sqlite3.SQLITE_IOERR: _FAILING,
+    sqlite3.SQLITE_PERM: _DENIED,
 }
+_BY_SYSTEM: Final = {errno.ENOSPC: _FULL, errno.EROFS: _READ_ONLY, errno.EIO: _FAILING}
 
 
 def is_damage(error: BaseException | None) -> bool:
@@ -44,12 +53,24 @@ def explained(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        advice = _ADVICE.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, "see the message")
-        msg = f"outbox {path}: {error}; {advice}"
-        raise StorageError(msg) from error
+        known = _BY_SQLITE.get(getattr(error, "sqlite_errorcode", 0) & 0xFF, ("unusable", "see the message"))
+        if known is _DENIED and _read_only(path.parent):  # SQLite could not make the files beside it
+            known = _READ_ONLY
+        raise _storage_error(path, str(error), known) from error
     except OSError as error:
-        msg = f"outbox {path}: {error.strerror}; create the folder and give this service write access"
-        raise StorageError(msg) from error
+        raise _storage_error(path, str(error.strerror), _BY_SYSTEM.get(error.errno or 0, _DENIED)) from error
+
+
+def _read_only(folder: Path) -> bool:
+    with suppress(OSError):
+        return bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
+    return False
+
+
+def _storage_error(path: Path, what: str, known: tuple[str, str]) -> StorageError:
+    error = StorageError(f"outbox {path}: {what}; {known[1]}")
+    error.trouble = known[0]
+    return error
 
 
 class Spool:
@@ -117,8 +138,7 @@ class Spool:
         except FileNotFoundError:
             return True
         except OSError as error:
-            msg = f"outbox {self.path}: {error.strerror}; give this service access to the folder"
-            raise StorageError(msg) from error
+            raise _storage_error(self.path, str(error.strerror), _BY_SYSTEM.get(error.errno or 0, _DENIED)) from error
 
     def check(self) -> None:
         """Read the whole file for damage (`PRAGMA quick_check`); the error satisfies `is_damage`."""

@@ -310,6 +310,8 @@ class Vision:
             paused=self._paused,
             versions={"edge": __version__, "bundle": self._bundle.manifest.name},
             privacy=self._budget(),
+            waiting=self._recorder.waiting,
+            trouble=self._recorder.trouble,
             development=self._verbose() if self._config.device.mode == "development" else None,
         )
         self._notifier.status(f"{figures.fps:g} fps on {figures.backend}, scene {figures.scene}")

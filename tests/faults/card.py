@@ -31,17 +31,18 @@ class Card:
         """Mount it; `errors=remount-ro` is what a Raspberry Pi's card is mounted with."""
         _run("mount", "-o", ",".join(["errors=remount-ro", *options]), self.device, self.mounted)
 
-    def unmount(self) -> None:
-        """Unmount it. Raises while a file is open on it."""
-        _run("umount", self.mounted)
+    def unmounted(self) -> bool:
+        """Unmount it; False while somebody holds a file on it."""
+        return subprocess.run(["umount", self.mounted], check=False, capture_output=True).returncode == 0
 
     def abort(self) -> None:
         """Make it read-only under open files, as ext4 does after an error of the medium."""
+        subprocess.run(["sync", "-f", self.mounted], check=True)
         _run("mount", "-o", "remount,abort", self.mounted)
 
     def check(self) -> None:
         """Repair the unmounted file system."""
-        subprocess.run(["e2fsck", "-fy", self.device], stdout=subprocess.DEVNULL, check=False)
+        subprocess.run(["e2fsck", "-fy", self.device], capture_output=True, check=False)
 
     def written(self) -> int:
         """Bytes that the device was told to write, the file system's journal among them."""

@@ -243,8 +243,9 @@ def test_live_is_the_last_released_window_with_what_remains_of_two(bench: Bench)
     assert len(bench.notes.leaf("live")) == before, "what has expired is not sent"
 
 
-def test_health_on_connect_each_window_and_each_minute(bench: Bench) -> None:
-    figures = VisionFile(
+def figures_of(bench: Bench) -> VisionFile:
+    """A vision service that runs."""
+    return VisionFile(
         boot_id="b" * 32,
         state="running",
         updated=bench.clock.mono,
@@ -258,6 +259,52 @@ def test_health_on_connect_each_window_and_each_minute(bench: Bench) -> None:
         paused=False,
         versions={},
     )
+
+
+def troubles(bench: Bench, leaf: str) -> list[str | None]:
+    """What the payloads of a leaf, `status` or `health`, said of the outbox."""
+    told = [json.loads(payload) for payload in bench.notes.leaf(leaf)]
+    return [(one.get("outbox") or one)["trouble"] for one in told]
+
+
+def test_an_outbox_that_cannot_be_used_is_told_of_with_its_last_known_figures(bench: Bench) -> None:
+    figures = figures_of(bench)
+    bench.writer.commit(closing())
+    bench.turn(0x10, figures)
+    bench.desk.trouble = "read-only"
+    for _ in range(2):
+        bench.desk.send(None, bench.session, figures)
+    assert troubles(bench, "status") == [None, "read-only"]
+    assert troubles(bench, "health") == [None, "read-only"]
+    assert json.loads(bench.notes.leaf("health")[-1])["outbox"]["unsent"] == 1
+    bench.desk.trouble = None
+    bench.turn(None, figures.model_copy(update={"trouble": "full", "waiting": 3}))
+    assert troubles(bench, "status")[-1] == "full", "vision's trouble is the device's"
+    assert json.loads(bench.notes.leaf("health")[-1])["outbox"]["waiting"] == 3
+    bench.turn(None, figures)
+    assert troubles(bench, "status")[-1] == troubles(bench, "health")[-1] is None
+
+
+def test_without_figures_of_vision_status_alone_tells(bench: Bench) -> None:
+    bench.desk.trouble = "read-only"
+    bench.desk.send(None, bench.session, None)
+    assert troubles(bench, "status") == [None, "read-only"]
+    assert bench.notes.leaf("health") == []
+
+
+def test_what_the_broker_took_while_the_outbox_was_away_is_not_sent_again(bench: Bench) -> None:
+    bench.writer.commit(closing())
+    bench.turn()
+    bench.notes.answer()
+    bench.desk.receive(None, bench.session)
+    bench.desk.mark(bench.outbox)
+    bench.turn()
+    assert len(bench.notes.leaf("counts")) == 1
+    assert bench.outbox.stats().unsent == 0
+
+
+def test_health_on_connect_each_window_and_each_minute(bench: Bench) -> None:
+    figures = figures_of(bench)
     bench.turn(0, figures)
     bench.turn(0, figures)
     assert len(bench.notes.leaf("health")) == 1
@@ -270,7 +317,7 @@ def test_health_on_connect_each_window_and_each_minute(bench: Bench) -> None:
     bench.turn(0, figures)
     told = json.loads(bench.notes.leaf("health")[-1])
     assert told["fps"] == 0, "a file a minute old is a service that does not run"
-    assert told["outbox"] == {"unsent": 0, "oldest_s": 0.0}
+    assert told["outbox"] == {"unsent": 0, "oldest_s": 0.0, "waiting": 0, "trouble": None}
 
 
 def test_an_unreadable_row_holds_nobody_up(bench: Bench) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -58,6 +58,45 @@ def test_the_file_is_taken_away(tmp_path: Path) -> None:
     run.put(closing())
     run.close()
     assert rows(tmp_path) == [((run.boot_id, 1), (before, 1)), ((run.boot_id, 2), (before, 1))]
+
+
+def test_a_commit_that_failed_only_in_its_answer_is_not_made_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = recorder(tmp_path)
+    run.put(closing())
+    commit = Outbox.commit
+
+    def unanswered(*window: Any) -> int:  # noqa: ANN401 - handed on
+        commit(*window)
+        msg = "disk I/O error"
+        raise StorageError(msg)
+
+    monkeypatch.setattr(Outbox, "commit", unanswered)
+    run.put(closing())
+    assert (run.waiting, run.trouble) == (1, "unusable")
+    monkeypatch.setattr(Outbox, "commit", commit)
+    run.put(closing())
+    run.close()
+    assert (run.waiting, run.trouble) == (0, None)
+    assert [key for key, _ in rows(tmp_path)] == [(run.boot_id, seq) for seq in (1, 2, 3)]
+
+
+def test_an_older_copy_of_the_file_is_not_gone_on_with(tmp_path: Path) -> None:
+    """Its numbers would be given a second time."""
+    run = recorder(tmp_path)
+    run.put(closing())
+    with Outbox(tmp_path / "outbox.db") as outbox:
+        outbox._db.execute("VACUUM INTO ?", (str(tmp_path / "copy"),))
+    run.put(closing())
+    before = run.boot_id
+    for suffix in ("", "-wal", "-shm"):
+        (tmp_path / f"outbox.db{suffix}").unlink()
+    (tmp_path / "copy").rename(tmp_path / "outbox.db")
+    run.put(closing())
+    run.close()
+    assert [key for key, _ in rows(tmp_path)] == [(before, 1), (run.boot_id, 1)]
+    assert run.boot_id != before
 
 
 def test_the_folder_is_taken_away_and_comes_back(tmp_path: Path) -> None:
