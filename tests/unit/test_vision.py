@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -109,7 +109,7 @@ def test_an_outbox_that_cannot_be_written_keeps_the_windows_and_says_so(
         raise StorageError(msg)
 
     service = Vision(config)
-    monkeypatch.setattr(service._recorder._outbox, "commit", full)
+    monkeypatch.setattr(Outbox, "commit", full)
     with pytest.raises(StorageError, match="3 windows could not be recorded") as caught:
         service.run()
     assert caught.value.exit_code == 74
@@ -120,17 +120,16 @@ def test_a_disk_that_is_mended_takes_every_window_in_order(
 ) -> None:
     config = settings(stills, window={"seconds": 2.0}, privacy=EXACT)
     service = Vision(config)
-    assert service._recorder._outbox is not None
-    commit, calls = service._recorder._outbox.commit, []
+    commit, calls = Outbox.commit, []
 
-    def once(close: object) -> int:
+    def once(outbox: Outbox, close: Any) -> int:  # noqa: ANN401 - handed on
         calls.append(close)
         if len(calls) == 1:
             msg = "disk full"
             raise StorageError(msg)
-        return commit(close)  # type: ignore[arg-type]
+        return commit(outbox, close)
 
-    monkeypatch.setattr(service._recorder._outbox, "commit", once)
+    monkeypatch.setattr(Outbox, "commit", once)
     service.run()
     assert [total(r) for r in reports(config)] == [2, 2, 0]
 
