@@ -46,6 +46,20 @@ class Tensor(_Part):
     zero_point: int
 
 
+ANSWERS: Final = 17
+"""Columns of a detector's output: score (logit), centre from the anchor's, size, six keypoints from the anchor's centre
+(right and left eye, nose, mouth, right and left ear), x before y, in pixels of the input."""
+
+
+class AnchorGrid(_Part):
+    """The anchors of one map, row by row, `each` at all `cells`² places. Column k means q × step[k] + zero[k]."""
+
+    cells: int = Field(ge=1, le=256)
+    each: int = Field(ge=1, le=16)
+    step: list[float] = Field(min_length=ANSWERS, max_length=ANSWERS)
+    zero: list[float] = Field(min_length=ANSWERS, max_length=ANSWERS)
+
+
 class Entry(_Part):
     """One model of the bundle."""
 
@@ -63,6 +77,19 @@ class Entry(_Part):
     metrics: dict[str, Any] = {}
     uncertain_below: float = Field(default=0.0, ge=0, le=1)
     confusion: list[list[int]] | None = None
+    anchors: list[AnchorGrid] = []
+
+    @model_validator(mode="after")
+    def _anchored(self) -> Self:
+        count = sum(grid.cells**2 * grid.each for grid in self.anchors)
+        shapes = self.input.shape, self.output.shape
+        if self.role == "detector" and shapes != ([1, 128, 128, 3], [1, count, ANSWERS]):
+            msg = f"the detector's shapes are {shapes}, its {count} anchors need ([1, 128, 128, 3], [1, {count}, 17])"
+            raise ValueError(msg)
+        if self.role == "detector" and any(grid.step[0] <= 0 for grid in self.anchors):
+            msg = "a detector's scores must grow: step[0] of its anchors is not above 0"
+            raise ValueError(msg)
+        return self
 
     @model_validator(mode="after")
     def _label_order(self) -> Self:

@@ -77,19 +77,23 @@ class Device(_Section):
 
 
 class DetectorSection(_Section):
-    """How faces are found. `min_face` in frame pixels; `rotations` are head rolls in degrees to search."""
+    """How faces are found. `min_face` in frame pixels; `rotations` are head rolls in degrees that `haar` searches.
+
+    `tiles`: rows of squares that `blazeface` searches besides the whole frame (None: as many as `min_face` needs).
+    """
 
     kind: Literal["haar", "blazeface", "hog"] = "haar"
     min_face: int = Field(default=36, ge=20, le=4096)
     rotations: Annotated[tuple[Annotated[float, Field(ge=-180, le=180)], ...], Field(strict=False)] = (0.0, -35.0, 35.0)
+    tiles: int | None = Field(default=None, ge=0, le=8)
 
     @model_validator(mode="after")
-    def _built(self) -> Self:
-        if self.kind != "haar":
-            msg = f'kind = "{self.kind}" is not in this version: use "haar"'
-            raise ValueError(msg)
+    def _fits(self) -> Self:
         if not self.rotations:
             msg = "rotations is empty: nothing would be searched; give at least [0]"
+            raise ValueError(msg)
+        if self.tiles is not None and self.kind != "blazeface":
+            msg = 'tiles goes with kind = "blazeface" only'
             raise ValueError(msg)
         return self
 

@@ -73,6 +73,7 @@ def to_input(chips: U8) -> F32:
     return (chips.astype(np.float32)[..., None] - 128.0) / 128.0
 
 
-def to_int8(chips: U8) -> NDArray[np.int8]:
-    """Int8 model input (N, 48, 48, 1) of uint8 chips (N, 48, 48): exactly u8 - 128."""
-    return (chips ^ np.uint8(0x80)).view(np.int8)[..., None]
+def to_int8(images: U8) -> NDArray[np.int8]:
+    """Int8 model input, exactly u8 - 128, of uint8 chips (N, 48, 48) → (N, 48, 48, 1) or images (N, H, W, 3)."""
+    flipped = (images ^ np.uint8(0x80)).view(np.int8)
+    return flipped if flipped.ndim == 4 else flipped[..., None]

@@ -15,7 +15,7 @@ from edge.backend.choose import open_backend
 from edge.bundle import load_bundle
 from edge.camera import open_cameras
 from edge.clock import SystemClock
-from edge.detect.haar import Haar
+from edge.detect.choose import open_detector
 from edge.errors import StorageError
 from edge.figures import Percentiles, Rate
 from edge.lifeline import stdin_ended
@@ -270,7 +270,7 @@ class Vision:
                 thresholds[route] = bundle.entry(role).uncertain_below if override is None else override
         sights = []
         for section in config.camera:
-            detector = Haar(min_face=config.detector.min_face, rotations=config.detector.rotations)
+            detector = open_detector(bundle, **config.detector.model_dump())
             sights.append(Sight(detector, router, bundle.crop(detector.kind), thresholds, section.privacy_masks))
         return sights
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 import cv2
 import numpy as np
 
+from edge.detect.overlap import one_per_face
 from edge.errors import BackendError
 from edge.preprocess import to_grey
 from edge.types import FaceBox
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 CASCADE: Final = "haarcascade_frontalface_alt2.xml"
 SMALLEST: Final = 20
 """Side of the cascade's own window in pixels."""
-OVERLAP: Final = 0.4
-"""Two boxes are one face when their intersection covers this share of the smaller."""
 UPRIGHT_BONUS: Final = 1.1
 """A face found upright and turned is taken upright unless the turned answer is clearly stronger."""
 
@@ -111,18 +110,3 @@ class Haar:
             score = float(weight) * (1.0 if angle else UPRIGHT_BONUS)
             boxes.append(FaceBox(cx - w / 2, cy - h / 2, float(w), float(h), angle, score))
         return boxes
-
-
-def one_per_face(boxes: Sequence[FaceBox]) -> list[FaceBox]:
-    """Best-scored boxes, each overlapping a better one by less than `OVERLAP` of the smaller box."""
-    kept: list[FaceBox] = []
-    for box in sorted(boxes, key=lambda b: -b.score):
-        if all(_shared(box, other) < OVERLAP for other in kept):
-            kept.append(box)
-    return kept
-
-
-def _shared(a: FaceBox, b: FaceBox) -> float:
-    w = min(a.x + a.w, b.x + b.w) - max(a.x, b.x)
-    h = min(a.y + a.h, b.y + b.h) - max(a.y, b.y)
-    return max(0.0, w) * max(0.0, h) / min(a.w * a.h, b.w * b.h)

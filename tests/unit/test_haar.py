@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from edge.camera.replay import Replay
-from edge.detect.haar import Haar, one_per_face
+from edge.detect.haar import Haar
+from edge.detect.overlap import one_per_face
 from edge.types import FaceBox
 
 if TYPE_CHECKING:

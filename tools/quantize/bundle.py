@@ -1,4 +1,4 @@
-"""Three trained nets to one verified model bundle, `models/<name>/`."""
+"""Three trained nets and the detector to one verified model bundle, `models/<name>/`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from edge_quantize import convert, float_model, golden, metrics, quant_error, score
+from edge_quantize import convert, detector, float_model, golden, metrics, quant_error, score
+from edge_quantize.blazeface import weights_file
 from edge_quantize.chips import for_role, real_held_out
 from edge_quantize.model_card import write_card
 from edge_quantize.progress import bar
@@ -117,7 +118,7 @@ def build(
     """Make a bundle.
 
     Args:
-        sources: .keras file (logits) of each role.
+        sources: .keras file (logits) of each role; of `detector`, BlazeFace's `.tflite`.
         folder: the bundle's folder; its name becomes the bundle's. Replaced only when everything has succeeded.
         max_loss: points int8 may lose against float.
         key: minisign key that signs the manifest.
@@ -134,6 +135,9 @@ def build(
     layers: dict[str, list[LayerError]] = {}
     answers: dict[str, np.ndarray[Any, np.dtype[Any]]] = {}
     for role, source in sources.items():
+        if role == "detector":
+            entries.append(detector.make(source, draft / "detector_int8.tflite"))
+            continue
         entry, some, layers[role] = _entry(role, source, draft, max_loss)
         entries.append(entry)
         answers |= some
@@ -160,7 +164,7 @@ def command(args: argparse.Namespace) -> int:
         return 0
     # Before the long work, not after it.
     key = read_secret_key(args.sign_key, args.password_file) if args.sign_key else None
-    sources = {role: args.runs / role / "final.keras" for role in ROLES}
+    sources = {role: args.runs / role / "final.keras" for role in ROLES} | {"detector": weights_file()}
     build(sources, args.out / args.name, args.max_loss, key)
     manifest = json.loads((args.out / args.name / "manifest.json").read_text(encoding="utf-8"))
     for model in manifest["models"]:

@@ -23,7 +23,7 @@ from edge.preprocess import CHIP, to_input
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from edge_quantize.quant_error import LayerError
     from numpy.typing import NDArray
@@ -114,21 +114,22 @@ def to_tflite(model: Any, sample: U8) -> bytes:  # noqa: ANN401
         BundleError: the result has another input or output quantisation than `gray48/1` asks for.
 
     """
+    flat = to_int8_tflite(fixed(model), [to_input(chip[None]) for chip in sample])
+    check_quantisation(flat)
+    return flat
+
+
+def to_int8_tflite(model: Any, inputs: Sequence[F32]) -> bytes:  # noqa: ANN401
+    """Full int8 of a model of fixed batch 1; ranges of activations are taken from its float `inputs`."""
     import tensorflow as tf
 
-    def feed() -> Iterator[list[F32]]:
-        for chip in sample:
-            yield [to_input(chip[None])]
-
-    converter = tf.lite.TFLiteConverter.from_keras_model(fixed(model))
+    converter = tf.lite.TFLiteConverter.from_keras_model(model)
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.representative_dataset = feed
+    converter.representative_dataset = lambda: ([one] for one in inputs)
     converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
     converter.inference_input_type = tf.int8
     converter.inference_output_type = tf.int8
-    flat = _run(converter)
-    check_quantisation(flat)
-    return flat
+    return _run(converter)
 
 
 def check_quantisation(flat: bytes | Path) -> None:

@@ -18,7 +18,7 @@ from edge_quantize.chips import fer2013
 from edge_quantize.progress import bar
 
 from edge.bundle import load_bundle
-from edge.detect.haar import Haar
+from edge.detect.choose import KINDS, open_detector
 from edge.errors import SourceError
 from edge.types import CropSpec
 
@@ -26,14 +26,15 @@ if TYPE_CHECKING:
     import argparse
 
 SCALES: Final = (0.85, 0.9, 1.0, 1.1, 1.2, 1.3)
-SHIFTS: Final = (-0.05, 0.0, 0.05)
+SHIFTS: Final = (-0.15, -0.1, -0.05, 0.0, 0.05)
 
 
-def sweep(folder: Path, faces: int = in_scene.FACES) -> dict[str, Any]:
+def sweep(folder: Path, kind: str = "haar", faces: int = in_scene.FACES) -> dict[str, Any]:
     """Accuracy of the unmasked net by crop.
 
     Args:
         folder: a bundle.
+        kind: of the detector.
         faces: how many faces of half A are set into scenes.
 
     Returns:
@@ -42,10 +43,12 @@ def sweep(folder: Path, faces: int = in_scene.FACES) -> dict[str, Any]:
 
     Raises:
         BundleError: the bundle is damaged.
+        BackendError: what the detector needs is not installed.
         SourceError: data or clips are missing, or no face was found.
 
     """
-    bundle, fer, detector = load_bundle(folder), fer2013(), Haar()
+    bundle, fer = load_bundle(folder), fer2013()
+    detector = open_detector(bundle, kind)
     half_a, _ = fer.public_halves()
     rows = np.sort(np.random.default_rng(in_scene.SEED).permutation(half_a)[:faces])
     shipped = bundle.crop(detector.kind)
@@ -76,7 +79,7 @@ def sweep(folder: Path, faces: int = in_scene.FACES) -> dict[str, Any]:
 
 def command(args: argparse.Namespace) -> int:
     """Run `edge-quantize crop`."""
-    figure = sweep(args.bundle, args.faces)
+    figure = sweep(args.bundle, args.detector, args.faces)
     if args.json:
         sys.stdout.write(json.dumps(figure) + "\n")
         return 0
@@ -101,6 +104,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Register `crop`."""
     parser = subparsers.add_parser("crop", help="measure which crop around the detector's box is read best")
     parser.add_argument("--bundle", type=Path, required=True, help="bundle folder, e.g. models/fer-2026.11")
+    parser.add_argument("--detector", choices=KINDS, default="haar")
     parser.add_argument("--faces", type=int, default=in_scene.FACES, help="faces of PublicTest half A to set in scenes")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(func=command)

@@ -76,7 +76,7 @@ def outputs(
 ) -> NDArray[np.int8]:
     """Raw int8 answers (N, K) for uint8 chips (N, 48, 48)."""
     source, sink = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]
-    answers = np.empty((len(chips), int(sink["shape"][-1])), np.int8)
+    answers = np.empty((len(chips), *map(int, sink["shape"][1:])), np.int8)
     for row, chip in enumerate(to_int8(chips)):
         interpreter.set_tensor(source, chip[None])
         interpreter.invoke()

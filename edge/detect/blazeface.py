@@ -1,0 +1,165 @@
+"""BlazeFace (Bazarevsky et al. 2019, arXiv:1907.05047), MediaPipe's short-range network in int8.
+
+It is shown 128×128 pixels and finds faces of `SMALLEST` pixels there, in a large frame only near ones. For those far
+away, squares of the frame are searched too.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import cv2
+import numpy as np
+
+from edge.detect.overlap import one_per_face, weighted_nms
+from edge.types import FaceBox
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+    from edge.bundle import AnchorGrid
+    from edge.types import F32, U8
+
+SIDE: Final = 128
+"""Side of the network's input in pixels."""
+SMALLEST: Final = 14
+"""Width in the network's input of the smallest boxes that are found reliably (docs/detectors.md)."""
+LAP: Final = 1 / 3
+"""Share of a square that the next one covers too: a face on the border of one is whole in the other."""
+CUT: Final = 0.1
+"""What a box counts that runs over the border of its square: another one shows all of the face."""
+
+
+class Region(NamedTuple):
+    """A part of a frame that is shown to the network, in frame pixels."""
+
+    x: int
+    y: int
+    w: int
+    h: int
+
+
+class BlazeFace:
+    """See `edge.detect.Detector`; box scores are the network's probabilities."""
+
+    kind = "blazeface"
+
+    def __init__(
+        self,
+        answer: Callable[[U8], NDArray[np.int8]],
+        anchors: Sequence[AnchorGrid],
+        *,
+        min_face: int = 36,
+        tiles: int | None = None,
+        least: float = 0.5,
+    ) -> None:
+        """Prepare the anchors.
+
+        Args:
+            answer: the network: uint8 BGR (N, 128, 128, 3) → int8 (N, A, 17).
+            anchors: what the A rows and the 17 columns mean (manifest: `anchors` of the role `detector`).
+            min_face: smallest box in frame pixels.
+            tiles: rows of squares that are searched besides the whole frame; None: as many as `min_face` needs.
+            least: smallest score.
+
+        """
+        self._answer, self._min_face, self._tiles = answer, min_face, tiles
+        grids = [np.full((g.cells**2 * g.each, 1), 1.0, np.float32) for g in anchors]
+        self._step = np.concatenate([one * np.array(g.step, np.float32) for one, g in zip(grids, anchors, strict=True)])
+        self._zero = np.concatenate([one * np.array(g.zero, np.float32) for one, g in zip(grids, anchors, strict=True)])
+        self._centres = np.concatenate([_centres(g.cells, g.each) for g in anchors])
+        self._least = (math.log(least / (1 - least)) - self._zero[:, 0]) / self._step[:, 0]
+        self._turn = 0
+        self._lately: set[Region] = set()
+
+    def detect(self, image: U8, *, thorough: bool = False) -> list[FaceBox]:
+        """See `edge.detect.Detector.detect`.
+
+        In a stream the whole frame and the squares that showed a face at their last turn are searched in every frame,
+        the other squares in turn, one a frame; `thorough` searches all.
+        """
+        height, width = image.shape[:2]
+        if min(height, width) < self._min_face:
+            return []
+        whole, *squares = regions(width, height, self._rows(width, height))
+        shown = [whole, *(squares if thorough else self._due(squares))]
+        scores, boxes, zooms, of = self._look(image, shown)
+        self._lately = (self._lately - set(shown)) | {shown[k] for k in np.unique(of)}
+        large = boxes[:, 2] >= self._min_face
+        # An error of a pixel in the network's input is the smaller in the frame, the closer the look.
+        best, merged = weighted_nms(scores[large], boxes[large], (scores * zooms**2)[large])
+        found = [FaceBox(float(x - w / 2), float(y - h / 2), float(w), float(h), 0.0, float(score))
+                 for score, (x, y, w, h) in zip(best, merged, strict=True)]  # fmt: skip
+        return [b for b in one_per_face(found) if 0 <= b.centre[0] < width and 0 <= b.centre[1] < height]
+
+    def _rows(self, width: int, height: int) -> int:
+        if self._tiles is not None:
+            return self._tiles
+        largest = self._min_face * SIDE / SMALLEST
+        if max(width, height) <= largest:
+            return 0
+        return math.ceil((min(width, height) / largest - LAP) / (1 - LAP))
+
+    def _due(self, squares: Sequence[Region]) -> list[Region]:
+        if not squares:
+            return []
+        self._turn = (self._turn + 1) % len(squares)
+        return [s for i, s in enumerate(squares) if i == self._turn or s in self._lately]
+
+    def _look(self, image: U8, shown: Sequence[Region]) -> tuple[F32, F32, F32, NDArray[np.int64]]:
+        """Scores (N,), boxes (N, 4; centre, size in frame pixels), zooms (N,), numbers (N,) of the regions."""
+        pictures, zooms, margins = zip(
+            *(letterbox(image[r.y : r.y + r.h, r.x : r.x + r.w]) for r in shown), strict=True
+        )
+        raw = self._answer(np.stack(pictures))
+        of, anchor = np.nonzero(raw[..., 0] >= self._least)
+        values = raw[of, anchor, :5] * self._step[anchor, :5] + self._zero[anchor, :5]
+        zoom = np.array(zooms, np.float32)[of, None]
+        inside = (self._centres[anchor] + values[:, 1:3] - np.array(margins, np.float32)[of]) / zoom
+        size = values[:, 3:5] / zoom
+        part = np.array(shown, np.float32)[of]
+        over = (inside < size / 2) & (part[:, :2] > 0)
+        ends = part[:, :2] + part[:, 2:] < (image.shape[1], image.shape[0])
+        over |= (inside + size / 2 > part[:, 2:]) & ends
+        scores = np.where(over.any(axis=1), CUT, 1.0) / (1 + np.exp(-values[:, 0]))
+        return scores.astype(np.float32), np.concatenate([inside + part[:, :2], size], axis=1), zoom[:, 0], of
+
+
+def _centres(cells: int, each: int) -> F32:
+    """Centres (cells² × each, 2) of the anchors of a map, x first, in pixels of the input."""
+    at = (np.arange(cells, dtype=np.float32) + 0.5) * (SIDE / cells)
+    centres: F32 = np.stack(np.meshgrid(at, at), axis=-1).reshape(-1, 2).repeat(each, axis=0)
+    return centres
+
+
+def regions(width: int, height: int, rows: int) -> list[Region]:
+    """The whole frame, then squares that cover it in `rows` rows along its short side, overlapping by `LAP`."""
+    whole = Region(0, 0, width, height)
+    if rows < 1:
+        return [whole]
+    side = math.ceil(min(width, height) / (rows - (rows - 1) * LAP))
+    steps = []
+    for length in (width, height):
+        count = math.ceil((length - LAP * side) / ((1 - LAP) * side) - 1e-6)
+        steps.append(np.linspace(0, length - side, max(1, count)).round().astype(int).tolist())
+    return [whole, *(Region(x, y, side, side) for y in steps[1] for x in steps[0])]
+
+
+def letterbox(image: U8) -> tuple[U8, float, tuple[int, int]]:
+    """The network's input of a grey or BGR uint8 image: shrunk or enlarged, centred on black.
+
+    Returns: uint8 (128, 128, 3) BGR, how many of its pixels are one of the image, (x, y) of the image's corner in it.
+    """
+    height, width = image.shape[:2]
+    zoom = SIDE / max(height, width)
+    w, h = max(1, round(width * zoom)), max(1, round(height * zoom))
+    small = cv2.resize(image, (w, h), interpolation=cv2.INTER_AREA if zoom < 1 else cv2.INTER_LINEAR)
+    if small.ndim == 2:
+        small = cv2.cvtColor(small, cv2.COLOR_GRAY2BGR)
+    x, y = (SIDE - w) // 2, (SIDE - h) // 2
+    out = np.zeros((SIDE, SIDE, 3), np.uint8)
+    out[y : y + h, x : x + w] = small
+    return out, zoom, (x, y)

@@ -1,0 +1,56 @@
+"""dlib's frontal face detector: histograms of oriented gradients (Dalal and Triggs 2005), five views, no rotations."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Final
+
+import cv2
+import numpy as np
+
+from edge.errors import BackendError
+from edge.preprocess import to_grey
+from edge.types import FaceBox
+
+if TYPE_CHECKING:
+    from edge.types import U8
+
+SMALLEST: Final = 80
+"""Side of the detector's own window in pixels."""
+
+
+class Hog:
+    """See `edge.detect.Detector`; box scores are the distance from the detector's threshold."""
+
+    kind = "hog"
+
+    def __init__(self, *, min_face: int = 36, max_side: int = 640) -> None:
+        """Load the detector.
+
+        `min_face` is the smallest face in frame pixels, `max_side` the size to which a larger frame is shrunk before
+        the search. Raises BackendError when dlib is not installed.
+        """
+        try:
+            import dlib
+        except ImportError as error:
+            msg = 'detector.kind = "hog" needs dlib, which is not installed: pip install "edge-fer[hog]"'
+            raise BackendError(msg) from error
+        self._search = dlib.get_frontal_face_detector().run
+        self._min_face, self._max_side = min_face, max_side
+
+    def detect(self, image: U8, *, thorough: bool = False) -> list[FaceBox]:  # noqa: ARG002 - every frame is searched wholly
+        """See `edge.detect.Detector.detect`."""
+        height, width = image.shape[:2]
+        zoom = min(1.0, self._max_side / max(height, width))
+        # The window is large: small faces are enlarged to it here, once, not doubled time and again by dlib.
+        zoom *= max(1.0, SMALLEST / (self._min_face * zoom))
+        w, h = math.ceil(width * zoom), math.ceil(height * zoom)
+        if min(w, h) < SMALLEST:
+            return []
+        way = cv2.INTER_AREA if zoom < 1 else cv2.INTER_LINEAR
+        grey: U8 = cv2.resize(to_grey(image), (w, h), interpolation=way).astype(np.uint8, copy=False)
+        rects, scores, _ = self._search(grey, 0, 0.0)
+        boxes = [FaceBox(r.left() / zoom, r.top() / zoom, r.width() / zoom, r.height() / zoom, 0.0, float(score))
+                 for r, score in zip(rects, scores, strict=True)]  # fmt: skip
+        kept = [b for b in boxes if 0 <= b.centre[0] < width and 0 <= b.centre[1] < height]
+        return sorted(kept, key=lambda b: -b.score)

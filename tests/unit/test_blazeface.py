@@ -1,0 +1,192 @@
+"""BlazeFace finds the portraits, masked ones and far ones too, and nothing where nobody is."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from edge.bundle import load_bundle
+from edge.detect.blazeface import LAP, SIDE, BlazeFace, letterbox, regions
+from edge.detect.choose import open_detector
+from edge.detect.overlap import iou, weighted_nms
+from edge.errors import BundleError
+from edge.outbox import Outbox
+from edge.vision import Vision
+from tests.conftest import MATERIAL
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from edge.config import Config
+    from edge.types import U8
+
+PORTRAITS = ("astronaut", "astronaut_masked", "hopper", "hopper_masked")
+
+
+@pytest.fixture(scope="module")
+def make(detector_bundle: Path) -> Callable[..., BlazeFace]:
+    """Opens a detector on the bundle's network."""
+    bundle = load_bundle(detector_bundle)
+
+    def opened(*, min_face: int = 36, tiles: int | None = None) -> BlazeFace:
+        found = open_detector(bundle, "blazeface", min_face=min_face, tiles=tiles)
+        assert isinstance(found, BlazeFace)
+        return found
+
+    return opened
+
+
+def on_canvas(face: U8, side: int = 160, width: int = 320, height: int = 320) -> U8:
+    """The portrait in the middle of a grey frame."""
+    image = np.full((height, width, 3), 128, np.uint8)
+    x, y = (width - side) // 2, (height - side) // 2
+    image[y : y + side, x : x + side] = cv2.resize(face, (side, side), interpolation=cv2.INTER_AREA)
+    return image
+
+
+@pytest.mark.parametrize("who", PORTRAITS)
+@pytest.mark.parametrize("grey", [False, True], ids=["colour", "grey"])
+def test_one_face_is_one_box_on_the_face(
+    make: Callable[..., BlazeFace], portraits: dict[str, U8], who: str, *, grey: bool
+) -> None:
+    image = on_canvas(portraits[who])
+    boxes = make().detect(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY).astype(np.uint8) if grey else image, thorough=True)
+    assert len(boxes) == 1
+    assert math.dist(boxes[0].centre, (160, 160)) < 30
+    assert 40 < boxes[0].w < 120
+    assert 0.5 <= boxes[0].score <= 1
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.random.default_rng(3).integers(0, 256, (240, 320, 3), np.uint8),
+        np.full((240, 320), 128, np.uint8),
+        np.zeros((240, 320, 3), np.uint8),
+        np.zeros((1, 1, 3), np.uint8),
+        np.zeros((1, 1), np.uint8),
+        np.zeros((36, 4000, 3), np.uint8),
+    ],
+    ids=["noise", "flat grey", "black", "one pixel", "one grey pixel", "a strip"],
+)
+def test_nobody_is_found_where_nobody_is(make: Callable[..., BlazeFace], image: U8) -> None:
+    assert make().detect(image, thorough=True) == []
+
+
+def test_a_far_face_is_found_in_a_square_of_the_frame(make: Callable[..., BlazeFace], portraits: dict[str, U8]) -> None:
+    far = on_canvas(portraits["astronaut"], 130, 960, 540)
+    assert make(tiles=0).detect(far, thorough=True) == []
+    (box,) = make().detect(far, thorough=True)
+    assert math.dist(box.centre, (480, 270)) < 15
+    stream = make()
+    seen = [len(stream.detect(far)) for _ in range(20)]
+    assert seen[-1] == 1
+    assert seen == sorted(seen)  # once its square's turn has come, it is seen in every frame
+
+
+def test_a_face_between_two_squares_is_one_whole_box(make: Callable[..., BlazeFace], portraits: dict[str, U8]) -> None:
+    image = on_canvas(portraits["astronaut"], 200, 640, 360)
+    (near,) = make(tiles=0).detect(image[80:280, 220:420], thorough=True)
+    (box,) = make(tiles=2).detect(image, thorough=True)
+    x, y = near.centre
+    a, b = np.array([[[x + 220, y + 80, near.w, near.h]], [[*box.centre, box.w, box.h]]], np.float32)
+    assert iou(a, b)[0, 0] > 0.8
+
+
+def test_an_8k_frame_is_searched_and_boxes_are_in_its_own_pixels(
+    make: Callable[..., BlazeFace], portraits: dict[str, U8]
+) -> None:
+    image = np.full((4320, 7680, 3), 128, np.uint8)
+    image[1000:3000, 4000:6000] = cv2.resize(portraits["astronaut"], (2000, 2000))
+    (box,) = make(tiles=0).detect(image)
+    assert math.dist(box.centre, (5000, 2000)) < 500
+
+
+def test_a_face_below_the_smallest_is_not_reported(make: Callable[..., BlazeFace], portraits: dict[str, U8]) -> None:
+    assert make(min_face=300).detect(on_canvas(portraits["astronaut"], 160, 400, 400), thorough=True) == []
+
+
+def test_boxes_of_one_face_become_their_mean_weighted_by_score() -> None:
+    scores = np.array([0.5, 0.9, 0.6], np.float32)
+    boxes = np.array([[58, 50, 40, 40], [50, 50, 40, 40], [200, 50, 40, 40]], np.float32)
+    best, merged = weighted_nms(scores, boxes, scores)
+    assert best.tolist() == pytest.approx([0.9, 0.6])
+    assert merged[0].tolist() == pytest.approx([(0.5 * 58 + 0.9 * 50) / 1.4, 50, 40, 40])
+    assert merged[1].tolist() == [200, 50, 40, 40]
+    assert weighted_nms(scores[:0], boxes[:0], scores[:0])[1].shape == (0, 4)
+
+
+@given(st.integers(320, 4000), st.integers(320, 4000), st.integers(1, 8))
+def test_squares_cover_the_frame_and_every_small_face_is_whole_in_one(width: int, height: int, rows: int) -> None:
+    whole, *squares = regions(width, height, rows)
+    assert whole == (0, 0, width, height)
+    lap = LAP * squares[0].w - 2  # rounding
+    for length, spans in ((width, {(s.x, s.w) for s in squares}), (height, {(s.y, s.h) for s in squares})):
+        ordered = sorted(spans)
+        assert ordered[0][0] == 0
+        assert ordered[-1][0] + ordered[-1][1] == length
+        assert all(x + side - nxt >= lap for (x, side), (nxt, _) in pairwise(ordered))
+    assert len({s.y for s in squares} if width >= height else {s.x for s in squares}) == rows
+
+
+@given(st.integers(1, 700), st.integers(1, 700))
+def test_letterboxing_keeps_the_aspect_and_says_where_the_picture_went(width: int, height: int) -> None:
+    shown, zoom, (x, y) = letterbox(np.full((height, width), 255, np.uint8))
+    assert shown.shape == (SIDE, SIDE, 3)
+    high, wide = (int((shown[..., 0] > 0).any(axis=axis).sum()) for axis in (1, 0))
+    assert max(wide, high) == SIDE
+    assert abs(wide - max(1, width * zoom)) <= 0.5
+    assert abs(high - max(1, height * zoom)) <= 0.5
+    assert shown[y, x].tolist() == [255] * 3
+
+
+def test_a_run_counts_masked_and_unmasked_faces(
+    settings: Callable[..., Config], detector_bundle: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "stills"
+    folder.mkdir()
+    for name in PORTRAITS:
+        shutil.copy(MATERIAL / f"{name}.png", folder)
+    config = settings(
+        folder,
+        models={"bundle": detector_bundle},
+        detector={"kind": "blazeface"},
+        privacy={"noise": "off", "min_count": 1},
+    )
+    Vision(config).run()
+    with Outbox(config.storage.outbox) as outbox:
+        (report,) = [row.report() for row in outbox.unsent()]
+    assert {route: sum(cell or 0 for cell in cells.values()) for route, cells in report.counts.items()} == {
+        "unmasked": 2,
+        "masked": 2,
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda e: e.pop("anchors"), "0 anchors"),
+        (lambda e: e["anchors"].pop(), "512 anchors"),
+        (lambda e: e["anchors"][0]["step"].pop(), "anchors.0.step"),
+        (lambda e: e["anchors"][0]["step"].__setitem__(0, -1.0), "scores must grow"),
+        (lambda e: e["input"].update(shape=[1, 48, 48, 1]), "shapes"),
+    ],
+)
+def test_anchors_that_do_not_fit_the_network_are_refused(
+    detector_bundle: Path, tmp_path: Path, change: Callable[[dict[str, Any]], object], says: str
+) -> None:
+    manifest = json.loads((detector_bundle / "manifest.json").read_text(encoding="utf-8"))
+    change(next(m for m in manifest["models"] if m["role"] == "detector"))
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    with pytest.raises(BundleError, match=says):
+        load_bundle(tmp_path)

@@ -1,0 +1,141 @@
+"""The bundle's detector: BlazeFace quantised on real photos, and how far its boxes are from the float network's."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any, Final
+
+import cv2
+import numpy as np
+from edge_quantize import blazeface, score
+from edge_quantize.data import data_root
+
+from edge.bundle import ANSWERS, AnchorGrid
+from edge.detect.blazeface import BlazeFace, letterbox
+from edge.detect.overlap import iou
+from edge.errors import BundleError, SourceError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from edge.types import F32, U8, FaceBox
+
+SEED: Final = 20261121
+PHOTOS: Final = 96
+"""Photos on which the int8 kernels are fitted."""
+COMPARED: Final = 160
+"""Other photos on which its boxes are compared."""
+ZOOMS: Final = (1.0, 0.75, 0.5, 0.35)
+"""How much of the network's input a photo fills: faces of all sizes."""
+LEAST_IOU: Final = 0.93
+"""Mean intersection over union with the float network's boxes that int8 must reach."""
+SAME: Final = 0.5
+"""Boxes of the two networks are the same face from this intersection over union on."""
+
+
+def photos(count: int) -> list[U8]:
+    """BGR photos of faces with and without masks, longest side ≤ 256, drawn by the seed; each on black, see `ZOOMS`.
+
+    Raises:
+        SourceError: there are not so many.
+
+    """
+    folder = data_root() / "masks_real"
+    paths = sorted(folder.glob("*/*.jpg"))
+    if len(paths) < count:
+        msg = f"{folder}: {len(paths)} photos (masked/*.jpg, unmasked/*.jpg), {count} are needed: set EDGE_DATA"
+        raise SourceError(msg)
+    rng = np.random.default_rng(SEED)
+    out = []
+    for row in rng.permutation(len(paths))[:count]:
+        photo: U8 = np.asarray(cv2.imread(str(paths[row]), cv2.IMREAD_COLOR), np.uint8)
+        rim = round(max(photo.shape[:2]) * (1 / float(rng.choice(ZOOMS)) - 1) / 2)
+        bordered: U8 = cv2.copyMakeBorder(photo, rim, rim, rim, rim, cv2.BORDER_CONSTANT).astype(np.uint8, copy=False)
+        out.append(bordered)
+    return out
+
+
+def float_blazeface(content: bytes, *, min_face: int = 36, tiles: int | None = None) -> BlazeFace:
+    """The device's detector on the wheel's own float network."""
+    interpreter = score.open_interpreter(content, delegate=True)
+    (given,) = interpreter.get_input_details()
+    asked = sorted(interpreter.get_output_details(), key=lambda one: int(one["shape"][-1]))
+
+    def answer(images: U8) -> F32:
+        rows = []
+        for image in images:
+            interpreter.set_tensor(given["index"], image[None, ..., ::-1].astype(np.float32) / 127.5 - 1)
+            interpreter.invoke()
+            rows.append(np.concatenate([interpreter.get_tensor(one["index"])[0] for one in asked], axis=-1))
+        return np.stack(rows)
+
+    grids = [AnchorGrid(cells=cells, each=each, step=[1.0] * ANSWERS, zero=[0.0] * ANSWERS)
+             for cells, each in ((16, 2), (8, 6))]  # fmt: skip
+    return BlazeFace(answer, grids, min_face=min_face, tiles=tiles)  # type: ignore[arg-type]  # floats decode alike
+
+
+def int8_blazeface(made: dict[str, Any], flat: bytes, *, min_face: int = 36, tiles: int | None = None) -> BlazeFace:
+    """The device's detector on an int8 network and its manifest entry, with a bare interpreter."""
+    interpreter = score.open_interpreter(flat)
+    grids = [AnchorGrid.model_validate(grid) for grid in made["anchors"]]
+    return BlazeFace(lambda images: score.outputs(interpreter, images), grids, min_face=min_face, tiles=tiles)
+
+
+def agreement(exact: BlazeFace, coarse: BlazeFace, images: Sequence[U8]) -> dict[str, Any]:
+    """How far the boxes of two detectors are apart.
+
+    Returns:
+        `faces` that `exact` finds, those `lost` and `added` by `coarse`, and of those that both find the mean (`iou`)
+        and the 5th percentile (`iou_p5`) of intersection over union.
+
+    """
+    faces = lost = added = 0
+    shared: list[float] = []
+    for image in images:
+        a, b = (_corners(d.detect(image, thorough=True)) for d in (exact, coarse))
+        same = iou(a, b)
+        best = same.max(axis=1, initial=0.0)
+        faces += len(a)
+        lost += int((best < SAME).sum())
+        added += int((same.max(axis=0, initial=0.0) < SAME).sum())
+        shared += best[best >= SAME].tolist()
+    return {"faces": faces, "lost": lost, "added": added, "iou": round(float(np.mean(shared)), 4),
+            "iou_p5": round(float(np.percentile(shared, 5)), 4)}  # fmt: skip
+
+
+def _corners(boxes: Sequence[FaceBox]) -> F32:
+    return np.array([[*b.centre, b.w, b.h] for b in boxes], np.float32).reshape(-1, 4)
+
+
+def entry(source: Path, file: Path, images: Sequence[U8]) -> dict[str, Any]:
+    """Quantise the wheel's network `source` on BGR images of any size into `file`; its manifest entry."""
+    content = source.read_bytes()
+    flat = blazeface.quantised(content, [letterbox(image)[0] for image in images])
+    given, answer = score.quantisation(score.open_interpreter(flat))
+    file.write_bytes(flat)
+    params, macs = blazeface.cost(content)
+    return {
+        "role": "detector", "file": file.name, "sha256": hashlib.sha256(flat).hexdigest(), "edgetpu": None,
+        "source": None, "input": given, "output": {"kind": "anchors", **answer}, "params": params, "macs": macs,
+        "metrics": {}, "anchors": blazeface.grids(answer["scale"], answer["zero_point"]),
+        "license": "Apache-2.0: weights of MediaPipe's BlazeFace (short range), from the wheel mediapipe 0.10.21",
+    }  # fmt: skip
+
+
+def make(source: Path, file: Path) -> dict[str, Any]:
+    """Make the bundle's detector from the wheel's network `source`; its manifest entry.
+
+    Raises:
+        SourceError: the photos are missing.
+        BundleError: its boxes are too far from the float network's.
+
+    """
+    images = photos(PHOTOS + COMPARED)
+    made = entry(source, file, images[:PHOTOS])
+    exact = float_blazeface(source.read_bytes(), min_face=20, tiles=0)
+    figures = agreement(exact, int8_blazeface(made, file.read_bytes(), min_face=20, tiles=0), images[PHOTOS:])
+    if figures["iou"] < LEAST_IOU:
+        msg = f"{file.name}: boxes share {figures['iou']:.3f} of their union with float's, {LEAST_IOU} needed"
+        raise BundleError(msg)
+    return {**made, "metrics": {"boxes_against_float": figures}}
