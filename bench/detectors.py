@@ -1,11 +1,12 @@
-"""Which faces each detector finds, and what a frame costs: docs/detectors.md.
+"""Which faces each detector finds, what else it takes for one, and what a frame costs: docs/detectors.md.
 
     .venv/bin/python bench/detectors.py --bundle models/fer-2026.11 [--faces N] [--plot docs/detectors.png]
 
-Real photos with and without masks (EDGE_DATA) are set into frames of the clips (480×270) at several sizes and, at one
-size, several brightness levels of the whole frame. A face is found when a box shares at least `in_scene.OVERLAP` of its
-union with the place where MediaPipe's full-range network, which is none of the candidates, sees it in the photo alone.
-Times are CPU time of one thread, medians over frames, so other work on the machine does not count.
+Real photos with and without masks (EDGE_DATA), none of which BlazeFace's int8 kernels were fitted on, are set into
+frames of the clips (480×270) at several sizes and, at one size, several brightness levels of the whole frame. A face is
+found when a box shares at least `in_scene.OVERLAP` of their union with the place where MediaPipe's full-range network,
+which is none of the candidates, sees it in the photo alone. A false find is a box whose centre lies neither there nor
+on the head of somebody in the clip. Times are CPU time, medians over frames, the detectors in turn on each frame.
 """
 
 from __future__ import annotations
@@ -13,15 +14,15 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections import defaultdict
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import cv2
 import numpy as np
-from edge_quantize import blazeface, in_scene
+from edge_quantize import blazeface, detector, in_scene, metrics
 from edge_quantize.data import data_root
-from edge_quantize.detector import float_blazeface
-from edge_quantize.metrics import share
 from edge_quantize.progress import bar
 
 from edge.bundle import load_bundle
@@ -34,16 +35,26 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from edge.detect import Detector
-    from edge.types import U8
+    from edge.types import U8, FaceBox
 
 SIZES: Final = (24, 36, 48, 64, 90, 128)
 """Widths of the pasted face's box in pixels."""
-LEVELS: Final = (1.0, 0.5, 0.25, 0.12, 0.06)
+LEVELS: Final = (1.0, 0.5, 0.25, 0.1)
 """Factors on every grey level of the frame, at the width `AT`."""
 AT: Final = 64
+CELLS: Final = (*((size, 1.0) for size in SIZES), *((AT, level) for level in LEVELS[1:]))
 MARGIN: Final = 0.6
 """How much of the photo around the face's box is pasted with it, in box widths on either side."""
 SMALLEST: Final = 20
+HEADS: Final = {
+    "classroom": [(45, 125, 100, 185), (105, 110, 160, 165), (212, 108, 265, 160), (288, 130, 345, 185)],
+    "head-pose-face-detection-female-and-male": [(15, 35, 170, 180), (275, 30, 405, 155)],
+    "head-pose-face-detection-male": [(190, 10, 300, 160)],
+}
+"""Where heads are in the clips: left, top, right, bottom."""
+
+Place = tuple[float, float, float]
+"""Left and top of a face's square box, its side."""
 
 
 class Face(NamedTuple):
@@ -53,12 +64,32 @@ class Face(NamedTuple):
     box: NDArray[np.float64]
 
 
+class Room(NamedTuple):
+    """A frame of a clip, and the heads in it."""
+
+    image: U8
+    heads: list[tuple[int, int, int, int]]
+
+
+@dataclass
+class Measured:
+    """By detector."""
+
+    found: dict[tuple[str, str, float, float], dict[str, Any]] = field(default_factory=dict)
+    """Share (`metrics.share`) by kind of face, detector, width, level."""
+    false: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
+    """False finds of each frame."""
+    ms: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    """CPU time of each frame."""
+
+
 def faces(kind: str, count: int) -> list[Face]:
     """Photos of one kind in which the full-range network sees exactly one face, at least 60 pixels wide."""
     from mediapipe.python.solutions.face_detection import FaceDetection
 
     judge, found = FaceDetection(model_selection=1, min_detection_confidence=0.5), []
-    paths = sorted((data_root() / "masks_real" / kind).glob("*.jpg"))
+    fitted = set(detector.photo_files(detector.PHOTOS, np.random.default_rng(detector.SEED)))
+    paths = sorted(set((data_root() / "masks_real" / kind).glob("*.jpg")) - fitted)
     for row in np.random.default_rng(in_scene.SEED).permutation(len(paths)):
         photo: U8 = np.asarray(cv2.imread(str(paths[row]), cv2.IMREAD_COLOR), np.uint8)
         rim = max(photo.shape[:2])
@@ -80,22 +111,24 @@ def faces(kind: str, count: int) -> list[Face]:
     return found
 
 
-def scenes(people: list[Face], rooms: list[U8], width: float, level: float) -> Iterator[tuple[U8, tuple[float, ...]]]:
-    """Frames with one face each, and its box: x and y of its corner, side."""
+def scenes(people: list[Face], rooms: list[Room], width: float, level: float) -> Iterator[tuple[Room, Place]]:
+    """Frames with one more face each, and where it is."""
     rng = np.random.default_rng(in_scene.SEED)
     for face in people:
-        room = rooms[rng.integers(len(rooms))].copy()
+        room = rooms[rng.integers(len(rooms))]
+        frame = room.image.copy()
         zoom = width / face.box[2]
         way = cv2.INTER_AREA if zoom < 1 else cv2.INTER_CUBIC
-        small = cv2.resize(face.image, None, fx=zoom, fy=zoom, interpolation=way)[: room.shape[0], : room.shape[1]]
+        small = cv2.resize(face.image, None, fx=zoom, fy=zoom, interpolation=way)[: frame.shape[0], : frame.shape[1]]
         h, w = small.shape[:2]
-        x, y = int(rng.integers(0, room.shape[1] - w + 1)), int(rng.integers(0, room.shape[0] - h + 1))
+        x, y = int(rng.integers(0, frame.shape[1] - w + 1)), int(rng.integers(0, frame.shape[0] - h + 1))
         ramp = [np.minimum(1, (np.minimum(np.arange(n), np.arange(n)[::-1]) + 1) / max(1, 0.05 * n)) for n in (h, w)]
         alpha = np.minimum(ramp[0][:, None], ramp[1][None])[..., None]
-        under = room[y : y + h, x : x + w]
-        room[y : y + h, x : x + w] = np.rint(alpha * small + (1 - alpha) * under).astype(np.uint8)
+        under = frame[y : y + h, x : x + w]
+        frame[y : y + h, x : x + w] = np.rint(alpha * small + (1 - alpha) * under).astype(np.uint8)
         cx, cy, bw, bh = face.box * zoom
-        yield np.rint(room * level).astype(np.uint8), (x + cx - bw / 2, y + cy - bh / 2, max(bw, bh))
+        place = (x + cx - bw / 2, y + cy - bh / 2, max(bw, bh))
+        yield Room(np.rint(frame * level).astype(np.uint8), room.heads), place
 
 
 def candidates(bundle_folder: Path) -> dict[str, Detector]:
@@ -103,8 +136,10 @@ def candidates(bundle_folder: Path) -> dict[str, Detector]:
     bundle = load_bundle(bundle_folder)
     named: dict[str, Detector] = {
         "Haar": open_detector(bundle, "haar", min_face=SMALLEST),
-        "BlazeFace float": float_blazeface(blazeface.weights_file().read_bytes(), min_face=SMALLEST, tiles=0),
-        "BlazeFace int8": open_detector(bundle, "blazeface", min_face=SMALLEST, tiles=0),
+        "BlazeFace float, whole frame": detector.float_blazeface(
+            blazeface.weights_file().read_bytes(), min_face=SMALLEST, tiles=0
+        ),
+        "BlazeFace int8, whole frame": open_detector(bundle, "blazeface", min_face=SMALLEST, tiles=0),
         "BlazeFace int8, 1 row": open_detector(bundle, "blazeface", min_face=SMALLEST, tiles=1),
         "BlazeFace int8, 2 rows": open_detector(bundle, "blazeface", min_face=SMALLEST, tiles=2),
     }
@@ -115,65 +150,72 @@ def candidates(bundle_folder: Path) -> dict[str, Detector]:
     return named
 
 
-def measure(
-    named: dict[str, Detector], count: int
-) -> tuple[dict[tuple[str, str, float, float], Any], dict[str, float]]:
-    """Share found by (kind of face, detector, width, level), and ms a frame by detector."""
-    rooms, spent = in_scene.backgrounds(), {name: [] for name in named}
-    cells = [(float(size), 1.0) for size in SIZES] + [(float(AT), level) for level in LEVELS[1:]]
-    table = {}
+def _false(box: FaceBox, place: Place, heads: list[tuple[int, int, int, int]]) -> bool:
+    x, y = box.centre
+    here = (place[0], place[1], place[0] + place[2], place[1] + place[2])
+    return not any(left <= x <= right and top <= y <= bottom for left, top, right, bottom in (here, *heads))
+
+
+def measure(named: dict[str, Detector], count: int) -> Measured:
+    """Every detector on the same frames."""
+    rooms = [Room(image, HEADS[clip]) for clip, images in in_scene.by_clip().items() for image in images]
+    out = Measured()
     for kind in ("unmasked", "masked"):
         people = faces(kind, count)
         with bar(f"{kind} faces") as show:
-            for number, (width, level) in enumerate(cells):
-                hits: dict[str, list[bool]] = {name: [] for name in named}
-                for frame, (x, y, side) in scenes(people, rooms, width, level):
-                    for name, detector in named.items():
+            for number, (width, level) in enumerate(CELLS):
+                hits: dict[str, list[bool]] = defaultdict(list)
+                for (frame, heads), place in scenes(people, rooms, width, level):
+                    for name, candidate in named.items():
                         began = time.process_time()
-                        boxes = detector.detect(frame, thorough=True)
-                        spent[name].append(time.process_time() - began)
-                        hits[name].append(in_scene.match(boxes, round(x), round(y), round(side)) is not None)
-                table |= {(kind, name, width, level): share(np.array(hit)) for name, hit in hits.items()}
-                show(number + 1, len(cells))
-    return table, {name: 1000 * float(np.median(times)) for name, times in spent.items()}
+                        boxes = candidate.detect(frame, thorough=True)
+                        out.ms[name].append(1000 * (time.process_time() - began))
+                        hits[name].append(in_scene.match(boxes, *(round(v) for v in place)) is not None)
+                        out.false[name].append(sum(_false(box, place, heads) for box in boxes))
+                out.found |= {(kind, name, width, level): metrics.share(np.array(hit)) for name, hit in hits.items()}
+                show(number + 1, len(CELLS))
+    return out
 
 
-def rows(table: dict[tuple[str, str, float, float], Any], ms: dict[str, float]) -> str:
+def tables(done: Measured) -> str:
     """Markdown."""
     lines = []
     for kind in ("unmasked", "masked"):
-        n = next(iter(table.values()))["n"]
-        heads = [f"{size} px" for size in SIZES] + [f"{AT} px × {level}" for level in LEVELS[1:]]
-        lines += [f"| {kind}, n = {n} | " + " | ".join(heads) + " | ms |", "|---|" + "--:|" * (len(heads) + 1)]
-        cells = [(float(size), 1.0) for size in SIZES] + [(float(AT), level) for level in LEVELS[1:]]
-        for name, cost in ms.items():
-            shares = " | ".join(f"{100 * table[kind, name, *cell]['accuracy']:.0f}" for cell in cells)
-            lines.append(f"| {name} | {shares} | {cost:.1f} |")
+        n = done.found[kind, "Haar", *CELLS[0]]["n"]
+        heads = [f"{size} px" if level == 1 else f"{size} px × {level}" for size, level in CELLS]
+        lines += [f"| {kind}, n = {n} | " + " | ".join(heads) + " |", "|---|" + "--:|" * len(heads)]
+        for name in done.ms:
+            shares = " | ".join(f"{100 * done.found[kind, name, *cell]['accuracy']:.0f}" for cell in CELLS)
+            lines.append(f"| {name} | {shares} |")
         lines.append("")
+    lines += ["| all frames | ms a frame | false finds a frame | n |", "|---|--:|--:|--:|"]
+    for name, times in done.ms.items():
+        lines.append(f"| {name} | {np.median(times):.1f} | {np.mean(done.false[name]):.3f} | {len(times)} |")
     return "\n".join(lines)
 
 
-def plot(table: dict[tuple[str, str, float, float], Any], names: list[str], path: Path) -> None:
+def plot(done: Measured, path: Path) -> None:
     """Recall over size and over brightness, unmasked above masked."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
+    styles = {"Haar": "k-", "HOG": "k:", "BlazeFace float, whole frame": "C0--", "BlazeFace int8, whole frame": "C0-"}
     figure, axes = plt.subplots(2, 2, figsize=(11, 7), sharey=True, layout="constrained")
     for row, kind in zip(axes, ("unmasked", "masked"), strict=True):
-        for axis, cells, at in (
-            (row[0], [(float(s), 1.0) for s in SIZES], 0),
-            (row[1], [(float(AT), v) for v in LEVELS], 1),
-        ):
-            for name in names:
-                shares = [100 * table[kind, name, *cell]["accuracy"] for cell in cells]
-                style = {"Haar": "k-", "HOG": "k:", "BlazeFace float": "C0--"}.get(name, "-")
-                axis.plot([cell[at] for cell in cells], shares, style, marker="o", markersize=3, label=name)
+        for at, (axis, ticks) in enumerate(zip(row, (SIZES, LEVELS), strict=True)):
+            for name in done.ms:
+                cells = [(AT, tick) if at else (tick, 1.0) for tick in ticks]
+                shares = [100 * done.found[kind, name, *cell]["accuracy"] for cell in cells]
+                axis.plot(ticks, shares, styles.get(name, "-"), marker="o", markersize=3, label=name)
             axis.set_xscale("log")
-            axis.set_xticks([cell[at] for cell in cells], [f"{cell[at]:g}" for cell in cells])
+            axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
             axis.minorticks_off()
-            axis.set_xlabel("brightness of the frame" if at else "width of the face, pixels of a 480×270 frame")
+            axis.set_ylim(-3, 103)
+            axis.set_xlabel(
+                f"brightness of the frame, faces {AT} px wide" if at else "width of the face, px of 480×270"
+            )
             axis.grid(alpha=0.3)
         row[0].set_ylabel(f"{kind} faces found, %")
     axes[0, 0].legend(fontsize=8)
@@ -188,11 +230,10 @@ def main() -> None:
     parser.add_argument("--plot", type=Path)
     args = parser.parse_args()
     cv2.setNumThreads(1)
-    named = candidates(args.bundle)
-    table, ms = measure(named, args.faces)
-    print(rows(table, ms))
+    done = measure(candidates(args.bundle), args.faces)
+    print(tables(done))
     if args.plot:
-        plot(table, list(named), args.plot)
+        plot(done, args.plot)
 
 
 if __name__ == "__main__":

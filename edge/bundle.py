@@ -94,7 +94,7 @@ class Entry(_Part):
     @model_validator(mode="after")
     def _label_order(self) -> Self:
         wanted = {"gate": list(ROUTES), "fer_unmasked": list(EMOTIONS), "fer_masked": list(EMOTIONS)}
-        if self.role in wanted and (self.input.scale != INPUT_SCALE or self.input.zero_point != 0):
+        if self.role in (*wanted, "detector") and (self.input.scale != INPUT_SCALE or self.input.zero_point != 0):
             given = self.input.scale, self.input.zero_point
             msg = f"input quantisation of {self.role} is {given}, {PREPROCESS_ID} needs ({INPUT_SCALE}, 0)"
             raise ValueError(msg)
@@ -149,12 +149,18 @@ class Bundle:
         """Classifier roles it holds."""
         return tuple(m.role for m in self.manifest.models if m.role != "detector")
 
+    @property
+    def has_detector(self) -> bool:
+        """Whether it holds the role `detector`."""
+        return len(self.roles) < len(self.manifest.models)
+
     def entry(self, role: str) -> Entry:
         """The manifest entry of a role. Raises BundleError when the bundle has none."""
         for model in self.manifest.models:
             if model.role == role:
                 return model
-        msg = f"{self.folder}: the bundle has no model for role {role}: install one that has, or change models.strategy"
+        key = "detector.kind" if role == "detector" else "models.strategy"
+        msg = f"{self.folder}: the bundle has no model for role {role}: install one that has, or change {key}"
         raise BundleError(msg)
 
     def path(self, role: str) -> Path:
@@ -247,7 +253,10 @@ def load_bundle(folder: Path, public_key: str | None = None) -> Bundle:
 
 
 def golden_answers(bundle: Bundle, roles: tuple[str, ...]) -> dict[str, tuple[U8, NDArray[np.int8]]]:
-    """Chips uint8 (N, 48, 48) and int8 answers (N, K) of each role. Raises BundleError naming the file."""
+    """Inputs uint8 (N, 48, 48) or (N, 128, 128, 3), and int8 answers (N, …), of each role.
+
+    Raises BundleError naming the file.
+    """
     path, content = bundle.folder / bundle.manifest.golden, bundle.read_golden()
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as golden:
@@ -256,7 +265,7 @@ def golden_answers(bundle: Bundle, roles: tuple[str, ...]) -> dict[str, tuple[U8
         msg = f"{path}: {error}: install the bundle again"
         raise BundleError(msg) from error
     for role, (chips, wanted) in answers.items():
-        shape = len(chips), bundle.entry(role).output.shape[-1]
+        shape = len(chips), *bundle.entry(role).output.shape[1:]
         if not len(chips) or wanted.shape != shape:
             msg = f"{path}: answers of {role} are {wanted.shape} for {len(chips)} chips: install the bundle again"
             raise BundleError(msg)

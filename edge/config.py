@@ -77,12 +77,13 @@ class Device(_Section):
 
 
 class DetectorSection(_Section):
-    """How faces are found. `min_face` in frame pixels; `rotations` are head rolls in degrees that `haar` searches.
+    """How faces are found; `auto` is `blazeface` where the bundle has a detector, else `haar`.
 
-    `tiles`: rows of squares that `blazeface` searches besides the whole frame (None: as many as `min_face` needs).
+    `min_face` in frame pixels; `rotations` are head rolls in degrees that `haar` searches; `tiles` rows of squares that
+    `blazeface` searches besides the whole frame (None: as many as `min_face` needs).
     """
 
-    kind: Literal["haar", "blazeface", "hog"] = "haar"
+    kind: Literal["auto", "haar", "blazeface", "hog"] = "auto"
     min_face: int = Field(default=36, ge=20, le=4096)
     rotations: Annotated[tuple[Annotated[float, Field(ge=-180, le=180)], ...], Field(strict=False)] = (0.0, -35.0, 35.0)
     tiles: int | None = Field(default=None, ge=0, le=8)
@@ -92,8 +93,8 @@ class DetectorSection(_Section):
         if not self.rotations:
             msg = "rotations is empty: nothing would be searched; give at least [0]"
             raise ValueError(msg)
-        if self.tiles is not None and self.kind != "blazeface":
-            msg = 'tiles goes with kind = "blazeface" only'
+        if self.tiles is not None and self.kind in {"haar", "hog"}:
+            msg = 'tiles goes with kind = "blazeface"'
             raise ValueError(msg)
         return self
 

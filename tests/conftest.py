@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -52,25 +50,6 @@ def bundle_folder() -> Path:
     if folder is None:
         _absent("no model bundle under models/")
     assert folder is not None
-    return folder
-
-
-@pytest.fixture(scope="session")
-def detector_bundle(bundle_folder: Path, portraits: dict[str, U8], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle with a detector: the committed one, else one with BlazeFace quantised here, on the portraits."""
-    manifest = json.loads((bundle_folder / "manifest.json").read_text(encoding="utf-8"))
-    if any(model["role"] == "detector" for model in manifest["models"]):
-        return bundle_folder
-    pytest.importorskip("tensorflow", reason="the bundle has no detector, and one cannot be made without TensorFlow")
-    from edge_quantize import blazeface, detector
-
-    folder = tmp_path_factory.mktemp("bundles") / bundle_folder.name
-    shutil.copytree(bundle_folder, folder)
-    shown = [cv2.copyMakeBorder(face, rim, rim, rim, rim, cv2.BORDER_CONSTANT).astype(np.uint8)
-             for face in portraits.values() for rim in (20, 60, 150)]  # fmt: skip
-    entry = detector.entry(blazeface.weights_file(), folder / "detector_int8.tflite", shown)
-    manifest["models"].append(entry)
-    (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     return folder
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import cv2
 import numpy as np
 
-from edge.detect.overlap import one_per_face, weighted_nms
+from edge.detect.overlap import SAME, iou, one_per_face, weighted_nms
 from edge.types import FaceBox
 
 if TYPE_CHECKING:
@@ -25,8 +25,14 @@ if TYPE_CHECKING:
 
 SIDE: Final = 128
 """Side of the network's input in pixels."""
-SMALLEST: Final = 14
+SMALLEST: Final = 24
 """Width in the network's input of the smallest boxes that are found reliably (docs/detectors.md)."""
+MOST_ROWS: Final = 2
+"""Rows of squares unless `tiles` says more: 8 squares of a 16:9 frame, one of which is due in each frame."""
+SURE: Final = 0.65
+"""Least score of a new face; patches on clothes reached .64 (docs/detectors.md)."""
+LEAST: Final = 0.5
+"""Least score of a face that was there in the frame before (as Zhang et al. 2022, ByteTrack, arXiv:2110.06864)."""
 LAP: Final = 1 / 3
 """Share of a square that the next one covers too: a face on the border of one is whole in the other."""
 CUT: Final = 0.1
@@ -54,7 +60,6 @@ class BlazeFace:
         *,
         min_face: int = 36,
         tiles: int | None = None,
-        least: float = 0.5,
     ) -> None:
         """Prepare the anchors.
 
@@ -62,17 +67,18 @@ class BlazeFace:
             answer: the network: uint8 BGR (N, 128, 128, 3) → int8 (N, A, 17).
             anchors: what the A rows and the 17 columns mean (manifest: `anchors` of the role `detector`).
             min_face: smallest box in frame pixels.
-            tiles: rows of squares that are searched besides the whole frame; None: as many as `min_face` needs.
-            least: smallest score.
+            tiles: rows of squares that are searched besides the whole frame; None: as many as `min_face` needs, at most
+                `MOST_ROWS`.
 
         """
         self._answer, self._min_face, self._tiles = answer, min_face, tiles
-        grids = [np.full((g.cells**2 * g.each, 1), 1.0, np.float32) for g in anchors]
-        self._step = np.concatenate([one * np.array(g.step, np.float32) for one, g in zip(grids, anchors, strict=True)])
-        self._zero = np.concatenate([one * np.array(g.zero, np.float32) for one, g in zip(grids, anchors, strict=True)])
+        counts = [g.cells**2 * g.each for g in anchors]
+        self._step = np.repeat(np.array([g.step for g in anchors], np.float32), counts, axis=0)
+        self._zero = np.repeat(np.array([g.zero for g in anchors], np.float32), counts, axis=0)
         self._centres = np.concatenate([_centres(g.cells, g.each) for g in anchors])
-        self._least = (math.log(least / (1 - least)) - self._zero[:, 0]) / self._step[:, 0]
+        self._least = (math.log(LEAST / (1 - LEAST)) - self._zero[:, 0]) / self._step[:, 0]
         self._turn = 0
+        self._last = np.empty((0, 4), np.float32)
         self._lately: set[Region] = set()
 
     def detect(self, image: U8, *, thorough: bool = False) -> list[FaceBox]:
@@ -91,6 +97,10 @@ class BlazeFace:
         large = boxes[:, 2] >= self._min_face
         # An error of a pixel in the network's input is the smaller in the frame, the closer the look.
         best, merged = weighted_nms(scores[large], boxes[large], (scores * zooms**2)[large])
+        again = (best >= LEAST) & (iou(merged, self._last).max(axis=1, initial=0.0) > SAME) & (not thorough)
+        kept = again | (best >= SURE)
+        best, merged = best[kept], merged[kept]
+        self._last = merged
         found = [FaceBox(float(x - w / 2), float(y - h / 2), float(w), float(h), 0.0, float(score))
                  for score, (x, y, w, h) in zip(best, merged, strict=True)]  # fmt: skip
         return [b for b in one_per_face(found) if 0 <= b.centre[0] < width and 0 <= b.centre[1] < height]
@@ -101,7 +111,7 @@ class BlazeFace:
         largest = self._min_face * SIDE / SMALLEST
         if max(width, height) <= largest:
             return 0
-        return math.ceil((min(width, height) / largest - LAP) / (1 - LAP))
+        return min(MOST_ROWS, math.ceil((min(width, height) / largest - LAP) / (1 - LAP)))
 
     def _due(self, squares: Sequence[Region]) -> list[Region]:
         if not squares:

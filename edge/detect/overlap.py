@@ -32,6 +32,11 @@ def _shared(a: FaceBox, b: FaceBox) -> float:
     return max(0.0, w) * max(0.0, h) / min(a.w * a.h, b.w * b.h)
 
 
+def centred(boxes: Sequence[FaceBox]) -> F32:
+    """Boxes as float32 (N, 4): x and y of the centre, width, height."""
+    return np.array([[*b.centre, b.w, b.h] for b in boxes], np.float32).reshape(-1, 4)
+
+
 def iou(a: F32, b: F32) -> F32:
     """Intersection over union (N, M) of boxes (N, 4) and (M, 4): x and y of the centre, width, height."""
     low = np.maximum((a[:, :2] - a[:, 2:] / 2)[:, None], (b[:, :2] - b[:, 2:] / 2)[None])

@@ -21,11 +21,14 @@ from edge.detect.overlap import iou, weighted_nms
 from edge.errors import BundleError
 from edge.outbox import Outbox
 from edge.vision import Vision
+from tests.bundles import restate_golden, without_detector
 from tests.conftest import MATERIAL
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
     from edge.config import Config
     from edge.types import U8
@@ -34,9 +37,9 @@ PORTRAITS = ("astronaut", "astronaut_masked", "hopper", "hopper_masked")
 
 
 @pytest.fixture(scope="module")
-def make(detector_bundle: Path) -> Callable[..., BlazeFace]:
+def make(bundle_folder: Path) -> Callable[..., BlazeFace]:
     """Opens a detector on the bundle's network."""
-    bundle = load_bundle(detector_bundle)
+    bundle = load_bundle(bundle_folder)
 
     def opened(*, min_face: int = 36, tiles: int | None = None) -> BlazeFace:
         found = open_detector(bundle, "blazeface", min_face=min_face, tiles=tiles)
@@ -107,9 +110,31 @@ def test_an_8k_frame_is_searched_and_boxes_are_in_its_own_pixels(
     make: Callable[..., BlazeFace], portraits: dict[str, U8]
 ) -> None:
     image = np.full((4320, 7680, 3), 128, np.uint8)
-    image[1000:3000, 4000:6000] = cv2.resize(portraits["astronaut"], (2000, 2000))
+    image[400:4000, 2000:5600] = cv2.resize(portraits["astronaut"], (3600, 3600))
     (box,) = make(tiles=0).detect(image)
-    assert math.dist(box.centre, (5000, 2000)) < 500
+    assert math.dist(box.centre, (3800, 2000)) < 500
+
+
+def test_a_doubtful_box_is_a_face_only_where_one_was_in_the_frame_before(bundle_folder: Path) -> None:
+    anchors = load_bundle(bundle_folder).entry("detector").anchors
+    counts = [g.cells**2 * g.each for g in anchors]
+    step, zero = (np.repeat([getattr(g, key) for g in anchors], counts, axis=0) for key in ("step", "zero"))
+
+    def answer(images: U8) -> NDArray[np.int8]:
+        """One box in the middle, whose score is the picture's grey level in percent."""
+        share = images[0, 0, 0, 0] / 100
+        wanted = np.zeros((1, sum(counts), 17))
+        wanted[..., 0], wanted[..., 3:5] = -6, 40
+        wanted[0, 2 * (8 * 16 + 8), 0] = math.log(share / (1 - share))
+        out: NDArray[np.int8] = np.clip(np.rint((wanted - zero) / step), -128, 127).astype(np.int8)
+        return out
+
+    def seen(*percent: int, thorough: bool) -> list[int]:
+        detector = BlazeFace(answer, anchors, tiles=0)
+        return [len(detector.detect(np.full((128, 128, 3), p, np.uint8), thorough=thorough)) for p in percent]
+
+    assert seen(60, 90, 60, 40, 60, thorough=False) == [0, 1, 1, 0, 0]
+    assert seen(60, 90, 60, thorough=True) == [0, 1, 0]
 
 
 def test_a_face_below_the_smallest_is_not_reported(make: Callable[..., BlazeFace], portraits: dict[str, U8]) -> None:
@@ -151,7 +176,7 @@ def test_letterboxing_keeps_the_aspect_and_says_where_the_picture_went(width: in
 
 
 def test_a_run_counts_masked_and_unmasked_faces(
-    settings: Callable[..., Config], detector_bundle: Path, tmp_path: Path
+    settings: Callable[..., Config], bundle_folder: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "stills"
     folder.mkdir()
@@ -159,7 +184,7 @@ def test_a_run_counts_masked_and_unmasked_faces(
         shutil.copy(MATERIAL / f"{name}.png", folder)
     config = settings(
         folder,
-        models={"bundle": detector_bundle},
+        models={"bundle": bundle_folder},
         detector={"kind": "blazeface"},
         privacy={"noise": "off", "min_count": 1},
     )
@@ -183,10 +208,30 @@ def test_a_run_counts_masked_and_unmasked_faces(
     ],
 )
 def test_anchors_that_do_not_fit_the_network_are_refused(
-    detector_bundle: Path, tmp_path: Path, change: Callable[[dict[str, Any]], object], says: str
+    bundle_folder: Path, tmp_path: Path, change: Callable[[dict[str, Any]], object], says: str
 ) -> None:
-    manifest = json.loads((detector_bundle / "manifest.json").read_text(encoding="utf-8"))
+    manifest = json.loads((bundle_folder / "manifest.json").read_text(encoding="utf-8"))
     change(next(m for m in manifest["models"] if m["role"] == "detector"))
     (tmp_path / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     with pytest.raises(BundleError, match=says):
         load_bundle(tmp_path)
+
+
+def test_by_default_it_is_blazeface_where_the_bundle_has_one(bundle_folder: Path, tmp_path: Path) -> None:
+    assert open_detector(load_bundle(bundle_folder), "auto").kind == "blazeface"
+    bare = load_bundle(without_detector(bundle_folder, tmp_path / "bare"))
+    assert open_detector(bare, "auto").kind == "haar"
+    with pytest.raises(BundleError, match=r"no model for role detector: .* change detector\.kind"):
+        open_detector(bare, "blazeface")
+
+
+def test_a_network_that_finds_golden_faces_elsewhere_is_not_used(bundle_folder: Path, tmp_path: Path) -> None:
+    copy = tmp_path / bundle_folder.name
+    shutil.copytree(bundle_folder, copy)
+    with np.load(copy / "golden.npz") as kept:
+        answers = dict(kept)
+    answers["detector_outputs"] = np.roll(answers["detector_outputs"], 6, axis=1)  # boxes a cell further on
+    np.savez(copy / "golden.npz", **answers)
+    restate_golden(copy)
+    with pytest.raises(BundleError, match=r"detector_int8\.tflite: computes wrongly: 1 boxes for 1 "):
+        open_detector(load_bundle(copy), "blazeface")

@@ -43,7 +43,7 @@ def test_defaults_and_paths_relative_to_the_file(tmp_path: Path) -> None:
     config = load(written(tmp_path, GOOD + '[storage]\noutbox = "o.db"\n'))
     assert config.window.seconds == 7200
     assert (config.privacy.noise, config.privacy.epsilon, config.privacy.min_count) == ("discrete-laplace", 1.0, 10)
-    assert (config.models.strategy, config.detector.kind, config.device.mode) == ("gate", "haar", "production")
+    assert (config.models.strategy, config.detector.kind, config.device.mode) == ("gate", "auto", "production")
     assert config.mqtt is not None
     assert config.mqtt.port == 1883
     assert config.camera[0].source == str(tmp_path / "clip.mp4")
@@ -84,7 +84,7 @@ def test_the_example_is_valid() -> None:
         ('host = "localhost"', 'host = "localhost"\ntls = { crt = "c" }', "mqtt.tls.key", 13, "missing"),
         ('source = "clip.mp4"', 'source = "clip.mp4"\nrotatoin = 90', "camera.rotatoin", 9, "did you mean rotation?"),
         ("[mqtt]", '[detector]\nkind = "yolo"\n[mqtt]', "detector.kind", 12, "blazeface"),
-        ("[mqtt]", "[detector]\ntiles = 2\n[mqtt]", "detector", 11, "blazeface"),
+        ("[mqtt]", '[detector]\nkind = "haar"\ntiles = 2\n[mqtt]', "detector", 11, "blazeface"),
         ("[mqtt]", "[detector]\nrotations = []\n[mqtt]", "detector", 11, "rotations"),
         ("[mqtt]", "[window]\nseconds = 0\n[mqtt]", "window.seconds", 12, "greater"),
         ("[mqtt]", '[privacy]\nepsilon = "much"\n[mqtt]', "privacy.epsilon", 12, "number"),

@@ -7,6 +7,7 @@ import json
 import shutil
 import sys
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,6 +20,7 @@ from edge_quantize.progress import bar
 from edge_quantize.sign import read_secret_key, sign_bundle
 
 from edge.bundle import golden_answers, load_bundle
+from edge.detect.choose import check_golden_boxes
 from edge.errors import BundleError, ConfigError
 
 if TYPE_CHECKING:
@@ -110,6 +112,8 @@ def verify(folder: Path, public_key: str | None = None) -> None:
         if off > 2 or not np.array_equal(raw.argmax(axis=1), wanted.argmax(axis=1)):
             msg = f"{bundle.path(role)}: a golden answer is off by {off} LSB (2 allowed): convert it again"
             raise BundleError(msg)
+    if bundle.has_detector:
+        check_golden_boxes(bundle, partial(score.outputs, score.open_interpreter(bundle.path("detector"))))
 
 
 def build(
@@ -136,9 +140,9 @@ def build(
     answers: dict[str, np.ndarray[Any, np.dtype[Any]]] = {}
     for role, source in sources.items():
         if role == "detector":
-            entries.append(detector.make(source, draft / "detector_int8.tflite"))
-            continue
-        entry, some, layers[role] = _entry(role, source, draft, max_loss)
+            entry, some = detector.make(source, draft / "detector_int8.tflite")
+        else:
+            entry, some, layers[role] = _entry(role, source, draft, max_loss)
         entries.append(entry)
         answers |= some
     np.savez_compressed(draft / "golden.npz", **answers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from importlib.resources import files
 from typing import TYPE_CHECKING, Any, Final
 
 import cv2
@@ -12,14 +13,16 @@ from edge_quantize.data import data_root
 
 from edge.bundle import ANSWERS, AnchorGrid
 from edge.detect.blazeface import BlazeFace, letterbox
-from edge.detect.overlap import iou
+from edge.detect.overlap import centred, iou
 from edge.errors import BundleError, SourceError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from edge.types import F32, U8, FaceBox
+    from numpy.typing import NDArray
+
+    from edge.types import F32, U8
 
 SEED: Final = 20261121
 PHOTOS: Final = 96
@@ -32,24 +35,27 @@ LEAST_IOU: Final = 0.93
 """Mean intersection over union with the float network's boxes that int8 must reach."""
 SAME: Final = 0.5
 """Boxes of the two networks are the same face from this intersection over union on."""
+SURE: Final = 0.85
+"""Least score of the one face in a golden picture: another kernel's rounding does not lose it."""
+LEAST_GOLDEN: Final = 2
 
 
-def photos(count: int) -> list[U8]:
-    """BGR photos of faces with and without masks, longest side ≤ 256, drawn by the seed; each on black, see `ZOOMS`.
-
-    Raises:
-        SourceError: there are not so many.
-
-    """
+def photo_files(count: int, rng: np.random.Generator) -> list[Path]:
+    """Photos of faces with and without masks, longest side ≤ 256, drawn by lot. Raises SourceError when too few."""
     folder = data_root() / "masks_real"
     paths = sorted(folder.glob("*/*.jpg"))
     if len(paths) < count:
         msg = f"{folder}: {len(paths)} photos (masked/*.jpg, unmasked/*.jpg), {count} are needed: set EDGE_DATA"
         raise SourceError(msg)
+    return [paths[row] for row in rng.permutation(len(paths))[:count]]
+
+
+def photos(count: int) -> list[U8]:
+    """`photo_files` by the seed, as BGR, each on black, see `ZOOMS`. The first `PHOTOS` are those fitted on."""
     rng = np.random.default_rng(SEED)
     out = []
-    for row in rng.permutation(len(paths))[:count]:
-        photo: U8 = np.asarray(cv2.imread(str(paths[row]), cv2.IMREAD_COLOR), np.uint8)
+    for path in photo_files(count, rng):
+        photo: U8 = np.asarray(cv2.imread(str(path), cv2.IMREAD_COLOR), np.uint8)
         rim = round(max(photo.shape[:2]) * (1 / float(rng.choice(ZOOMS)) - 1) / 2)
         bordered: U8 = cv2.copyMakeBorder(photo, rim, rim, rim, rim, cv2.BORDER_CONSTANT).astype(np.uint8, copy=False)
         out.append(bordered)
@@ -86,26 +92,22 @@ def agreement(exact: BlazeFace, coarse: BlazeFace, images: Sequence[U8]) -> dict
     """How far the boxes of two detectors are apart.
 
     Returns:
-        `faces` that `exact` finds, those `lost` and `added` by `coarse`, and of those that both find the mean (`iou`)
-        and the 5th percentile (`iou_p5`) of intersection over union.
+        `photos`, `faces` that `exact` finds in them, those `lost` and `added` by `coarse`, and of those that both find
+        the mean (`iou`) and the 5th percentile (`iou_p5`) of intersection over union.
 
     """
     faces = lost = added = 0
     shared: list[float] = []
     for image in images:
-        a, b = (_corners(d.detect(image, thorough=True)) for d in (exact, coarse))
+        a, b = (centred(d.detect(image, thorough=True)) for d in (exact, coarse))
         same = iou(a, b)
         best = same.max(axis=1, initial=0.0)
         faces += len(a)
         lost += int((best < SAME).sum())
         added += int((same.max(axis=0, initial=0.0) < SAME).sum())
         shared += best[best >= SAME].tolist()
-    return {"faces": faces, "lost": lost, "added": added, "iou": round(float(np.mean(shared)), 4),
-            "iou_p5": round(float(np.percentile(shared, 5)), 4)}  # fmt: skip
-
-
-def _corners(boxes: Sequence[FaceBox]) -> F32:
-    return np.array([[*b.centre, b.w, b.h] for b in boxes], np.float32).reshape(-1, 4)
+    return {"photos": len(images), "faces": faces, "lost": lost, "added": added,
+            "iou": round(float(np.mean(shared)), 4), "iou_p5": round(float(np.percentile(shared, 5)), 4)}  # fmt: skip
 
 
 def entry(source: Path, file: Path, images: Sequence[U8]) -> dict[str, Any]:
@@ -123,19 +125,40 @@ def entry(source: Path, file: Path, images: Sequence[U8]) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def make(source: Path, file: Path) -> dict[str, Any]:
-    """Make the bundle's detector from the wheel's network `source`; its manifest entry.
+def golden(made: dict[str, Any], flat: bytes) -> dict[str, NDArray[Any]]:
+    """Pictures uint8 (N, 128, 128, 3) with one sure face, and int8 answers (N, 896, 17), as `golden.npz` names them.
+
+    They are the demo's portraits, in the public domain. Raises BundleError when the network is sure of fewer than two.
+    """
+    detector = int8_blazeface(made, flat, min_face=1, tiles=0)
+    kept = []
+    for file in sorted(files("edge.demo_material").iterdir(), key=str):
+        if file.name.endswith(".png"):
+            portrait = cv2.imdecode(np.frombuffer(file.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
+            picture = letterbox(portrait.astype(np.uint8, copy=False))[0]
+            if [box.score > SURE for box in detector.detect(picture)] == [True]:
+                kept.append(picture)
+    if len(kept) < LEAST_GOLDEN:
+        msg = f"the detector is sure of {len(kept)} of the demo's portraits, {LEAST_GOLDEN} golden ones are needed"
+        raise BundleError(msg)
+    pictures = np.stack(kept)
+    return {"detector_chips": pictures, "detector_outputs": score.outputs(score.open_interpreter(flat), pictures)}
+
+
+def make(source: Path, file: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """Make the bundle's detector from the wheel's network `source`; its manifest entry and its golden answers.
 
     Raises:
         SourceError: the photos are missing.
-        BundleError: its boxes are too far from the float network's.
+        BundleError: its boxes are too far from the float network's, or it is not sure of the golden ones.
 
     """
     images = photos(PHOTOS + COMPARED)
     made = entry(source, file, images[:PHOTOS])
     exact = float_blazeface(source.read_bytes(), min_face=20, tiles=0)
-    figures = agreement(exact, int8_blazeface(made, file.read_bytes(), min_face=20, tiles=0), images[PHOTOS:])
+    flat = file.read_bytes()
+    figures = agreement(exact, int8_blazeface(made, flat, min_face=20, tiles=0), images[PHOTOS:])
     if figures["iou"] < LEAST_IOU:
         msg = f"{file.name}: boxes share {figures['iou']:.3f} of their union with float's, {LEAST_IOU} needed"
         raise BundleError(msg)
-    return {**made, "metrics": {"boxes_against_float": figures}}
+    return {**made, "metrics": {"boxes_against_float": figures}}, golden(made, flat)

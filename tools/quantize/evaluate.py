@@ -19,7 +19,7 @@ from edge_quantize.progress import bar
 from edge_quantize.templates import KINDS, UNSEEN_KIND
 
 from edge.bundle import Bundle, load_bundle
-from edge.detect.haar import Haar
+from edge.detect.choose import open_detector
 from edge.types import ROUTES
 
 if TYPE_CHECKING:
@@ -199,7 +199,8 @@ def evaluate(folder: Path) -> Evaluation:
         SourceError: data or renderings are missing.
 
     """
-    bundle, detector, fer = load_bundle(folder), Haar(), fer2013()
+    bundle, fer = load_bundle(folder), fer2013()
+    detector = open_detector(bundle, "auto")
     # Everything that may be missing is asked for before the minutes of scoring.
     marks, rooms, real, params = (
         landmarks.load(MASKS / "landmarks.npz"), in_scene.backgrounds(), real_held_out(), frozen().params)  # fmt: skip

@@ -54,14 +54,20 @@ class Found:
 
 def backgrounds(folder: Path | None = None) -> list[U8]:
     """Every tenth frame of the clips. Raises SourceError when there are none."""
+    return [image for frames in by_clip(folder).values() for image in frames]
+
+
+def by_clip(folder: Path | None = None) -> dict[str, list[U8]]:
+    """`backgrounds` by the clip's name."""
     clips = (folder or Path(os.environ.get("EDGE_DATA", "../shared/data"))) / "clips"
-    frames: list[U8] = []
+    frames: dict[str, list[U8]] = {}
     for path in sorted(clips.glob("*.gif")):
         replay = Replay(path)
+        frames[path.stem] = []
         while (frame := replay.read(0)) is not None:
             if frame.index % 10 == 0:
-                frames.append(frame.image)
-    if not frames:
+                frames[path.stem].append(frame.image)
+    if not any(frames.values()):
         msg = f"{clips}: no clips (*.gif) to set faces into: set EDGE_DATA"
         raise SourceError(msg)
     return frames

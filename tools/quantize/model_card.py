@@ -13,21 +13,26 @@ _HEAD = """\
 Made {created}. Licence of the weights: {license}. FER2013's images are not included, and have terms of their
 own.
 
-A **detector**, MediaPipe's BlazeFace (short range) by Google, Apache-2.0: its weights, from the wheel mediapipe
-0.10.21, were rescaled and quantised, not trained further; 128×128 BGR in, what comes out is said by `anchors` in the
-manifest.
-
 Three int8 models for grey 48×48 faces (`gray48/1`, see `manifest.json`): a **gate** (mask or no mask) and an
 expression classifier for each answer, over angry, disgust, fear, happy, neutral, sad and surprise. Plain
 residual 3×3 convolutions; softmax inside; input q = grey level - 128, output p = (q + 128) / 256. The
 `.keras` files are their float sources and answer with logits, the temperature folded in.
-
+{detector}
 ## Measured
 
 int8 files as shipped, scored with a bare TFLite interpreter; 95 % Wilson intervals.
 
 | model | set | accuracy | n | macro-F1 | calibration error |
 |---|---|---|---|---|---|
+"""
+
+_DETECTOR = """
+A **detector**: BlazeFace, short range (Bazarevsky et al. 2019, arXiv:1907.05047). Its weights are Google's, copyright
+The MediaPipe Authors, under the Apache License 2.0 (https://www.apache.org/licenses/LICENSE-2.0), taken from
+`face_detection_short_range.tflite` of the wheel mediapipe 0.10.21 (PyPI). **Changed** by this project: rebuilt,
+rescaled, its kernels fitted anew layer by layer and rounded to int8. Input 128×128 BGR, q = value - 128; what the
+896 × 17 answers mean is said by `anchors` in the manifest. Its golden pictures are the demo's portraits, which are in
+the public domain.
 """
 
 _BODY = """
@@ -89,14 +94,16 @@ def _worst(layer: dict[str, Any] | None) -> str:
 
 def write_card(folder: Path, manifest: dict[str, Any]) -> None:
     """Write MODEL_CARD.md beside the manifest, every figure from the manifest."""
-    text = _HEAD.format(**{key: manifest[key] for key in ("name", "created", "license")})
+    detector = _DETECTOR if any(model["role"] == "detector" for model in manifest["models"]) else ""
+    text = _HEAD.format(**{key: manifest[key] for key in ("name", "created", "license")}, detector=detector)
     quantised = []
     for model in manifest["models"]:
         for where, figure in model["metrics"].items():
             if where == "boxes_against_float":
                 quantised.append(
                     f"- `{model['role']}`: boxes share {figure['iou']:.1%} of their union with float's (mean; "
-                    f"95 % of them at least {figure['iou_p5']:.1%}); of {figure['faces']} faces {figure['lost']} lost, "
+                    f"95 % of them at least {figure['iou_p5']:.1%}); of {figure['faces']} faces in "
+                    f"{figure['photos']} real photos that were not fitted on, {figure['lost']} lost and "
                     f"{figure['added']} added"
                 )
                 continue

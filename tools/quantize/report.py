@@ -120,7 +120,7 @@ def _in_scene(figure: dict[str, Any]) -> list[str]:
              for side, one in figure["by_side"].items()]  # fmt: skip
     box = figure["median_box"]
     lost = f"Lost in the scene: **{_lost(figure)}** points" if figure["in_scene"]["n"] else "No faces were found"
-    return [(f"{lost} (aim: 2 at most; McNemar p {figure['mcnemar_p']:.3f}). The detector's box is "
+    return [(f"{lost} (aim: 2 at most; McNemar p {figure['mcnemar_p']:.3f}). The box of `{figure['detector']}` is "
             f"{box['width']} of the face's side wide, its centre at {box['x']}, {box['y']} (medians)."), "",
             *_table(("what", "share (95 % Wilson)", "n"), rows),
             *_table(("side of the face", "found", "n", "right directly", "right in the scene", "points lost (95 %)"),

@@ -99,4 +99,5 @@ def scenes(
     seen = in_scene.look(fer.images[rows], rooms, detector, [crop], show)
     there = answers(bundle, "fer_unmasked", seen.chips[0], lambda _done, _total: None)
     truth = fer.labels[rows].astype(np.int64)
-    return in_scene.figures(seen, truth, there, direct[np.isin(fer.public_rows(), rows)])
+    figures = in_scene.figures(seen, truth, there, direct[np.isin(fer.public_rows(), rows)])
+    return {"detector": detector.kind, **figures}

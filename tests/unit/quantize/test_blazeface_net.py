@@ -45,19 +45,19 @@ def test_the_rebuilt_network_answers_as_the_wheels(shown: list[U8]) -> None:
         assert np.abs(found - wanted)[near].max() < 0.25  # pixels of 128, and logits
 
 
-def test_int8_boxes_are_where_the_float_networks_are(detector_bundle: Path, shown: list[U8]) -> None:
-    manifest = json.loads((detector_bundle / "manifest.json").read_text(encoding="utf-8"))
+def test_int8_boxes_are_where_the_float_networks_are(bundle_folder: Path, shown: list[U8]) -> None:
+    manifest = json.loads((bundle_folder / "manifest.json").read_text(encoding="utf-8"))
     entry = next(m for m in manifest["models"] if m["role"] == "detector")
     exact = detector.float_blazeface(blazeface.weights_file().read_bytes(), min_face=20, tiles=0)
-    coarse = detector.int8_blazeface(entry, load_bundle(detector_bundle).read("detector"), min_face=20, tiles=0)
+    coarse = detector.int8_blazeface(entry, load_bundle(bundle_folder).read("detector"), min_face=20, tiles=0)
     figures = detector.agreement(exact, coarse, shown)
     assert figures["faces"] >= 12
     assert (figures["lost"], figures["added"]) <= (1, 1)
     assert figures["iou"] >= 0.88
 
 
-def test_every_operator_maps_to_an_edge_tpu(detector_bundle: Path) -> None:
-    found = check_file(load_bundle(detector_bundle).path("detector"))
+def test_every_operator_maps_to_an_edge_tpu(bundle_folder: Path) -> None:
+    found = check_file(load_bundle(bundle_folder).path("detector"))
     assert found.cpu_ops == []
     assert found.mapped == len(found.findings) > 50
 

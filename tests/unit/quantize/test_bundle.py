@@ -41,8 +41,7 @@ def test_manifest_says_what_the_files_are(shipped: Path) -> None:
     manifest = json.loads((shipped / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["schema"] == "edge.bundle/1"
     assert manifest["name"] == shipped.name
-    roles = [m["role"] for m in manifest["models"]]
-    assert roles in (["gate", "fer_unmasked", "fer_masked"], ["gate", "fer_unmasked", "fer_masked", "detector"])
+    assert [m["role"] for m in manifest["models"]] == ["gate", "fer_unmasked", "fer_masked", "detector"]
     assert manifest["preprocess"]["id"] == "gray48/1"
     assert manifest["preprocess"]["crop"]["haar"] == {"scale": 1.0, "dy": 0.0}
     for model in manifest["models"]:
@@ -50,7 +49,7 @@ def test_manifest_says_what_the_files_are(shipped: Path) -> None:
         assert hashlib.sha256(file.read_bytes()).hexdigest() == model["sha256"]
         if model["role"] == "detector":
             assert model["input"]["shape"] == [1, 128, 128, 3]
-            assert model["metrics"]["boxes_against_float"]["iou"] >= 0.9
+            assert model["metrics"]["boxes_against_float"]["iou"] >= 0.93
             continue
         assert (shipped / model["source"]).is_file()
         assert model["edgetpu"] is None

@@ -21,6 +21,7 @@ from edge_quantize.sign import keygen
 
 from edge.backend.flatbuffer import Table, read_model
 from edge.bundle import load_bundle
+from tests.bundles import without_detector
 
 ROLES = ("gate", "fer_unmasked", "fer_masked")
 PART_OF_SET = "mobilenet_v1_{}_quant_cocompiled_with_3quant_edgetpu.tflite"
@@ -169,12 +170,8 @@ def place_of(table: Table, field: int, data: bytes) -> int:
 
 @pytest.fixture
 def bundle(bundle_folder: Path, tmp_path: Path) -> Path:
-    folder = tmp_path / "bundle"
-    folder.mkdir()
-    for path in bundle_folder.iterdir():
-        if path.suffix in {".json", ".npz", ".tflite"}:
-            shutil.copyfile(path, folder / path.name)
-    return folder
+    """The classifiers: a set of classifiers is what was really compiled together."""
+    return without_detector(bundle_folder, tmp_path / "bundle")
 
 
 @pytest.fixture

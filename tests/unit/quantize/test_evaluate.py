@@ -249,7 +249,7 @@ def done(bundle_folder: Path, monkeypatch: pytest.MonkeyPatch) -> evaluate.Evalu
     }
     seen = in_scene.Found(fer.images[None, :60], rows < 60, np.linspace(60, 160, 70).astype(np.int64), np.ones((60, 3)))
     truth = fer.labels.astype(np.int64)
-    made["in_scene"] = in_scene.figures(seen, truth, truth[:60], (truth + (rows == 5)) % 7)
+    made["in_scene"] = {"detector": "haar", **in_scene.figures(seen, truth, truth[:60], (truth + (rows == 5)) % 7)}
     assert made["in_scene"]["recall"]["accuracy"] == pytest.approx(60 / 70, abs=1e-4)
     assert made["in_scene"]["loss_points"] == pytest.approx(-100 / 60, abs=0.01)
     wrong = mistakes.surest(fer.images, truth, answers.bare["fer_unmasked"], shown=13)
