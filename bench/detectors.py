@@ -201,14 +201,14 @@ def plot(done: Measured, path: Path) -> None:
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    styles = {"Haar": "k-", "HOG": "k:", "BlazeFace float, whole frame": "C0--", "BlazeFace int8, whole frame": "C0-"}
+    styles = dict(zip(done.ms, ("k-", "C0--", "C0-", "C1-", "C3-", "k:"), strict=False))
     figure, axes = plt.subplots(2, 2, figsize=(11, 7), sharey=True, layout="constrained")
     for row, kind in zip(axes, ("unmasked", "masked"), strict=True):
         for at, (axis, ticks) in enumerate(zip(row, (SIZES, LEVELS), strict=True)):
             for name in done.ms:
                 cells = [(AT, tick) if at else (tick, 1.0) for tick in ticks]
                 shares = [100 * done.found[kind, name, *cell]["accuracy"] for cell in cells]
-                axis.plot(ticks, shares, styles.get(name, "-"), marker="o", markersize=3, label=name)
+                axis.plot(ticks, shares, styles[name], marker="o", markersize=3, label=name)
             axis.set_xscale("log")
             axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
             axis.minorticks_off()
@@ -218,7 +218,7 @@ def plot(done: Measured, path: Path) -> None:
             )
             axis.grid(alpha=0.3)
         row[0].set_ylabel(f"{kind} faces found, %")
-    axes[0, 0].legend(fontsize=8)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper center", ncols=3, fontsize=9)
     figure.savefig(path, dpi=110)
 
 

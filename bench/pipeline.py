@@ -3,7 +3,7 @@
     .venv/bin/python bench/pipeline.py [CLIP] [--rounds N]
 
 Prints a Markdown table: frames per second and ms per stage of the whole pipeline, its overhead over the bare
-kernels (decode, Haar, invokes called in a plain loop on the same frames and chips), resident memory of each
+kernels (decode, detector, invokes called in a plain loop on the same frames and chips), resident memory of each
 service, and the time from start to the first frame. Rounds alternate; medians are reported.
 """
 
@@ -27,7 +27,7 @@ from edge import config as settings
 from edge.backend.cpu import CpuBackend
 from edge.bundle import load_bundle
 from edge.demo_clip import compose
-from edge.detect.haar import Haar
+from edge.detect.choose import open_detector
 from edge.preprocess import MIN_FACE, chip
 from edge.route import ROLES, Router
 from edge.runtime import read_vision
@@ -69,9 +69,9 @@ runtime = "run"
 
 
 def bare(clip: Path, bundle: Path, routed: list[tuple[np.ndarray, list[str]]]) -> float:
-    """Seconds for decode + Haar + the same invokes as the pipeline made, nothing between them."""
+    """Seconds for decode + detector + the same invokes as the pipeline made, nothing between them."""
     loaded = load_bundle(bundle)
-    backend, detector = CpuBackend(loaded, ROLES["gate"]), Haar()
+    backend, detector = CpuBackend(loaded, ROLES["gate"]), open_detector(loaded, "auto")
     capture = cv2.VideoCapture(str(clip))
     began = time.perf_counter()
     for chips, routes in routed:
@@ -88,7 +88,8 @@ def whole(config: settings.Config) -> tuple[float, dict[str, float], list[tuple[
     """(seconds of `Vision.run`, ms per stage, chips and routes of each frame)."""
     routed: list[tuple[np.ndarray, list[str]]] = []
     service = Vision(config)
-    crop = load_bundle(config.models.bundle).crop("haar")
+    loaded = load_bundle(config.models.bundle)
+    crop = loaded.crop(open_detector(loaded, config.detector.kind).kind)
     began = time.perf_counter()
     service.run()
     seconds = time.perf_counter() - began

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edge.detect.choose import KINDS
 from edge.errors import BundleError
 from tests.bundles import restate_golden
 
@@ -44,6 +45,7 @@ def test_manifest_says_what_the_files_are(shipped: Path) -> None:
     assert [m["role"] for m in manifest["models"]] == ["gate", "fer_unmasked", "fer_masked", "detector"]
     assert manifest["preprocess"]["id"] == "gray48/1"
     assert manifest["preprocess"]["crop"]["haar"] == {"scale": 1.0, "dy": 0.0}
+    assert set(manifest["preprocess"]["crop"]) == set(KINDS) - {"auto"}
     for model in manifest["models"]:
         file = shipped / model["file"]
         assert hashlib.sha256(file.read_bytes()).hexdigest() == model["sha256"]
