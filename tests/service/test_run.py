@@ -19,6 +19,8 @@ from edge.outbox import Outbox
 from tests.broker import Mosquitto, free_port, needs_mosquitto
 
 REPO = Path(__file__).resolve().parents[2]
+PATIENCE_S = 900
+"""What takes longer hangs; a starved machine may need minutes."""
 
 CONFIG = """[device]
 id = "kiosk-07"
@@ -96,7 +98,7 @@ class Subscriber:
         self._process.wait()
 
 
-def until(what: object, seconds: float = 120) -> None:
+def until(what: object, seconds: float = PATIENCE_S) -> None:
     """Wait for a condition; a generous limit, since nothing here is about speed."""
     end = time.monotonic() + seconds
     while not what():  # type: ignore[operator]
@@ -117,7 +119,7 @@ def test_a_clip_becomes_counts_at_a_broker(tmp_path: Path, clip: Path, bundle_fo
         subscriber = Subscriber(tmp_path, broker.port)
         try:
             run = edge("run", "--config", configure(tmp_path, clip, bundle_folder, broker.port))
-            assert run.wait(180) == 0
+            assert run.wait(PATIENCE_S) == 0
             until(lambda: len(set(subscriber.keys())) == 4)
         finally:
             subscriber.close()
@@ -146,11 +148,11 @@ def test_every_window_arrives_once_through_a_broker_crash(tmp_path: Path, clip: 
         broker = Mosquitto(tmp_path, port=port).start()
         until(lambda: len(set(subscriber.keys())) >= before + 2)
         run.send_signal(signal.SIGTERM)
-        assert run.wait(30) == 0
+        assert run.wait(PATIENCE_S) == 0
         publisher = edge("publish", "--config", config)
         until(lambda: committed(tmp_path) <= set(subscriber.keys()))
         publisher.send_signal(signal.SIGTERM)
-        assert publisher.wait(30) == 0
+        assert publisher.wait(PATIENCE_S) == 0
         assert set(subscriber.keys()) == committed(tmp_path)
     finally:
         run.kill()
@@ -161,7 +163,7 @@ def test_every_window_arrives_once_through_a_broker_crash(tmp_path: Path, clip: 
 def test_without_a_broker_the_rows_are_kept(tmp_path: Path, bundle_folder: Path) -> None:
     portrait = REPO / "edge" / "demo_material" / "astronaut.png"
     config = configure(tmp_path, portrait, bundle_folder, free_port())
-    assert edge("run", "--config", config, "--drain-timeout", "1").wait(120) == 75
+    assert edge("run", "--config", config, "--drain-timeout", "1").wait(PATIENCE_S) == 75
     assert len(committed(tmp_path)) == 1
 
 
@@ -172,7 +174,7 @@ def test_sigterm_commits_the_partial_window(tmp_path: Path, clip: Path, bundle_f
     until(lambda: seen.exists() and json.loads(seen.read_text())["development"]["frames"] > 5)
     assert not committed(tmp_path)
     vision.send_signal(signal.SIGTERM)
-    assert vision.wait(30) == 0
+    assert vision.wait(PATIENCE_S) == 0
     assert len(committed(tmp_path)) == 1
 
 
@@ -197,7 +199,7 @@ def alive(pid: int) -> bool:
 def test_the_demo_prints_counts_and_ends(bundle_folder: Path) -> None:
     assert bundle_folder.exists()
     done = subprocess.run(
-        [sys.executable, "-m", "edge", "demo"], cwd=REPO, capture_output=True, timeout=300, check=False
+        [sys.executable, "-m", "edge", "demo"], cwd=REPO, capture_output=True, timeout=PATIENCE_S, check=False
     )
     lines = [json.loads(line) for line in done.stdout.decode().splitlines()]
     assert done.returncode == 0, done.stderr.decode()
@@ -213,7 +215,7 @@ def test_the_demo_falls_back_to_mqtt_3_1_1(tmp_path: Path, bundle_folder: Path) 
         shutil.copy(REPO / "edge" / "demo_material" / "astronaut.png", tmp_path / f"{i}.png")
     done = subprocess.run(
         [sys.executable, "-m", "edge", "demo", "--broker", "amqtt", "--source", str(tmp_path)],
-        cwd=REPO, env={**os.environ, "DEMO_WINDOW": "1"}, capture_output=True, timeout=300, check=False,
+        cwd=REPO, env={**os.environ, "DEMO_WINDOW": "1"}, capture_output=True, timeout=PATIENCE_S, check=False,
     )  # fmt: skip
     lines = [json.loads(line) for line in done.stdout.decode().splitlines()]
     said = done.stderr.decode()
