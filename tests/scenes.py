@@ -306,7 +306,6 @@ def exact(bundle: Path, folder: Path) -> Config:
     base["storage"] = StorageSection(outbox=folder / "outbox.db", runtime=folder / "run").model_dump()
     base["window"] = {"seconds": WINDOW}
     base["privacy"] |= {"noise": "off", "min_count": 1}
-    base["detector"] |= {"kind": "haar", "rotations": (0.0,)}
     return Config.model_validate(base)
 
 
