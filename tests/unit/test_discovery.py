@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from edge.contract import COMMANDS
 from edge.discovery import RESPREAD_S, discovery
 from edge.publish import Incoming
 from edge.runtime import read_command
-from edge.types import CELLS
-from tests.appliance import vision_file
+from edge.types import CELLS, ROUTES, Vote
+from tests.appliance import closing, vision_file
 from tests.unit.test_desk import BIRTH, TOPICS, Bench
 
 if TYPE_CHECKING:
@@ -66,6 +68,30 @@ def test_every_value_is_a_field_of_what_is_published(bench: Bench, message: dict
             found = health
             for name in place.split("."):
                 found = found[name]
+
+
+def test_templates_give_what_home_assistant_may_show(bench: Bench, message: dict[str, Any]) -> None:
+    seen = [Vote("unmasked", "happy")] * 6 + [Vote("masked", "happy"), Vote("masked", "sad")] * 3
+    bench.writer.commit(closing(seen, end=bench.clock.now, mono_end=bench.clock.mono))
+    bench.turn(0, vision_file())
+    bench.turn(0, vision_file())
+    payloads = {TOPICS(leaf): json.loads(bench.notes.leaf(leaf)[-1]) for leaf in ("live", "health")}
+    jinja = ImmutableSandboxedEnvironment()  # what Home Assistant renders with
+
+    def shown(key: str, **changed: object) -> str:
+        part = message["components"][key]
+        return jinja.from_string(part["value_template"]).render(value_json=payloads[part["state_topic"]] | changed)
+
+    assert (shown("happy"), shown("sad"), shown("index")) == ("9", "3", "75.0")
+    assert float(shown("coverage")) == 98
+    assert datetime.fromisoformat(shown("window")).tzinfo is not None
+    assert shown("scene") in message["components"]["scene"]["options"]
+    assert (shown("pause"), shown("pause", paused=True)) == ("false", "true")
+    assert (shown("power", under_voltage=True), shown("power", under_voltage=False)) == ("ON", "OFF")
+    nothing = {route: dict.fromkeys(CELLS) for route in ROUTES}
+    assert {shown(key, counts=nothing) for key in (*CELLS, "index")} == {"None"}, "shown as unknown, not as 0"
+    rendered = [shown(key) for key, part in message["components"].items() if "value_template" in part]
+    assert all(rendered)
 
 
 def test_it_is_told_nothing_unless_configured(tmp_path: Path) -> None:
