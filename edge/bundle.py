@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import platform
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
@@ -25,10 +26,10 @@ if TYPE_CHECKING:
 
 Role = Literal["gate", "fer_unmasked", "fer_masked", "detector"]
 
-GOLDEN_TOLERANCE: Final = {"cpu": 2, "edgetpu": 6}
-"""Largest difference to a golden answer, in output LSB."""
-
-
+GOLDEN_TOLERANCE: Final = {"cpu": 2, "cpu on arm": 6, "edgetpu": 6}
+"""Largest difference to a golden answer, in output LSB. The answers are made on x86; TFLite's kernels for ARM round
+otherwise in each layer (docs/decisions/0006)."""
+_ARM: Final = platform.machine().startswith(("aarch64", "arm"))
 INPUT_SCALE: Final = 1 / 128
 """The input scale of `gray48/1`: exactly 1/128, so that no two implementations round differently."""
 
@@ -284,7 +285,8 @@ def check_golden(bundle: Bundle, backend: Backend, roles: tuple[str, ...]) -> No
 
 def judge_answers(bundle: Bundle, role: str, backend: str, got: NDArray[np.int8], wanted: NDArray[np.int8]) -> None:
     """Compare int8 outputs (N, K) of a role with golden ones. Raises BundleError, see `check_golden`."""
-    tolerance = GOLDEN_TOLERANCE.get(backend.partition(":")[0], GOLDEN_TOLERANCE["cpu"])
+    kernels = "edgetpu" if backend.startswith("edgetpu") else "cpu on arm" if _ARM else "cpu"
+    tolerance = GOLDEN_TOLERANCE[kernels]
     off = int(np.abs(got.astype(np.int16) - wanted.astype(np.int16)).max(initial=0))
     flipped = int((got.argmax(axis=1) != wanted.argmax(axis=1)).sum())
     if off > tolerance or flipped:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from edge.backend.cpu import CpuBackend
-from edge.bundle import check_golden, load_bundle
+from edge.bundle import check_golden, judge_answers, load_bundle
 from edge.errors import BundleError
 from tests.bundles import restate_golden
 
@@ -116,6 +117,18 @@ def test_a_wrong_golden_answer_is_refused(copy: Path) -> None:
     restate_golden(copy)
     with pytest.raises(BundleError, match=r"gate_int8\.tflite: computes wrongly"):
         start(copy)
+
+
+@pytest.mark.parametrize(
+    ("arm", "off", "right"), [(False, 2, True), (False, 3, False), (True, 6, True), (True, 7, False)]
+)
+def test_kernels_for_arm_may_round_otherwise(
+    monkeypatch: pytest.MonkeyPatch, copy: Path, *, arm: bool, off: int, right: bool
+) -> None:
+    monkeypatch.setattr("edge.bundle._ARM", arm)
+    bundle, wanted = load_bundle(copy), np.array([[100, -100]], np.int8)
+    with nullcontext() if right else pytest.raises(BundleError, match=f"difference {off} LSB"):
+        judge_answers(bundle, "gate", "cpu", wanted - np.int8(off), wanted)
 
 
 @pytest.mark.parametrize("cut", ["empty", "half", "bit", "no answers"])
