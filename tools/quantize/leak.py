@@ -110,9 +110,10 @@ def evened(probabilities: NDArray[np.float32]) -> NDArray[np.int64]:
     """Answers (N,) to probabilities (N, K), each class offset in its logarithm until all are answered equally often."""
     scores = np.log(probabilities + 1e-9)
     for rate in np.geomspace(1.0, 1e-3, 3000):
-        answers = scores.argmax(axis=1)
-        scores -= rate * (np.bincount(answers, minlength=scores.shape[1]) / len(scores) - 1 / scores.shape[1])
-    return scores.argmax(axis=1)
+        said = np.bincount(scores.argmax(axis=1), minlength=scores.shape[1])
+        scores -= rate * (said / len(scores) - 1 / scores.shape[1])
+    answers: NDArray[np.int64] = scores.argmax(axis=1)
+    return answers
 
 
 def recalls(alone: MasksAlone, labels: NDArray[np.int64], groups: NDArray[np.int32], seed: int) -> list[float]:
