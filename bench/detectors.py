@@ -27,7 +27,7 @@ from edge_quantize.progress import bar
 
 from edge.bundle import load_bundle
 from edge.detect.choose import open_detector
-from edge.errors import BackendError
+from edge.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -145,7 +145,7 @@ def candidates(bundle_folder: Path) -> dict[str, Detector]:
     }
     try:
         named["HOG"] = open_detector(bundle, "hog", min_face=36)
-    except BackendError as error:
+    except ConfigError as error:
         print(error, file=sys.stderr)
     return named
 

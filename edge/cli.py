@@ -224,9 +224,10 @@ def _model_problems(path: Path, config: Config) -> list[Problem]:
     try:
         checked_bundle(config)
     except (ConfigError, BundleError) as error:
-        key = "public_key" if isinstance(error, ConfigError) else "bundle"
-        message = str(error).removeprefix(f"models.{key}: ")
-        return [settings.Problem(settings.line_of(path, "models", key), f"models.{key}", message)]
+        # Configuration errors of the bundle's users begin with their key.
+        key = str(error).partition(":")[0] if isinstance(error, ConfigError) else "models.bundle"
+        message = str(error).removeprefix(f"{key}: ")
+        return [settings.Problem(settings.line_of(path, *key.split(".")), key, message)]
     except (ImportError, BackendError) as error:
         print(f"edge: the bundle was not checked: {error}: {INSTALL}", file=sys.stderr)
     return []

@@ -43,7 +43,8 @@ def open_detector(
         tiles: rows of squares searched besides the whole frame (`blazeface`); None: as many as `min_face` needs.
 
     Raises:
-        BackendError: what the detector needs is not installed.
+        BackendError: no TFLite runtime, or an OpenCV without cascades.
+        ConfigError: `hog` without dlib.
         BundleError: the bundle has no detector, or one that is damaged or computes wrongly.
 
     """

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import cv2
 import numpy as np
 
-from edge.errors import BackendError
+from edge.errors import ConfigError
 from edge.preprocess import to_grey
 from edge.types import FaceBox
 
@@ -28,13 +28,13 @@ class Hog:
         """Load the detector.
 
         `min_face` is the smallest face in frame pixels, `max_side` the size to which a larger frame is shrunk before
-        the search. Raises BackendError when dlib is not installed.
+        the search. Raises ConfigError when dlib is not installed.
         """
         try:
             import dlib
         except ImportError as error:
-            msg = 'detector.kind = "hog" needs dlib, which is not installed: pip install "edge-fer[hog]"'
-            raise BackendError(msg) from error
+            msg = 'detector.kind: "hog" needs dlib, which is not installed: pip install "edge-fer[hog]"'
+            raise ConfigError(msg) from error
         self._search = dlib.get_frontal_face_detector().run
         self._min_face, self._max_side = min_face, max_side
 

@@ -10,17 +10,47 @@ import cv2
 import numpy as np
 import pytest
 
+from edge.cli import main
 from edge.detect.hog import Hog
-from edge.errors import BackendError
+from edge.errors import ConfigError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from edge.types import U8
 
 
 def test_without_dlib_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "dlib", None)
-    with pytest.raises(BackendError, match=r"edge-fer\[hog\]"):
+    with pytest.raises(ConfigError, match=r"edge-fer\[hog\]"):
         Hog()
+
+
+def test_check_config_names_the_line_that_asks_for_it(
+    bundle_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "dlib", None)
+    path = tmp_path / "config.toml"
+    path.write_text(
+        f"""[device]
+id = "a"
+site = "b"
+purpose = "audience-statistics"
+signage_acknowledged = true
+[camera]
+kind = "replay"
+source = "clip.mp4"
+[detector]
+kind = "hog"
+[models]
+bundle = "{bundle_folder}"
+[mqtt]
+host = "localhost"
+""",
+        encoding="utf-8",
+    )
+    assert main(["check-config", "--config", str(path)]) == 2
+    assert 'config.toml:10: detector.kind: "hog" needs dlib' in capsys.readouterr().out
 
 
 def test_a_face_is_found_near_and_far_and_nobody_in_the_dark(portraits: dict[str, U8]) -> None:

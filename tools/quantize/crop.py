@@ -43,7 +43,8 @@ def sweep(folder: Path, kind: str = "haar", faces: int = in_scene.FACES) -> dict
 
     Raises:
         BundleError: the bundle is damaged.
-        BackendError: what the detector needs is not installed.
+        BackendError: no runtime for the detector.
+        ConfigError: dlib is not installed.
         SourceError: data or clips are missing, or no face was found.
 
     """
