@@ -46,6 +46,7 @@ loop = true
 realtime = true
 still_seconds = 0.2
 [detector]
+kind = "haar"
 rotations = [0]
 [models]
 bundle = '{bundle}'
