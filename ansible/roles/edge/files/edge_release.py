@@ -23,6 +23,7 @@ import subprocess
 import sys
 import tarfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,7 @@ LINKS = {
 }
 """Links below /etc into `current/systemd`: going back takes the units along."""
 SERVICES = ("edge-vision.service", "edge-publisher.service")
-STARTED_S = 60.0
+STARTED_S = 180.0  # as the units' TimeoutStartSec
 
 
 class Refused(Exception):
@@ -98,6 +99,15 @@ def _systemctl(*arguments: str) -> subprocess.CompletedProcess[str]:
     return _run("systemctl", *arguments)
 
 
+def _pip() -> Path:
+    """Debian's own pip, run from its wheel: a copy in each release would take as long as all the rest."""
+    wheels = sorted(Path("/usr/share/python-wheels").glob("pip-*.whl"))
+    if not wheels:
+        msg = "no pip in /usr/share/python-wheels: apt-get install python3-venv"
+        raise Refused(msg)
+    return wheels[-1] / "pip"
+
+
 def stage(tarball: Path, sha256: str) -> str:
     """Unpack a release and make its virtual environment from the tarball, which is used up; returns its version."""
     with tarball.open("rb") as file:
@@ -125,9 +135,9 @@ def stage(tarball: Path, sha256: str) -> str:
         archive.extractall(release)  # noqa: S202 - its checksum was given
     venv = release / "venv"
     steps = (
-        (sys.executable, "-m", "venv", "--system-site-packages", str(venv)),
+        (sys.executable, "-m", "venv", "--system-site-packages", "--without-pip", str(venv)),
         (
-            *(str(venv / "bin/python"), "-m", "pip", "--quiet", "--disable-pip-version-check", "install", "--no-index"),
+            *(str(venv / "bin/python"), str(_pip()), "--quiet", "--disable-pip-version-check", "install", "--no-index"),
             *("--no-deps", "--require-hashes", "--ignore-installed", "--find-links", str(release / "wheels")),
             *("-r", str(release / "requirements.txt")),
         ),
@@ -185,7 +195,7 @@ def _start() -> str:
                 journal = _run("journalctl", "-u", service, "-n", "15", "-o", "cat", "--no-pager").stdout.strip()
                 msg = f"{service} ended twice after its start:\n{journal}"
                 raise Refused(msg)
-        time.sleep(0.2)
+        time.sleep(0.5)
     msg = f"the services did not start within {STARTED_S:g} s: journalctl -u edge-vision -u edge-publisher"
     raise Refused(msg)
 
@@ -265,6 +275,9 @@ def remove() -> dict[str, object]:
     _systemctl("disable", "--now", "edge.target", *SERVICES, "edge-clock.timer", "edge-revert.service")
     for place in (*LINKS, "systemd/system/edge-revert.service"):
         (ETC / place).unlink(missing_ok=True)
+    for folder in ("sysusers.d", "systemd/journald.conf.d", "systemd/system.conf.d"):  # Debian has them not
+        with suppress(OSError):  # others use it
+            (ETC / folder).rmdir()
     for folder in (OPT, CONFIG.parent, Path("/var/lib/edge"), VISION_FILE.parent):
         shutil.rmtree(folder, ignore_errors=True)
     _systemctl("daemon-reload")
