@@ -46,6 +46,8 @@ LINKS = {
     "systemd/system.conf.d/edge.conf": "watchdog.conf",
 }
 """Links below /etc into `current/systemd`: going back takes the units along."""
+GPIO_MADE = OPT / "made-group-gpio"
+"""Raspberry Pi OS has this group; elsewhere systemd-sysusers makes it, for its new member."""
 SERVICES = ("edge-vision.service", "edge-publisher.service")
 STARTED_S = 180.0  # as the units' TimeoutStartSec
 
@@ -149,6 +151,8 @@ def stage(tarball: Path, sha256: str) -> str:
             raise Refused(msg)
     shutil.rmtree(release / "wheels")
     (release / "bundle").symlink_to(Path("models") / about["bundle"])
+    if _run("getent", "group", "gpio").returncode:
+        GPIO_MADE.touch()
     _run("systemd-sysusers", str(release / "systemd/sysusers.conf"))
     _sync()
     _write(marker, sha256.encode())  # last: without it the folder is rubbish from a power cut
@@ -275,14 +279,17 @@ def remove() -> dict[str, object]:
     _systemctl("disable", "--now", "edge.target", *SERVICES, "edge-clock.timer", "edge-revert.service")
     for place in (*LINKS, "systemd/system/edge-revert.service"):
         (ETC / place).unlink(missing_ok=True)
+    groups = ("edge", "gpio") if GPIO_MADE.exists() else ("edge",)
     for folder in ("sysusers.d", "systemd/journald.conf.d", "systemd/system.conf.d"):  # Debian has them not
         with suppress(OSError):  # others use it
             (ETC / folder).rmdir()
     for folder in (OPT, CONFIG.parent, Path("/var/lib/edge"), VISION_FILE.parent):
         shutil.rmtree(folder, ignore_errors=True)
     _systemctl("daemon-reload")
-    for command in (("userdel", "edge-vision"), ("userdel", "edge-publisher"), ("groupdel", "edge")):
-        _run(*command)
+    for user in ("edge-vision", "edge-publisher"):
+        _run("userdel", user)
+    for group in groups:
+        _run("groupdel", group)
     return {"removed": True}
 
 
