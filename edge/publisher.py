@@ -20,7 +20,7 @@ from edge.clock import Clock, SystemClock, clock_error
 from edge.contract import Status, Topics, encode
 from edge.desk import Desk
 from edge.errors import BrokerRefused, BrokerUnavailable, ConfigError, EdgeError, StorageError
-from edge.health import CertificateWatch
+from edge.health import CertificateWatch, runs
 from edge.lifeline import stdin_ended
 from edge.logs import event
 from edge.notify import Notifier
@@ -198,6 +198,14 @@ class Publisher:
 
     def _attend_outbox(self) -> None:
         path = Path(self._config.storage.outbox)
+        figures = self._figures()
+        if figures and figures.trouble not in {None, "full", "busy"} and runs(figures, self._clock.monotonic()):
+            # Here nothing may be to be written, and yet a file held open would be in the way of a repair.
+            if self._outbox is not None:
+                error = StorageError(f"outbox {path}: vision cannot write it ({figures.trouble}): see its log")
+                error.trouble = str(figures.trouble)
+                raise error
+            return
         if self._outbox is not None and self._outbox.replaced():
             log.warning(event("outbox-replaced", path=path, next="reopened; see vision's log for why"))
             self._drop_outbox()
