@@ -31,6 +31,7 @@ _DIAGNOSTICS: Final[dict[str, tuple[str, str, dict[str, object]]]] = {
     "inference": ("Inference p95", "invoke_ms.p95", {"device_class": "duration", "unit_of_measurement": "ms"}),
     "unsent": ("Unsent windows", "outbox.unsent", {"state_class": "measurement"}),
     "oldest": ("Oldest unsent window", "outbox.oldest_s", {"device_class": "duration", "unit_of_measurement": "s"}),
+    "trouble": ("Outbox trouble", "outbox.trouble", {}),
     "restarts": ("Worker restarts", "restarts", {"state_class": "total_increasing"}),
     "heat": ("Processor", "soc_c", {"device_class": "temperature", "unit_of_measurement": "°C"}),
     "certificate": ("Certificate", "certificate_days", {"device_class": "duration", "unit_of_measurement": "d"}),

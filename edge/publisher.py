@@ -290,6 +290,7 @@ class Publisher:
                 connected=self._session is not None,
                 clock_error=clock_error(self._runtime / "clock-synced"),
                 certificate_days=self._certificate_days(),
+                trouble=self._desk.trouble,
             )
         )
 

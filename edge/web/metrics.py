@@ -99,6 +99,7 @@ def _delivery(snapshot: Snapshot) -> Iterator[Metric]:
         yield from _gauge("outbox_oldest_seconds", "Age of the oldest of them, 0 without any", stats.oldest_s)
         yield from _counter("outbox_dropped", "Windows lost to the size bound", stats.dropped)
         yield from _counter("outbox_refused", "Windows that could not be sent", stats.refused)
+    yield from _gauge("outbox_unusable", "1 while windows cannot be stored or marked", snapshot.trouble is not None)
     yield from _gauge("broker_connected", "1 while a session is open", told.connected)
     yield from _counter("broker_connections", "Sessions opened", told.connections)
     yield from _counter("publishes_taken", "Messages that the broker took", told.taken)

@@ -62,11 +62,12 @@ function showWindow(latest) {
 }
 
 function showService(told) {
-  const { health, outbox } = told;
+  const { health, outbox, trouble } = told;
   const now = Date.parse(told.at) / 1000;
   const facts = [["broker", told.connected ? "connected" : "not connected", told.connected ? "good" : "bad"]];
   if (told.last_publish) facts.push(["last publish", `${ago(now - Date.parse(told.last_publish) / 1000)} ago`]);
-  if (outbox) {
+  if (trouble) facts.push(["outbox", `cannot be used: ${trouble}`, "bad"]);
+  else if (outbox) {
     const waits = outbox.unsent ? `${outbox.unsent} wait, oldest ${ago(outbox.oldest_s)}` : "empty";
     facts.push(["outbox", waits, outbox.unsent ? "warn" : ""]);
   }

@@ -55,6 +55,8 @@ class Snapshot:
     running: bool
     health: Health | None
     stats: OutboxStats | None
+    trouble: str | None
+    """Why the outbox cannot be used, in a word."""
     delivery: Told
     clock_error: ClockError | None
     latest: Counts | None
@@ -71,6 +73,7 @@ class Snapshot:
             "running": self.running,
             "health": self.health and self.health.model_dump(mode="json"),
             "outbox": self.stats and {"unsent": self.stats.unsent, "oldest_s": self.stats.oldest_s},
+            "trouble": self.trouble,
             "connected": self.delivery.connected,
             "last_publish": self.delivery.last_taken and utc_text(self.delivery.last_taken),
             "latest": latest and latest.model_dump(mode="json", by_alias=True),
@@ -103,6 +106,7 @@ class Photographer:
         connected: bool,
         clock_error: ClockError | None,
         certificate_days: float | None,
+        trouble: str | None = None,
     ) -> Snapshot:
         """Read what there is. Raises StorageError."""
         stats = outbox.stats() if outbox is not None else None
@@ -115,6 +119,7 @@ class Photographer:
             running=runs(figures, self._clock.monotonic()),
             health=health(figures, stats, self._clock, certificate_days) if figures and stats else None,
             stats=stats,
+            trouble=trouble or (figures.trouble if figures else None),
             delivery=delivery.told(connected=connected),
             clock_error=clock_error,
             latest=self._latest,

@@ -53,6 +53,8 @@ def test_the_page_shows_and_refreshes(browser: Chromium, tmp_path: Path) -> None
     web.tell(bench.take(figures.model_copy(update={"scene": "covered", "paused": True})))
     browser.wait("document.getElementById('index').textContent === '69 %'")
     assert "paused: the camera is closed" in browser.ask("document.body.innerText")
+    web.tell(bench.take(figures, trouble="read-only"))
+    browser.wait("document.body.innerText.includes('cannot be used: read-only')")
     web.tell(bench.take(None))
     browser.wait("document.getElementById('state')?.textContent === 'the vision service does not run'")
     web.close()

@@ -50,7 +50,7 @@ class Bench:
         self.outbox.commit(closing(votes, end=end, seconds=1))
         self.outbox.mark_sent([row.key for row in self.outbox.unsent()])
 
-    def take(self, figures: VisionFile | None = None, *, outbox: bool = True) -> Snapshot:
+    def take(self, figures: VisionFile | None = None, *, outbox: bool = True, trouble: str | None = None) -> Snapshot:
         """A snapshot."""
         return self.photographer.take(
             self.outbox if outbox else None,
@@ -59,6 +59,7 @@ class Bench:
             connected=True,
             clock_error=ClockError(0.25e-3, 0.5),
             certificate_days=12.5,
+            trouble=trouble,
         )
 
 
@@ -103,11 +104,20 @@ def test_metrics(bench: Bench) -> None:
     assert said["edge_dropped_frames"] == {("overwritten",): 3}
     assert said["edge_scene"] == {(s,): float(s == "ok") for s in ("ok", "dark", "covered", "frozen", "paused")}
     assert said["edge_outbox_unsent"] == {(): 1}
+    assert said["edge_outbox_unusable"] == {(): 0}
     assert said["edge_publishes_taken"] == {(): 1}
     assert set(said["edge_puback_seconds"]) == {("0.5",), ("0.95",), ("0.99",)}
     assert said["edge_clock_offset_seconds"] == {(): 0.25e-3}
     assert said["edge_certificate_days"] == {(): 12.5}
     assert "edge_stage_seconds" not in said, "what a stage takes grows with the faces"
+
+
+def test_an_outbox_that_cannot_be_used_is_said(bench: Bench) -> None:
+    mine = bench.take(vision_file(), outbox=False, trouble="read-only")
+    visions = bench.take(vision_file().model_copy(update={"trouble": "full"}))
+    for shown, why in ((mine, "read-only"), (visions, "full")):
+        assert families(shown)["edge_outbox_unusable"] == {(): 1}
+        assert shown.json()["trouble"] == why
 
 
 def test_what_scales_with_faces_is_there_in_development_only(bench: Bench) -> None:
