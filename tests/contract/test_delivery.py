@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import jsonschema
 import pytest
@@ -20,9 +20,6 @@ from edge.types import Vote
 from tests.appliance import DIGEST, closing, vision, vision_file
 from tests.broker import FalseBroker, Mosquitto, connack5, connack311, free_port, needs_mosquitto
 from tests.wire import Ear, Service, wait
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 BOOT = "a" * 32
 COUNTS = "edge/v1/lobby/kiosk-07/counts"
@@ -64,6 +61,29 @@ def test_what_is_sent_is_what_the_schema_says(tmp_path: Path, mosquitto: Mosquit
     assert list(ear.keys().values()) == [1, 1, 1]
     assert ear.counts()[0].counts.unmasked.happy == 3
     assert ear.counts()[0].models.gate == DIGEST
+
+
+@needs_mosquitto
+def test_a_file_that_vision_cannot_write_is_let_go_of(tmp_path: Path, mosquitto: Mosquitto) -> None:
+    """Held open, it would be in the way of whoever unmounts and repairs its filesystem."""
+    commit(tmp_path, 1)
+    write_vision(tmp_path, vision_file())
+    with Ear(mosquitto.port, DEVICE) as ear, Service(tmp_path, mosquitto.port) as service:
+
+        def held() -> bool:
+            files = Path(f"/proc/{service.process.pid}/fd").iterdir()
+            return any(file.exists() and file.readlink().name == "outbox.db" for file in files)
+
+        def troubles() -> list[str | None]:
+            return [json.loads(m.payload)["trouble"] for m in ear.heard if m.topic.endswith("/status")]
+
+        wait(lambda: sum(ear.keys().values()) == 1 and held())
+        write_vision(tmp_path, vision_file().model_copy(update={"trouble": "failing"}))
+        wait(lambda: troubles()[-1] == "failing" and not held())
+        commit(tmp_path, 1, "b" * 32)
+        write_vision(tmp_path, vision_file())
+        wait(lambda: sum(ear.keys().values()) == 2 and troubles()[-1] is None and held())
+        assert service.stop() == 0
 
 
 @needs_mosquitto
