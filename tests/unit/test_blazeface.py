@@ -23,6 +23,7 @@ from edge.outbox import Outbox
 from edge.vision import Vision
 from tests.bundles import restate_golden, without_detector
 from tests.conftest import MATERIAL
+from tests.pictures import NOBODY, on_canvas
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,14 +50,6 @@ def make(bundle_folder: Path) -> Callable[..., BlazeFace]:
     return opened
 
 
-def on_canvas(face: U8, side: int = 160, width: int = 320, height: int = 320) -> U8:
-    """The portrait in the middle of a grey frame."""
-    image = np.full((height, width, 3), 128, np.uint8)
-    x, y = (width - side) // 2, (height - side) // 2
-    image[y : y + side, x : x + side] = cv2.resize(face, (side, side), interpolation=cv2.INTER_AREA)
-    return image
-
-
 @pytest.mark.parametrize("who", PORTRAITS)
 @pytest.mark.parametrize("grey", [False, True], ids=["colour", "grey"])
 def test_one_face_is_one_box_on_the_face(
@@ -70,18 +63,7 @@ def test_one_face_is_one_box_on_the_face(
     assert 0.5 <= boxes[0].score <= 1
 
 
-@pytest.mark.parametrize(
-    "image",
-    [
-        np.random.default_rng(3).integers(0, 256, (240, 320, 3), np.uint8),
-        np.full((240, 320), 128, np.uint8),
-        np.zeros((240, 320, 3), np.uint8),
-        np.zeros((1, 1, 3), np.uint8),
-        np.zeros((1, 1), np.uint8),
-        np.zeros((36, 4000, 3), np.uint8),
-    ],
-    ids=["noise", "flat grey", "black", "one pixel", "one grey pixel", "a strip"],
-)
+@pytest.mark.parametrize("image", NOBODY.values(), ids=NOBODY)
 def test_nobody_is_found_where_nobody_is(make: Callable[..., BlazeFace], image: U8) -> None:
     assert make().detect(image, thorough=True) == []
 

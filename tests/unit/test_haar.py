@@ -13,6 +13,7 @@ from edge.camera.replay import Replay
 from edge.detect.haar import Haar
 from edge.detect.overlap import one_per_face
 from edge.types import FaceBox
+from tests.pictures import NOBODY, on_canvas
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,14 +21,6 @@ if TYPE_CHECKING:
     from edge.types import U8
 
 UNMASKED = ("astronaut", "hopper")
-
-
-def on_canvas(face: U8, side: int = 160, canvas: int = 320) -> U8:
-    """The portrait in the middle of a grey square."""
-    image = np.full((canvas, canvas, 3), 128, np.uint8)
-    low = (canvas - side) // 2
-    image[low : low + side, low : low + side] = cv2.resize(face, (side, side), interpolation=cv2.INTER_AREA)
-    return image
 
 
 def turned(image: U8, clockwise: float) -> U8:
@@ -60,18 +53,7 @@ def test_a_leaning_head_is_found_where_it_went(portraits: dict[str, U8], who: st
     assert 0.75 < boxes[0].w / before.w < 1.33
 
 
-@pytest.mark.parametrize(
-    "image",
-    [
-        np.random.default_rng(3).integers(0, 256, (240, 320, 3), np.uint8),
-        np.full((240, 320), 128, np.uint8),
-        np.zeros((240, 320, 3), np.uint8),
-        np.zeros((1, 1, 3), np.uint8),
-        np.zeros((1, 1), np.uint8),
-        np.zeros((19, 4000, 3), np.uint8),
-    ],
-    ids=["noise", "flat grey", "black", "one pixel", "one grey pixel", "a strip"],
-)
+@pytest.mark.parametrize("image", NOBODY.values(), ids=NOBODY)
 def test_nobody_is_found_where_nobody_is(image: U8) -> None:
     assert Haar().detect(image, thorough=True) == []
 
@@ -84,7 +66,7 @@ def test_an_8k_frame_is_searched_and_boxes_are_in_its_own_pixels(portraits: dict
 
 
 def test_forty_faces_are_forty_boxes(portraits: dict[str, U8]) -> None:
-    tile = on_canvas(portraits["astronaut"], 120, 120)
+    tile = on_canvas(portraits["astronaut"], 120, 120, 120)
     image = np.tile(tile, (5, 8, 1))
     boxes = Haar(rotations=(0.0,), max_side=960).detect(image, thorough=True)
     found = {(int(b.centre[0] // 120), int(b.centre[1] // 120)) for b in boxes}
