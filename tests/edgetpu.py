@@ -7,17 +7,31 @@ import json
 import shutil
 import struct
 import subprocess
+import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from edge.backend.coral import LIBRARY
+from edge.backend.edgetpu import EdgeTpuBackend, Patience
 from edge.backend.flatbuffer import read_model
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from edge.types import U8
+
+    Answers = NDArray[np.int_]
 
 COMPILER = shutil.which("cc") or shutil.which("gcc")
 SOURCE = Path(__file__).with_suffix(".c")
 CUSTOM_OP = "edgetpu-custom-op"
 CUSTOM, SOFTMAX = 32, 25
 """Builtin operator codes of TensorFlow's schema.fbs."""
+LONG = 60.0
+"""Nothing here is about speed."""
+QUICK = Patience(start_s=LONG, invoke_s=LONG, retry_s=0.01, return_s=0.1, check_s=1e6)
 
 
 class StandIn:
@@ -103,3 +117,17 @@ def compile_bundle(source: Path, folder: Path) -> Path:
         (folder / entry["edgetpu"]).write_bytes(compiled)
     (folder / "manifest.json").write_text(json.dumps(manifest))
     return folder
+
+
+def until(backend: EdgeTpuBackend, name: str) -> None:
+    """Let the backend attend to its devices until it bears this name."""
+    end = time.monotonic() + LONG
+    while backend.name != name:
+        assert time.monotonic() < end, f"{backend.name}, not {name}: {backend.trouble}"
+        backend.attend()
+        time.sleep(0.01)
+
+
+def check(backend: EdgeTpuBackend, chips: U8, right: Answers) -> None:
+    """All chips are answered, and rightly."""
+    assert np.abs(backend.outputs("gate", chips).astype(int) - right).max() <= 1

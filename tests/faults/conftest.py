@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
 import pytest
 
+from edge.backend.choose import open_backend
+from edge.backend.cpu import CpuBackend
+from edge.backend.edgetpu import EdgeTpuBackend, Patience
+from edge.bundle import golden_answers, load_bundle
+from tests.edgetpu import QUICK
 from tests.faults.kiosk import REPO
 from tests.faults.ledger import note
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterator, Mapping
+
+    from edge.types import U8
+    from tests.edgetpu import Answers
 
 HERE = Path(__file__).parent
 LEDGER = REPO / "build" / "faults.jsonl"
@@ -42,3 +52,33 @@ def done() -> Done:
         note(LEDGER, faults, time.monotonic() - began, **figures)
 
     return write
+
+
+@pytest.fixture
+def opened(compiled_bundle: Path, caplog: pytest.LogCaptureFixture) -> Iterator[Callable[..., EdgeTpuBackend]]:
+    """Opens the backend of `auto`, by default for the gate only, which starts soonest."""
+    caplog.set_level(logging.INFO)
+    backends = []
+
+    def make(patience: Patience = QUICK, roles: tuple[str, ...] = ("gate",)) -> EdgeTpuBackend:
+        backend = open_backend(load_bundle(compiled_bundle), roles, "auto", patience)
+        assert isinstance(backend, EdgeTpuBackend)
+        backends.append(backend)
+        return backend
+
+    yield make
+    for backend in backends:
+        backend.close()
+
+
+@pytest.fixture(scope="module")
+def chips(bundle_folder: Path) -> U8:
+    """Many faces: all golden chips of the masked and the unmasked model."""
+    golden = golden_answers(load_bundle(bundle_folder), ("fer_unmasked", "fer_masked"))
+    return np.concatenate([golden["fer_unmasked"][0], golden["fer_masked"][0]])
+
+
+@pytest.fixture(scope="module")
+def right(bundle_folder: Path, chips: U8) -> Answers:
+    """What the CPU says of them; the stand-in computes the same to 1 LSB."""
+    return CpuBackend(load_bundle(bundle_folder), ("gate",)).outputs("gate", chips).astype(int)
