@@ -25,8 +25,9 @@ from edge_quantize import blazeface, detector, in_scene, metrics
 from edge_quantize.data import data_root
 from edge_quantize.progress import bar
 
+from edge.backend.cpu import CpuBackend
 from edge.bundle import load_bundle
-from edge.detect.choose import open_detector
+from edge.detect.choose import detector_roles, open_detector
 from edge.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -134,17 +135,18 @@ def scenes(people: list[Face], rooms: list[Room], width: float, level: float) ->
 def candidates(bundle_folder: Path) -> dict[str, Detector]:
     """The detectors by name; HOG only where dlib is installed."""
     bundle = load_bundle(bundle_folder)
+    cpu = CpuBackend(bundle, detector_roles(bundle, "blazeface"))
     named: dict[str, Detector] = {
-        "Haar": open_detector(bundle, "haar", min_face=SMALLEST),
+        "Haar": open_detector(bundle, "haar", cpu, min_face=SMALLEST),
         "BlazeFace float, whole frame": detector.float_blazeface(
             blazeface.weights_file().read_bytes(), min_face=SMALLEST, tiles=0
         ),
-        "BlazeFace int8, whole frame": open_detector(bundle, "blazeface", min_face=SMALLEST, tiles=0),
-        "BlazeFace int8, 1 row": open_detector(bundle, "blazeface", min_face=SMALLEST, tiles=1),
-        "BlazeFace int8, 2 rows": open_detector(bundle, "blazeface", min_face=SMALLEST, tiles=2),
+        "BlazeFace int8, whole frame": open_detector(bundle, "blazeface", cpu, min_face=SMALLEST, tiles=0),
+        "BlazeFace int8, 1 row": open_detector(bundle, "blazeface", cpu, min_face=SMALLEST, tiles=1),
+        "BlazeFace int8, 2 rows": open_detector(bundle, "blazeface", cpu, min_face=SMALLEST, tiles=2),
     }
     try:
-        named["HOG"] = open_detector(bundle, "hog", min_face=36)
+        named["HOG"] = open_detector(bundle, "hog", cpu, min_face=36)
     except ConfigError as error:
         print(error, file=sys.stderr)
     return named

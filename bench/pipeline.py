@@ -27,7 +27,7 @@ from edge import config as settings
 from edge.backend.cpu import CpuBackend
 from edge.bundle import load_bundle
 from edge.demo_clip import compose
-from edge.detect.choose import open_detector
+from edge.detect.choose import chosen_kind, detector_roles, open_detector
 from edge.preprocess import MIN_FACE, chip
 from edge.route import ROLES, Router
 from edge.runtime import read_vision
@@ -71,7 +71,8 @@ runtime = "run"
 def bare(clip: Path, bundle: Path, routed: list[tuple[np.ndarray, list[str]]]) -> float:
     """Seconds for decode + detector + the same invokes as the pipeline made, nothing between them."""
     loaded = load_bundle(bundle)
-    backend, detector = CpuBackend(loaded, ROLES["gate"]), open_detector(loaded, "auto")
+    backend = CpuBackend(loaded, (*detector_roles(loaded, "auto"), *ROLES["gate"]))
+    detector = open_detector(loaded, "auto", backend)
     capture = cv2.VideoCapture(str(clip))
     began = time.perf_counter()
     for chips, routes in routed:
@@ -89,7 +90,7 @@ def whole(config: settings.Config) -> tuple[float, dict[str, float], list[tuple[
     routed: list[tuple[np.ndarray, list[str]]] = []
     service = Vision(config)
     loaded = load_bundle(config.models.bundle)
-    crop = loaded.crop(open_detector(loaded, config.detector.kind).kind)
+    crop = loaded.crop(chosen_kind(loaded, config.detector.kind))
     began = time.perf_counter()
     service.run()
     seconds = time.perf_counter() - began

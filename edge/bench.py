@@ -13,6 +13,7 @@ from edge.bundle import golden_answers, load_bundle
 from edge.config import StorageSection
 from edge.config_camera import CameraSection
 from edge.demo_clip import compose
+from edge.detect.choose import chosen_kind, describe, detector_roles, judge
 from edge.figures import Percentiles
 from edge.route import ROLES
 from edge.runtime import read_vision
@@ -26,27 +27,31 @@ WARM: Final = 10
 
 
 def run_bench(config: Config, *, invocations: int = 200, frames: int = 120, as_json: bool = False) -> int:
-    """Time each model on the golden chips, then the whole chain on the demo's clip; print both. Returns 0.
+    """Time each model on its golden inputs, then the whole chain on the demo's clip; print both. Returns 0.
 
     Raises BundleError, BackendError, SourceError.
     """
-    backend, models = time_models(config, invocations)
+    backend, detector, models = time_models(config, invocations)
     rate, stages = time_chain(config, frames)
     if as_json:
-        print(json.dumps({"backend": backend, "invoke_ms": models, "fps": rate, "stage_ms": stages}))
+        print(
+            json.dumps({"backend": backend, "detector": detector, "invoke_ms": models, "fps": rate, "stage_ms": stages})
+        )
         return 0
     print(f"{'on ' + backend:16}{'p50 ms':>8}{'p95 ms':>8}")
     for role, shares in models.items():
         print(f"{role:16}{shares['p50']:8.2f}{shares['p95']:8.2f}")
     spent = ", ".join(f"{stage} {ms:.1f}" for stage, ms in sorted(stages.items()))
-    print(f"whole chain     {rate:8.1f} frames a second; ms a frame: {spent}")
+    print(f"whole chain     {rate:8.1f} frames a second, detector {detector}; ms a frame: {spent}")
     return 0
 
 
-def time_models(config: Config, invocations: int) -> tuple[str, dict[str, dict[str, float | None]]]:
-    """Name of the backend, and ms of single invocations by role."""
-    bundle, roles = load_bundle(config.models.bundle, config.models.public_key), ROLES[config.models.strategy]
-    backend = open_backend(bundle, roles, config.models.accelerator)
+def time_models(config: Config, invocations: int) -> tuple[str, str, dict[str, dict[str, float | None]]]:
+    """Name of the backend, which detector runs on what, and ms of single invocations by role."""
+    bundle = load_bundle(config.models.bundle, config.models.public_key)
+    kind = chosen_kind(bundle, config.detector.kind)
+    roles = (*detector_roles(bundle, kind), *ROLES[config.models.strategy])
+    backend = open_backend(bundle, roles, config.models.accelerator, judge)
     try:
         golden, found = golden_answers(bundle, roles), {}
         for role in roles:
@@ -58,7 +63,7 @@ def time_models(config: Config, invocations: int) -> tuple[str, dict[str, dict[s
                 if n >= WARM:
                     times.add(1000 * (time.perf_counter() - began))
             found[role] = {"p50": times.at(0.5), "p95": times.at(0.95)}
-        return backend.name, found
+        return backend.name, describe(kind, backend.name), found
     finally:
         backend.close()  # a stick serves one process
 

@@ -17,12 +17,16 @@ from edge.signature import Signed, verify_signature
 from edge.types import EMOTIONS, ROUTES, CropSpec
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from numpy.typing import NDArray
 
     from edge.backend.base import Backend
     from edge.types import U8
+
+    Judge = Callable[["Bundle", str, str, NDArray[np.int8], NDArray[np.int8]], None]
+    """Compares outputs (N, …) of a role, computed on a backend, with golden ones; raises BundleError."""
 
 Role = Literal["gate", "fer_unmasked", "fer_masked", "detector"]
 
@@ -274,18 +278,21 @@ def golden_answers(bundle: Bundle, roles: tuple[str, ...]) -> dict[str, tuple[U8
     return answers
 
 
-def check_golden(bundle: Bundle, backend: Backend, roles: tuple[str, ...]) -> None:
+def check_golden(bundle: Bundle, backend: Backend, roles: tuple[str, ...], judge: Judge) -> None:
     """Compute the bundle's golden answers and compare (`golden.npz`: `<role>_chips` u8, `<role>_outputs` int8).
+
+    Raises BundleError naming the model and what is wrong.
+    """
+    for role, (chips, wanted) in golden_answers(bundle, roles).items():
+        judge(bundle, role, backend.name, backend.outputs(role, chips), wanted)
+
+
+def judge_answers(bundle: Bundle, role: str, backend: str, got: NDArray[np.int8], wanted: NDArray[np.int8]) -> None:
+    """The `Judge` of a classifier's outputs (N, K).
 
     Raises BundleError naming the role and the largest difference when one answer is off by more than the
     backend's tolerance or has another argmax.
     """
-    for role, (chips, wanted) in golden_answers(bundle, roles).items():
-        judge_answers(bundle, role, backend.name, backend.outputs(role, chips), wanted)
-
-
-def judge_answers(bundle: Bundle, role: str, backend: str, got: NDArray[np.int8], wanted: NDArray[np.int8]) -> None:
-    """Compare int8 outputs (N, K) of a role with golden ones. Raises BundleError, see `check_golden`."""
     kernels = "edgetpu" if backend.startswith("edgetpu") else "cpu on arm" if _ARM else "cpu"
     tolerance = GOLDEN_TOLERANCE[kernels]
     off = int(np.abs(got.astype(np.int16) - wanted.astype(np.int16)).max(initial=0))

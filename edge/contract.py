@@ -265,6 +265,7 @@ class Health(_Wire):
 
     `certificate_days`: until the device's certificate ends (negative: has ended), null without one.
     `under_voltage`: whether the board's supply is too weak now, null where the board does not say.
+    `detector`: which one finds faces, and on what.
     """
 
     boot_id: BootId
@@ -282,6 +283,7 @@ class Health(_Wire):
     certificate_days: Annotated[float, Field(allow_inf_nan=False)] | None = None
     under_voltage: bool | None = None
     privacy: PrivacyFigures | None = None
+    detector: str | None = None
 
 
 class ReplayCommand(_Wire):

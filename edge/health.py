@@ -59,6 +59,7 @@ def health(
         certificate_days=certificate_days,
         under_voltage=supply and supply.under_voltage,
         privacy=PrivacyFigures(**figures.privacy.model_dump()) if figures.privacy else None,
+        detector=figures.detector,
     )
 
 

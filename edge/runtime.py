@@ -78,6 +78,7 @@ class VisionFile(_RuntimeFile):
     state: Literal["running", "ended"]
     updated: _Figure
     backend: str
+    detector: str | None = None
     fps: _Figure
     invoke_ms: InvokeMs
     drops: dict[str, _Whole]

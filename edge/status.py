@@ -34,6 +34,7 @@ def run_status(storage: StorageSection, *, as_json: bool = False) -> int:
     else:
         seen = "paused" if figures.paused else f"scene {figures.scene}"
         print(f"vision   running, {figures.fps:g} fps on {figures.backend}, {seen}")
+        print(f"detector {figures.detector or 'unknown'}")
     if figures is not None:
         print(f"drops    {', '.join(f'{k} {v}' for k, v in figures.drops.items()) or 'none'}")
         print(f"clock    {figures.time_quality}")

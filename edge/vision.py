@@ -15,7 +15,7 @@ from edge.backend.choose import open_backend
 from edge.bundle import load_bundle
 from edge.camera import open_cameras
 from edge.clock import SystemClock
-from edge.detect.choose import open_detector
+from edge.detect.choose import chosen_kind, describe, detector_roles, judge, open_detector
 from edge.errors import StorageError
 from edge.figures import Percentiles, Rate
 from edge.lifeline import stdin_ended
@@ -72,7 +72,10 @@ class Vision:
         signed = self._bundle.signed
         log.info(event("bundle", name=self._bundle.manifest.name, signed_by=signed.key_id if signed else "unchecked"))
         self._roles = roles = ROLES[config.models.strategy]
-        self._backend = open_backend(self._bundle, roles, config.models.accelerator)
+        self._detector = chosen_kind(self._bundle, config.detector.kind)
+        wanted = (*detector_roles(self._bundle, self._detector), *roles)
+        self._backend = open_backend(self._bundle, wanted, config.models.accelerator, judge)
+        log.info(event("detector", chosen=describe(self._detector, self._backend.name)))
         self._sights = self._look_with(Router(self._backend, config.models.strategy))
         digests = {role: self._bundle.digest(role) if role in roles else None for role in ROLES["gate"]}
         self._models = ModelsStatement(**digests, route=config.models.strategy)
@@ -270,7 +273,7 @@ class Vision:
                 thresholds[route] = bundle.entry(role).uncertain_below if override is None else override
         sights = []
         for section in config.camera:
-            detector = open_detector(bundle, **config.detector.model_dump())
+            detector = open_detector(bundle, backend=self._backend, **config.detector.model_dump())
             sights.append(Sight(detector, router, bundle.crop(detector.kind), thresholds, section.privacy_masks))
         return sights
 
@@ -301,6 +304,7 @@ class Vision:
             state="ended" if state == "ended" else "running",
             updated=self._clock.monotonic(),
             backend=self._backend.name,
+            detector=describe(self._detector, self._backend.name),
             fps=round(self._rate.value),
             invoke_ms=InvokeMs(**{f"p{n}": self._invoke.at(n / 100) for n in (50, 95, 99)}),
             drops=drops,
@@ -327,7 +331,7 @@ class Vision:
         return drops
 
     def _probe(self, now: float) -> None:
-        """Time one invocation of each model, whether or not there are faces."""
+        """Time one invocation of each classifier, whether or not there are faces."""
         if now - self._probed < PROBE:
             return
         self._probed = now

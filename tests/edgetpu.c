@@ -1,14 +1,17 @@
 /* A stand-in for libedgetpu: TFLite's external delegate interface, for tests.
  *
- * It claims nodes named "edgetpu-custom-op", as libedgetpu does, and computes the softmax of int8 logits. Each creation
- * and each invocation first obeys the file that STANDIN_CONTROL names, which holds one word:
+ * It claims nodes named "edgetpu-custom-op", as libedgetpu does, and computes the softmax of int8 logits; the detector's
+ * two RESHAPEs it copies. Each creation and each invocation first obeys the file that STANDIN_CONTROL names, which holds
+ * one word:
  *
  *   ok       right answers            refuse   no delegate is created         refuse:usb:1  only for that device
  *   hang     never return             hang-create  never return from creation
  *   abort    as libedgetpu does when a USB transfer fails                     segv
  *   error    kTfLiteError             wrong    answers turned by one class    slow  50 ms late
+ *   misplace only the detector's answers are wrong: turned by six anchors      abort-third  at the third invocation
  *
- * Each creation appends "<pid> <device>" to the file STANDIN_LOG names, each invocation "<pid> invoke <device>".
+ * Each creation appends "<pid> create <device>" to the file STANDIN_LOG names, each invocation "<pid> invoke <device>",
+ * the detector's "<pid> detect <device>".
  *
  * The declarations follow tensorflow/lite/core/c/common.h of TensorFlow 2.19, whose wheel ships no TFLite C headers;
  * "semi-ABI stable" there: fields are only ever added at the end.
@@ -112,7 +115,9 @@ static void note(const char *what, const char *device) {
 }
 
 static void obey(void) {
-  if (told("abort")) abort();
+  static int since;
+  since = told("abort-third") ? since + 1 : 0;
+  if (told("abort") || since == 3) abort();
   if (told("segv")) raise(SIGSEGV);
   if (told("slow")) usleep(50 * 1000);
   while (told("hang")) usleep(20 * 1000); /* ends only when the word changes, as a replug would end it */
@@ -123,21 +128,28 @@ static void *kernel_init(TfLiteContext *context, const char *buffer, size_t leng
   return ((void *const *)buffer)[0]; /* TfLiteDelegateParams.delegate */
 }
 
-static TfLiteStatus kernel_prepare(TfLiteContext *context, TfLiteNode *node) {
-  const TfLiteTensor *in = &context->tensors[node->inputs->data[0]], *out = &context->tensors[node->outputs->data[0]];
-  return in->type == kTfLiteInt8 && out->type == kTfLiteInt8 && in->bytes == out->bytes ? kTfLiteOk : kTfLiteError;
+/* The `number`-th activation that a node takes, of as many bytes as its `number`-th answer; NULL without one. */
+static const TfLiteTensor *input(const TfLiteContext *context, const TfLiteNode *node, int number) {
+  const size_t bytes = context->tensors[node->outputs->data[number]].bytes;
+  for (int i = 0; i < node->inputs->size; i++) {
+    const TfLiteTensor *in = &context->tensors[node->inputs->data[i]];
+    if (in->type == kTfLiteInt8 && number-- == 0) return in->bytes == bytes ? in : NULL;
+  }
+  return NULL;
 }
 
-static TfLiteStatus kernel_invoke(TfLiteContext *context, TfLiteNode *node) {
-  TfLiteDelegate *delegate = node->user_data;
-  note("invoke", delegate->data_);
-  obey();
-  if (told("error")) {
-    context->ReportError(context, "the stand-in was told to fail");
-    return kTfLiteError;
-  }
-  const TfLiteTensor *in = &context->tensors[node->inputs->data[0]];
-  TfLiteTensor *out = &context->tensors[node->outputs->data[0]];
+static TfLiteStatus kernel_prepare(TfLiteContext *context, TfLiteNode *node) {
+  for (int k = 0; k < node->outputs->size; k++)
+    if (!input(context, node, k) || context->tensors[node->outputs->data[k]].type != kTfLiteInt8) return kTfLiteError;
+  return kTfLiteOk;
+}
+
+static void reshape(const TfLiteTensor *in, TfLiteTensor *out) {
+  const size_t n = in->bytes, turn = told("misplace") ? 6 * (size_t)out->dims->data[out->dims->size - 1] : 0;
+  for (size_t i = 0; i < n; i++) out->data.int8[(i + turn) % n] = in->data.int8[i];
+}
+
+static void softmax(const TfLiteTensor *in, TfLiteTensor *out) {
   const int n = (int)in->bytes, turn = told("wrong") ? 1 : 0;
   double sum = 0;
   for (int i = 0; i < n; i++) sum += exp(in->params.scale * (double)in->data.int8[i]);
@@ -146,6 +158,19 @@ static TfLiteStatus kernel_invoke(TfLiteContext *context, TfLiteNode *node) {
     const double q = round(p / out->params.scale) + out->params.zero_point;
     out->data.int8[(i + turn) % n] = (int8_t)fmin(127, fmax(-128, q));
   }
+}
+
+static TfLiteStatus kernel_invoke(TfLiteContext *context, TfLiteNode *node) {
+  TfLiteDelegate *delegate = node->user_data;
+  const bool detects = input(context, node, 0)->dims->size > 2;
+  note(detects ? "detect" : "invoke", delegate->data_);
+  obey();
+  if (told("error")) {
+    context->ReportError(context, "the stand-in was told to fail");
+    return kTfLiteError;
+  }
+  for (int k = 0; k < node->outputs->size; k++)
+    (detects ? reshape : softmax)(input(context, node, k), &context->tensors[node->outputs->data[k]]);
   return kTfLiteOk;
 }
 

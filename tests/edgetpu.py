@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 COMPILER = shutil.which("cc") or shutil.which("gcc")
 SOURCE = Path(__file__).with_suffix(".c")
 CUSTOM_OP = "edgetpu-custom-op"
-CUSTOM, SOFTMAX = 32, 25
+CUSTOM, SOFTMAX, RESHAPE = 32, 25, 22
 """Builtin operator codes of TensorFlow's schema.fbs."""
 LONG = 60.0
 """Nothing here is about speed."""
@@ -75,13 +75,13 @@ def build_library(folder: Path) -> Path:
     return library
 
 
-def compile_model(content: bytes) -> bytes:
-    """The same model with its softmax turned into the Edge TPU's custom op: no runtime runs it without a delegate.
+def compile_model(content: bytes, builtin: int) -> bytes:
+    """The same model with a builtin operator made the Edge TPU's custom op: no runtime runs it without a delegate.
 
-    A new operator code is appended, and the softmax's entry in the list of codes is pointed to it.
+    A new operator code is appended, and the builtin's entry in the list of codes is pointed to it.
     """
     codes = read_model(content)["operator_codes"]
-    (softmax,) = (n for n, code in enumerate(codes) if code.get("builtin_code") == SOFTMAX)
+    (turned,) = (n for n, code in enumerate(codes) if code.get("builtin_code") == builtin)
     data = bytearray(content) + bytes(-len(content) % 8)
 
     def u32(at: int) -> int:
@@ -90,7 +90,7 @@ def compile_model(content: bytes) -> bytes:
     model = u32(0)
     vtable = model - struct.unpack_from("<i", data, model)[0]
     field = model + struct.unpack_from("<H", data, vtable + 4 + 2 * 1)[0]  # operator_codes is the second field
-    entry = field + u32(field) + 4 + 4 * softmax
+    entry = field + u32(field) + 4 + 4 * turned
     name = CUSTOM_OP.encode()
     # vtable (12 bytes): its size, the table's, then where each field lies in the table; then the table, then the text
     table = len(data) + 12
@@ -102,16 +102,14 @@ def compile_model(content: bytes) -> bytes:
 
 
 def compile_bundle(source: Path, folder: Path) -> Path:
-    """A copy of a bundle with a compiled model beside each classifier, recorded in the manifest."""
+    """A copy of a bundle with a compiled model beside each one, recorded in the manifest."""
     folder.mkdir()
     manifest: dict[str, Any] = json.loads((source / "manifest.json").read_text())
     shutil.copy(source / manifest["golden"], folder)
     for entry in manifest["models"]:
         content = (source / entry["file"]).read_bytes()
         (folder / entry["file"]).write_bytes(content)
-        if entry["role"] == "detector":
-            continue
-        compiled = compile_model(content)
+        compiled = compile_model(content, RESHAPE if entry["role"] == "detector" else SOFTMAX)
         entry["edgetpu"] = entry["file"].replace(".tflite", "_edgetpu.tflite")
         entry["edgetpu_sha256"] = hashlib.sha256(compiled).hexdigest()
         (folder / entry["edgetpu"]).write_bytes(compiled)

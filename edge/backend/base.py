@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Backend(Protocol):
-    """Runs the classifiers of one bundle."""
+    """Runs the models of one bundle."""
 
     @property
     def name(self) -> str:
@@ -23,11 +23,14 @@ class Backend(Protocol):
     """How often a worker had to be started again."""
 
     def outputs(self, role: str, chips: U8) -> NDArray[np.int8]:
-        """Raw int8 outputs (N, K) of uint8 chips (N, 48, 48). Raises BackendError when the model cannot run."""
+        """Raw int8 outputs of uint8 inputs: (N, K) of chips (N, 48, 48), the detector's (N, A, 17) of (N, 128, 128, 3).
+
+        Raises BackendError when the model cannot run.
+        """
         ...
 
     def probabilities(self, role: str, chips: U8) -> NDArray[np.float32]:
-        """Float32 (N, K) of uint8 chips (N, 48, 48), each row summing to about 1."""
+        """A classifier's float32 (N, K) of uint8 chips (N, 48, 48), each row summing to about 1."""
         ...
 
     def attend(self) -> None:

@@ -13,7 +13,7 @@ from edge.logs import event
 
 if TYPE_CHECKING:
     from edge.backend.base import Backend
-    from edge.bundle import Bundle
+    from edge.bundle import Bundle, Judge
 
 log = logging.getLogger("edge.backend")
 
@@ -22,9 +22,10 @@ def open_backend(
     bundle: Bundle,
     roles: tuple[str, ...],
     accelerator: Literal["auto", "edgetpu", "cpu"],
+    judge: Judge,
     patience: Patience | None = None,
 ) -> Backend:
-    """The backend that `models.accelerator` asks for, its golden answers checked.
+    """The backend that `models.accelerator` asks for, its golden answers checked by `judge`.
 
     `auto` takes the Edge TPUs that work, now and whenever one comes, and the CPU meanwhile; `edgetpu` does too but does
     not start without one.
@@ -35,7 +36,7 @@ def open_backend(
 
     """
     cpu = CpuBackend(bundle, roles)
-    check_golden(bundle, cpu, roles)
+    check_golden(bundle, cpu, roles, judge)
     if accelerator == "cpu":
         log.info(event("backend", chosen="cpu", reason="so configured"))
         return cpu
@@ -44,7 +45,7 @@ def open_backend(
         log.info(event("backend", chosen="cpu", reason=f"the bundle's {lacking[0]} is not compiled for the Edge TPU"))
         return cpu
     patience = patience or Patience()
-    tpu = EdgeTpuBackend(bundle, roles, cpu, patience)
+    tpu = EdgeTpuBackend(bundle, roles, cpu, judge, patience)
     required = accelerator == "edgetpu"
     works = tpu.wait(patience.failures if required else 1)
     if required and not works:

@@ -15,7 +15,7 @@ from edge.backend.model_check import check_model
 from edge.backend.shared import ROWS, Store
 from edge.backend.tflite import dequantise, stated
 from edge.backend.worker_process import Died, WorkerFailed, WorkerProcess, Wrong
-from edge.bundle import golden_answers, judge_answers
+from edge.bundle import golden_answers
 from edge.errors import BundleError
 from edge.logs import event
 from edge.preprocess import to_int8
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from edge.backend.base import Backend
     from edge.backend.coral import Device
     from edge.backend.shared import Model, Rows
-    from edge.bundle import Bundle
+    from edge.bundle import Bundle, Judge
     from edge.types import F32, U8
 
 log = logging.getLogger("edge.backend")
@@ -51,7 +51,7 @@ class Patience(NamedTuple):
     return_s: float = 60.0
     """… and tried again only this often."""
     check_s: float = 10.0
-    """How often a golden input rides along."""
+    """How often a golden input of each model rides along."""
 
 
 @dataclass(slots=True)
@@ -64,7 +64,8 @@ class _Seat:
     failures: int = 0
     served: int = 0
     retry_at: float = 0.0
-    check_at: float = 0.0
+    check_at: dict[str, float] = field(default_factory=dict)
+    checks: int = 0
 
     @property
     def ready(self) -> WorkerProcess | None:
@@ -86,16 +87,16 @@ class EdgeTpuBackend:
     """See `edge.backend.base.Backend`. Several TPUs share the inputs of a request."""
 
     def __init__(
-        self, bundle: Bundle, roles: tuple[str, ...], fallback: Backend, patience: Patience | None = None
+        self, bundle: Bundle, roles: tuple[str, ...], fallback: Backend, judge: Judge, patience: Patience | None = None
     ) -> None:
-        """Check the compiled models; `wait` then starts the workers.
+        """Check the compiled models; `wait` then starts the workers, whose golden answers `judge` compares.
 
         Raises BundleError when a compiled model is missing or none that can be run.
         """
         self.restarts = 0
         self.trouble = "no Edge TPU on USB or PCIe"
         """Why no TPU, or not every one, is in use: the last reason."""
-        self._bundle, self._fallback = bundle, fallback
+        self._bundle, self._fallback, self._judge = bundle, fallback, judge
         self._patience = patience or Patience()
         self._models = {role: number for number, role in enumerate(roles)}
         self._golden = golden_answers(bundle, roles)
@@ -137,7 +138,7 @@ class EdgeTpuBackend:
     def outputs(self, role: str, chips: U8) -> NDArray[np.int8]:
         """See `Backend.outputs`. What a worker that fails has not answered goes to the others, at last to the CPU."""
         inputs = to_int8(chips)
-        answers = np.empty((len(chips), self._golden[role][1].shape[1]), np.int8)
+        answers = np.empty((len(chips), *self._golden[role][1].shape[1:]), np.int8)
         left = list(range(len(chips)))
         while left and (shares := self._deal(role, left)):
             for share in shares:
@@ -163,9 +164,10 @@ class EdgeTpuBackend:
         for place in range(min(len(ready), len(rows))):
             seat, worker = ready[(self._turn + place) % len(ready)]
             share = _Share(seat, worker, rows[place :: len(ready)][: ROWS - 1])
-            if now >= seat.check_at:
-                seat.check_at = now + self._patience.check_s
-                share.golden = self._turn % len(self._golden[role][0])
+            if now >= seat.check_at[role]:
+                seat.check_at[role] = now + self._patience.check_s
+                seat.checks += 1
+                share.golden = seat.checks % len(self._golden[role][0])
             shares.append(share)
         return shares
 
@@ -188,7 +190,7 @@ class EdgeTpuBackend:
                 share.answers.append(share.worker.answer(model, row, limit).copy())
             if share.golden is not None:
                 answer = share.worker.answer(model, len(share.rows), limit)
-                self._judge(role, answer[None], slice(share.golden, share.golden + 1))
+                self._compare(role, answer[None], slice(share.golden, share.golden + 1))
         except WorkerFailed as error:
             self._failed(share.seat, error)
             return False
@@ -197,9 +199,9 @@ class EdgeTpuBackend:
             share.seat.failures = 0
         return True
 
-    def _judge(self, role: str, got: Rows, which: slice) -> None:
+    def _compare(self, role: str, got: Rows, which: slice) -> None:
         try:
-            judge_answers(self._bundle, role, "edgetpu", got, self._golden[role][1][which])
+            self._judge(self._bundle, role, "edgetpu", got, self._golden[role][1][which])
         except BundleError as error:
             raise Wrong(str(error)) from error
 
@@ -232,8 +234,8 @@ class EdgeTpuBackend:
         if golden is None:
             return
         for role, got in zip(self._models, golden, strict=True):
-            self._judge(role, got, slice(None))
-        seat.served, seat.check_at = 0, time.monotonic() + self._patience.check_s
+            self._compare(role, got, slice(None))
+        seat.served, seat.check_at = 0, dict.fromkeys(self._models, time.monotonic() + self._patience.check_s)
         took = time.monotonic() - seat.worker.began
         log.info(event("edgetpu_ready", device=seat.device.path, start_s=round(took, 1), detail=seat.device.detail))
 

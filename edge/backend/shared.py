@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     """File, input, output, content and golden inputs."""
 
 ROWS: Final = 64
-"""Inputs that a worker is given at once."""
+"""Inputs that a worker is given at once; there is room for more where a model has more golden ones."""
 REQUEST: Final = struct.Struct("<II")
 """Service to worker: number of the model, how many of its inputs are to be computed."""
 DONE, FAILED = b"+", b"-"
-"""Worker to service, first byte: with all golden outputs once, then alone for each input; or with why it gives up."""
+"""Worker to service: once for all golden outputs, then for each input; or, before the reason, that it gives up."""
 _ALIGN: Final = 64
 
 
@@ -46,7 +46,7 @@ class Plan(NamedTuple):
     golden: tuple[int, int]
     """Offset and count of its golden inputs in the store."""
     inputs: int
-    """Offset of `ROWS` inputs in a worker's exchange."""
+    """Offset of the inputs in a worker's exchange."""
     outputs: int
 
     @classmethod
@@ -57,15 +57,16 @@ class Plan(NamedTuple):
 
     def exchange(self, memory: mmap.mmap) -> tuple[Rows, Rows]:
         """Views of the inputs and outputs."""
-        return rows(self.input, memory, self.inputs), rows(self.output, memory, self.outputs)
+        room = max(ROWS, self.golden[1])
+        return rows(self.input, memory, self.inputs, room), rows(self.output, memory, self.outputs, room)
 
 
-def rows(tensor: Signature, memory: mmap.mmap | bytes, at: int, count: int = ROWS) -> Rows:
+def rows(tensor: Signature, memory: mmap.mmap, at: int, count: int) -> Rows:
     """View of `count` inputs or outputs."""
     return np.ndarray((count, *tensor.shape[1:]), tensor.dtype, memory, at)
 
 
-def row_bytes(tensor: Signature) -> int:
+def _row_bytes(tensor: Signature) -> int:
     """Bytes of one input or output."""
     return math.prod(tensor.shape[1:]) * np.dtype(tensor.dtype).itemsize
 
@@ -81,15 +82,15 @@ class Store:
             store += content + bytes(-len(content) % _ALIGN)
             chips = len(store)
             store += golden.tobytes() + bytes(-golden.nbytes % _ALIGN)
-            inputs, outputs = self._reserve(given), self._reserve(asked)
+            inputs, outputs = (self._reserve(max(ROWS, len(golden)) * _row_bytes(tensor)) for tensor in (given, asked))
             self.plans.append(Plan(file, given, asked, (at, len(content)), (chips, len(golden)), inputs, outputs))
         self.fd = memory(len(store))
         with mmap.mmap(self.fd, 0) as view:
             view[:] = bytes(store)
 
-    def _reserve(self, tensor: Signature) -> int:
+    def _reserve(self, size: int) -> int:
         at = self.exchange_bytes
-        self.exchange_bytes += -(-ROWS * row_bytes(tensor) // _ALIGN) * _ALIGN
+        self.exchange_bytes += size + -size % _ALIGN
         return at
 
     def close(self) -> None:

@@ -12,13 +12,13 @@ import sys
 import time
 from typing import TYPE_CHECKING, Final
 
-from edge.backend.shared import DONE, REQUEST, memory, row_bytes, rows
+from edge.backend.shared import DONE, REQUEST, memory
 
 if TYPE_CHECKING:
     from edge.backend.coral import Device
     from edge.backend.shared import Rows, Store
 
-_PACKET: Final = 1 << 18
+_PACKET: Final = 1 << 12
 
 
 class WorkerFailed(Exception):
@@ -82,17 +82,12 @@ class WorkerProcess:
 
     def started(self) -> list[Rows] | None:
         """Each model's outputs (N, …) for its golden inputs; None while it is starting. Raises WorkerFailed."""
-        reply = self._receive(0, sum(plan.golden[1] * row_bytes(plan.output) for plan in self._store.plans))
-        if reply is None:
+        if not self._receive(0):
             if time.monotonic() - self.began > self._start_s:
                 raise Hung(self._start_s)
             return None
         self.ready = True
-        golden, at = [], 0
-        for plan in self._store.plans:
-            golden.append(rows(plan.output, reply, at, plan.golden[1]))
-            at += plan.golden[1] * row_bytes(plan.output)
-        return golden
+        return [outputs[: plan.golden[1]] for plan, (_, outputs) in zip(self._store.plans, self._views, strict=True)]
 
     def ask(self, model: int, inputs: Rows) -> None:
         """Let it compute at most `ROWS` inputs (N, …) of a model; `answer` then gives one after the other."""
@@ -104,7 +99,7 @@ class WorkerProcess:
 
     def answer(self, model: int, row: int, deadline_s: float) -> Rows:
         """Output of the next input asked for, the `row`-th. Raises WorkerFailed."""
-        if self._receive(deadline_s, 0) is None:
+        if not self._receive(deadline_s):
             raise Hung(deadline_s)
         answer: Rows = self._views[model][1][row]
         return answer
@@ -114,17 +109,17 @@ class WorkerProcess:
         if self._process.poll() is not None:
             raise Died(self._ending())
 
-    def _receive(self, timeout: float, size: int) -> bytes | None:
-        """The next word of `size` bytes, None at the timeout. A library that writes where it must not may garble it."""
+    def _receive(self, timeout: float) -> bool:
+        """Whether it has said `DONE` before the timeout. A library that writes where it must not may garble it."""
         self._link.settimeout(timeout)
         try:
             reply = self._link.recv(_PACKET)
         except (BlockingIOError, TimeoutError):
-            return None
+            return False
         except ConnectionError:
             reply = b""
-        if reply[:1] == DONE and len(reply) == 1 + size:
-            return reply[1:]
+        if reply == DONE:
+            return True
         if reply:
             raise Erred(" ".join(reply[1:].decode(errors="replace").split()))
         raise Died(self._ending())

@@ -5,19 +5,21 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from edge.bundle import golden_answers
+import numpy as np
+
+from edge.bundle import judge_answers
 from edge.detect.overlap import centred, iou
 from edge.errors import BundleError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
 
+    from edge.backend.base import Backend
     from edge.bundle import Bundle
     from edge.detect import Detector
-    from edge.types import F32, U8
+    from edge.types import F32
 
 ROLE: Final = "detector"
 KINDS: Final = ("auto", "haar", "blazeface", "hog")
@@ -25,9 +27,27 @@ GOLDEN_IOU: Final = 0.8
 """Least intersection over union of a box in a golden picture with the one found there when the bundle was made."""
 
 
+def chosen_kind(bundle: Bundle, kind: str) -> str:
+    """`kind`, one of `KINDS`; for `auto` it is `blazeface` where the bundle has one, else `haar`."""
+    if kind != "auto":
+        return kind
+    return "blazeface" if bundle.has_detector else "haar"
+
+
+def detector_roles(bundle: Bundle, kind: str) -> tuple[str, ...]:
+    """Models that a backend must run for a detector of this kind."""
+    return (ROLE,) if chosen_kind(bundle, kind) == "blazeface" else ()
+
+
+def describe(kind: str, backend: str) -> str:
+    """Which detector finds faces, and on what: `blazeface on edgetpu`, `haar on cpu`."""
+    return f"{kind} on {backend if kind == 'blazeface' else 'cpu'}"
+
+
 def open_detector(
     bundle: Bundle,
     kind: str,
+    backend: Backend,
     *,
     min_face: int = 36,
     rotations: Sequence[float] = (0.0, -35.0, 35.0),
@@ -36,28 +56,25 @@ def open_detector(
     """A detector for one camera: it remembers where it found faces.
 
     Args:
-        bundle: has the role `detector` where `kind` is `blazeface`; its network runs on the CPU.
-        kind: one of `KINDS`; `auto` is `blazeface` where the bundle has one, else `haar`.
+        bundle: has the role `detector` where `kind` is `blazeface`.
+        kind: one of `KINDS`, see `chosen_kind`.
+        backend: runs the models of `detector_roles`; the other detectors run on the CPU.
         min_face: smallest face in frame pixels.
         rotations: head rolls to search in degrees (`haar`).
         tiles: rows of squares searched besides the whole frame (`blazeface`); None: as many as `min_face` needs.
 
     Raises:
-        BackendError: no TFLite runtime, or an OpenCV without cascades.
+        BackendError: an OpenCV without cascades.
         ConfigError: `hog` without dlib.
-        BundleError: the bundle has no detector, or one that is damaged or computes wrongly.
+        BundleError: the bundle has no detector.
 
     """
-    if kind == "auto":
-        kind = "blazeface" if bundle.has_detector else "haar"
+    kind = chosen_kind(bundle, kind)
     if kind == "blazeface":
-        from edge.backend.cpu import CpuBackend
         from edge.detect.blazeface import BlazeFace
 
-        # Its layers are small: two threads wait for each other on a busy machine, 90 ms for 12.
-        answer = partial(CpuBackend(bundle, (ROLE,), threads=1).outputs, ROLE)
-        check_golden_boxes(bundle, answer)
-        return BlazeFace(answer, bundle.entry(ROLE).anchors, min_face=min_face, tiles=tiles)
+        anchors = bundle.entry(ROLE).anchors
+        return BlazeFace(partial(backend.outputs, ROLE), anchors, min_face=min_face, tiles=tiles)
     if kind == "hog":
         from edge.detect.hog import Hog
 
@@ -67,25 +84,29 @@ def open_detector(
     return Haar(min_face=min_face, rotations=rotations)
 
 
-def check_golden_boxes(bundle: Bundle, answer: Callable[[U8], NDArray[np.int8]]) -> None:
-    """Find the faces of the bundle's golden pictures with a network: uint8 BGR (N, 128, 128, 3) → int8 (N, A, 17).
+def judge(bundle: Bundle, role: str, backend: str, got: NDArray[np.int8], wanted: NDArray[np.int8]) -> None:
+    """The `Judge` of any role: a detector's outputs (N, A, 17) by the boxes that they mean in the golden pictures.
 
     Answers themselves may differ: thirty roundings in a row lie far apart where there is no face. Raises BundleError
-    unless it finds as many boxes as when the bundle was made, at the same places.
+    unless there are as many boxes as when the bundle was made, at the same places.
     """
-    pictures, wanted = golden_answers(bundle, (ROLE,))[ROLE]
-    for picture, kept in zip(pictures, wanted, strict=True):
-        golden, found = (_boxes(bundle, one, picture) for one in (lambda _, kept=kept: kept[None], answer))
+    if role != ROLE:
+        judge_answers(bundle, role, backend, got, wanted)
+        return
+    for answer, kept in zip(got, wanted, strict=True):
+        found, golden = _boxes(bundle, answer), _boxes(bundle, kept)
         worst = float(iou(golden, found).max(axis=1, initial=0.0).min(initial=1.0))
         if len(golden) != len(found) or worst < GOLDEN_IOU:
             msg = (
-                f"{bundle.path(ROLE)}: computes wrongly: {len(found)} boxes for {len(golden)} of a golden picture, "
-                f"which share {worst:.2f} of their union ({GOLDEN_IOU} needed): install the bundle again"
+                f"{bundle.path(ROLE)}: computes wrongly on {backend}: {len(found)} boxes for {len(golden)} of a golden "
+                f"picture, which share {worst:.2f} of their union ({GOLDEN_IOU} needed): install the bundle again, "
+                "or choose another accelerator"
             )
             raise BundleError(msg)
 
 
-def _boxes(bundle: Bundle, answer: Callable[[U8], NDArray[np.int8]], picture: U8) -> F32:
-    from edge.detect.blazeface import BlazeFace
+def _boxes(bundle: Bundle, answer: NDArray[np.int8]) -> F32:
+    from edge.detect.blazeface import SIDE, BlazeFace
 
-    return centred(BlazeFace(answer, bundle.entry(ROLE).anchors, min_face=1, tiles=0).detect(picture))
+    detector = BlazeFace(lambda _: answer[None], bundle.entry(ROLE).anchors, min_face=1, tiles=0)
+    return centred(detector.detect(np.zeros((SIDE, SIDE), np.uint8)))

@@ -59,13 +59,14 @@ def checked_bundle(config: Config) -> Bundle:
     """
     from edge.backend.cpu import CpuBackend
     from edge.bundle import check_golden, load_bundle
-    from edge.detect.choose import open_detector
+    from edge.detect.choose import detector_roles, judge, open_detector
     from edge.route import ROLES
 
     bundle = load_bundle(config.models.bundle, config.models.public_key)
-    roles = ROLES[config.models.strategy]
-    check_golden(bundle, CpuBackend(bundle, roles, threads=1), roles)
-    bundle.crop(open_detector(bundle, **config.detector.model_dump()).kind)
+    roles = (*detector_roles(bundle, config.detector.kind), *ROLES[config.models.strategy])
+    backend = CpuBackend(bundle, roles, threads=1)
+    check_golden(bundle, backend, roles, judge)
+    bundle.crop(open_detector(bundle, backend=backend, **config.detector.model_dump()).kind)
     for role in roles if config.models.accelerator == "edgetpu" else ():
         bundle.read_edgetpu(role)
     return bundle

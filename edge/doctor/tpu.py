@@ -112,7 +112,9 @@ def _computes(config: Config, told: VisionFile | None) -> Iterator[Finding]:
     """By the running service's word, since a stick serves one process; else by golden answers in a worker."""
     if told is not None:
         if told.backend.startswith("edgetpu"):
-            yield Finding("ok", "tpu", f"in use by the vision service ({told.backend})")
+            yield Finding(
+                "ok", "tpu", f"in use by the vision service ({told.backend}), detector {told.detector or 'unknown'}"
+            )
         else:
             mend = "journalctl -u edge-vision | grep 'edgetpu_failed'; stop vision and ask again for a test"
             yield Finding("error", "tpu", f"the vision service counts on {told.backend}", _SLOW, mend)
@@ -120,22 +122,23 @@ def _computes(config: Config, told: VisionFile | None) -> Iterator[Finding]:
     from edge.backend.cpu import CpuBackend
     from edge.backend.edgetpu import EdgeTpuBackend
     from edge.bundle import load_bundle
+    from edge.detect.choose import detector_roles, judge
     from edge.route import ROLES
 
-    roles = ROLES[config.models.strategy]
     try:
         bundle = load_bundle(config.models.bundle, config.models.public_key)
+        roles = (*detector_roles(bundle, config.detector.kind), *ROLES[config.models.strategy])
         if any(bundle.entry(role).edgetpu is None for role in roles):
             mend = "edge-quantize compile, on an x86-64 machine"
             yield Finding("warning", "tpu", f"{bundle.manifest.name} is not compiled for it", _SLOW, mend)
             return
-        backend = EdgeTpuBackend(bundle, roles, CpuBackend(bundle, roles, threads=1))
+        backend = EdgeTpuBackend(bundle, roles, CpuBackend(bundle, roles, threads=1), judge)
     except EdgeError as error:
         yield Finding("error", "tpu", str(error), _SLOW, "install the bundle again")
         return
     try:
         if backend.wait():
-            yield Finding("ok", "tpu", f"{backend.name}: golden answers right")
+            yield Finding("ok", "tpu", f"{backend.name}: golden answers right ({', '.join(roles)})")
         else:
             mend = _ANOTHER if "SIG" in backend.trouble else "see the message; plug it in again; see power above"
             yield Finding("error", "tpu", backend.trouble, _SLOW, mend)

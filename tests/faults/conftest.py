@@ -14,6 +14,7 @@ from edge.backend.choose import open_backend
 from edge.backend.cpu import CpuBackend
 from edge.backend.edgetpu import EdgeTpuBackend, Patience
 from edge.bundle import golden_answers, load_bundle
+from edge.detect.choose import judge
 from tests.edgetpu import QUICK
 from tests.faults.kiosk import REPO
 from tests.faults.ledger import note
@@ -61,7 +62,7 @@ def opened(compiled_bundle: Path, caplog: pytest.LogCaptureFixture) -> Iterator[
     backends = []
 
     def make(patience: Patience = QUICK, roles: tuple[str, ...] = ("gate",)) -> EdgeTpuBackend:
-        backend = open_backend(load_bundle(compiled_bundle), roles, "auto", patience)
+        backend = open_backend(load_bundle(compiled_bundle), roles, "auto", judge, patience)
         assert isinstance(backend, EdgeTpuBackend)
         backends.append(backend)
         return backend

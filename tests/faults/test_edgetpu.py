@@ -233,10 +233,10 @@ import sys, time
 from pathlib import Path
 from edge.backend import coral
 from edge.backend.choose import open_backend
-from edge.bundle import golden_answers, load_bundle
+from edge.bundle import golden_answers, judge_answers, load_bundle
 coral.SYSFS = Path(sys.argv[1])
 bundle = load_bundle(Path(sys.argv[2]))
-backend = open_backend(bundle, ("gate",), "auto")
+backend = open_backend(bundle, ("gate",), "auto", judge_answers)
 print("ready", flush=True)
 sys.stdin.readline()
 backend.outputs("gate", golden_answers(bundle, ("gate",))["gate"][0])

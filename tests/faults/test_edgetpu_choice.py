@@ -13,6 +13,7 @@ from edge.backend import coral
 from edge.backend.choose import open_backend
 from edge.backend.cpu import CpuBackend
 from edge.bundle import load_bundle
+from edge.detect.choose import judge
 from edge.errors import BackendError, BundleError
 from tests.edgetpu import QUICK, check
 
@@ -102,21 +103,21 @@ def test_what_is_asked_for_decides(
     caplog.set_level(logging.INFO)
     tpus.tell("refuse")
     plain, bundle = load_bundle(bundle_folder), load_bundle(compiled_bundle)
-    assert open_backend(bundle, ("gate",), "cpu").name == "cpu"
+    assert open_backend(bundle, ("gate",), "cpu", judge).name == "cpu"
     assert 'chosen=cpu reason="so configured"' in caplog.text
-    assert isinstance(open_backend(plain, ("gate",), "auto"), CpuBackend)
+    assert isinstance(open_backend(plain, ("gate",), "auto", judge), CpuBackend)
     assert 'chosen=cpu reason="the bundle\'s gate is not compiled for the Edge TPU"' in caplog.text
     with pytest.raises(BundleError, match="no model of role gate is compiled"):
-        open_backend(plain, ("gate",), "edgetpu")
+        open_backend(plain, ("gate",), "edgetpu", judge)
     with pytest.raises(BackendError, match=r"none works \(no Edge TPU on USB or PCIe") as caught:
-        open_backend(bundle, ("gate",), "edgetpu", QUICK)
+        open_backend(bundle, ("gate",), "edgetpu", judge, QUICK)
     assert caught.value.exit_code == 69
     tpus.plug()
     with pytest.raises(BackendError, match=r"none works .*told to refuse"):
-        open_backend(bundle, ("gate",), "edgetpu", QUICK)
+        open_backend(bundle, ("gate",), "edgetpu", judge, QUICK)
     assert len(tpus.seen("create")) == QUICK.failures
     tpus.tell("ok")
-    backend = open_backend(bundle, ("gate",), "edgetpu", QUICK)
+    backend = open_backend(bundle, ("gate",), "edgetpu", judge, QUICK)
     assert backend.name == "edgetpu"
     backend.close()
 

@@ -62,10 +62,12 @@ def test_faces_are_counted_before_during_and_after(
     def reaches(backend: str, more: int) -> None:
         """Wait for `more` frames on a backend, each with everybody in it."""
         until(lambda: seen.exists() and json.loads(seen.read_text())["backend"] == backend)
-        start = json.loads(seen.read_text())["development"]["frames"]
+        start, before = json.loads(seen.read_text())["development"]["frames"], len(tpus.seen("detect"))
         until(lambda: json.loads(seen.read_text())["development"]["frames"] >= start + more)
         figures = json.loads(seen.read_text())
-        assert figures["backend"] == backend
+        assert (figures["backend"], figures["detector"]) == (backend, f"blazeface on {backend}")
+        if backend == "edgetpu":
+            assert len(tpus.seen("detect")) >= before + more, "faces are looked for on the TPU too"
         assert figures["development"]["faces"] == PEOPLE * figures["development"]["frames"]
 
     with (tmp_path / "log").open("wb") as out:
@@ -92,7 +94,12 @@ def test_faces_are_counted_before_during_and_after(
     assert set(votes[:-1]) == {PEOPLE}, votes
     log = (tmp_path / "log").read_text()
     assert "Traceback" not in log
-    for line in ("backend chosen=edgetpu reason=", "cause=died", "cause=hung"):
+    for line in (
+        "backend chosen=edgetpu reason=",
+        'detector chosen="blazeface on edgetpu"',
+        "cause=died",
+        "cause=hung",
+    ):
         assert line in log
     assert log.count("backend now=cpu:fallback before=edgetpu") >= 2
     with pytest.raises(ProcessLookupError):

@@ -42,7 +42,7 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
 def start(folder: Path, role: str = "gate") -> None:
     bundle = load_bundle(folder)
     backend = CpuBackend(bundle, (role,), threads=1)
-    check_golden(bundle, backend, (role,))
+    check_golden(bundle, backend, (role,), judge_answers)
 
 
 def test_the_bundle_itself_starts(copy: Path) -> None:

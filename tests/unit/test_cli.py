@@ -116,7 +116,7 @@ def test_check_config_knows_that_an_edge_tpu_needs_compiled_models(
     config.write_text(GOOD.replace('"models/x"', f'"{bundle}"\naccelerator = "edgetpu"'))
     assert main(["check-config", "--config", str(config)]) == 2
     assert "models.bundle: " in (said := capsys.readouterr().out)
-    assert "no model of role gate is compiled for the Edge TPU: run edge-quantize compile" in said
+    assert "no model of role detector is compiled for the Edge TPU: run edge-quantize compile" in said
 
 
 def test_check_config_without_a_runtime_says_what_it_left_out(
@@ -204,11 +204,14 @@ def test_bench_times_each_model_and_the_chain(
     counts = ["--invocations", "3", "--frames", "4"]
     assert main(["bench", "--config", str(config), "--accelerator", "cpu", *counts]) == 0
     said = capsys.readouterr().out
-    assert re.search(r"on cpu +p50 ms +p95 ms\ngate +[\d.]+ +[\d.]+\nfer_unmasked ", said)
-    assert re.search(r"whole chain +[\d.]+ frames a second; ms a frame: classify [\d.]+, detect ", said)
+    assert re.search(r"on cpu +p50 ms +p95 ms\ndetector +[\d.]+ +[\d.]+\ngate +[\d.]+ +[\d.]+\nfer_unmasked ", said)
+    assert re.search(
+        r"whole chain +[\d.]+ frames a second, detector blazeface on cpu; ms a frame: classify [\d.]+, detect ", said
+    )
     assert main(["bench", "--config", str(config), "--json", *counts]) == 0
     told = json.loads(capsys.readouterr().out)
-    assert set(told["invoke_ms"]) == {"gate", "fer_unmasked", "fer_masked"}
+    assert set(told["invoke_ms"]) == {"detector", "gate", "fer_unmasked", "fer_masked"}
+    assert told["detector"] == "blazeface on cpu"
     assert told["fps"] > 0
     with pytest.raises(SystemExit, match="2"):
         main(["bench", "--frames", "0"])
@@ -226,6 +229,7 @@ def test_status(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     vision(config.parent).close()
     assert "running, 9.5 fps on cpu, scene ok" in said()
     assert "running, 9.5 fps on cpu, paused" in said(paused=True)
+    assert "\ndetector haar on cpu\n" in said(detector="haar on cpu")
     assert "does not run, last heard of 60 s ago" in said(updated=time.monotonic() - 60)
     assert "ended" in said(state="ended")
     assert main(["status", "--config", str(config), "--json"]) == 0

@@ -162,8 +162,10 @@ def test_tpu(settings: Make, tmp_path: Path, tpus: StandIn, bundle_folder: Path,
     assert "no udev rule names 18d1:9302" in asked(used).what
     installed.write_text(rules)
     assert asked().level == "ok"
+    *_, computes = tpu(settings(tmp_path / "x.mp4", models={"bundle": compiled_bundle}), None, (tmp_path / "rules",))
+    assert computes.what == "edgetpu: golden answers right (detector, gate, fer_unmasked, fer_masked)"
     assert "not compiled" in asked(bundle=bundle_folder).what
-    for word, says in (("segv", "another runtime"), ("refuse", "see the message")):
+    for word, says in (("segv", "another runtime"), ("refuse", "see the message"), ("misplace", "see the message")):
         tpus.tell(word)
         assert says in asked().mend
     assert asked(used).level == "ok", "the service has it"

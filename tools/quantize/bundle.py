@@ -7,7 +7,6 @@ import json
 import shutil
 import sys
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,8 +18,8 @@ from edge_quantize.model_card import write_card
 from edge_quantize.progress import bar
 from edge_quantize.sign import read_secret_key, sign_bundle
 
-from edge.bundle import golden_answers, judge_answers, load_bundle
-from edge.detect.choose import check_golden_boxes
+from edge.bundle import golden_answers, load_bundle
+from edge.detect.choose import judge
 from edge.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -108,12 +107,11 @@ def verify(folder: Path, public_key: str | None = None) -> None:
 
     """
     bundle = load_bundle(folder, public_key)
-    for role, (chips, wanted) in golden_answers(bundle, bundle.roles).items():
+    for role, (chips, wanted) in golden_answers(bundle, tuple(m.role for m in bundle.manifest.models)).items():
         flat = bundle.read(role)
-        convert.check_quantisation(flat)
-        judge_answers(bundle, role, "cpu", score.outputs(score.open_interpreter(flat), chips), wanted)
-    if bundle.has_detector:
-        check_golden_boxes(bundle, partial(score.outputs, score.open_interpreter(bundle.path("detector"))))
+        if role in bundle.roles:
+            convert.check_quantisation(flat)
+        judge(bundle, role, "cpu", score.outputs(score.open_interpreter(flat), chips), wanted)
 
 
 def build(

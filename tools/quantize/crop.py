@@ -17,8 +17,9 @@ from edge_quantize import in_scene, metrics, robustness
 from edge_quantize.chips import fer2013
 from edge_quantize.progress import bar
 
+from edge.backend.cpu import CpuBackend
 from edge.bundle import load_bundle
-from edge.detect.choose import KINDS, open_detector
+from edge.detect.choose import KINDS, detector_roles, open_detector
 from edge.errors import SourceError
 from edge.types import CropSpec
 
@@ -49,7 +50,7 @@ def sweep(folder: Path, kind: str = "haar", faces: int = in_scene.FACES) -> dict
 
     """
     bundle, fer = load_bundle(folder), fer2013()
-    detector = open_detector(bundle, kind)
+    detector = open_detector(bundle, kind, CpuBackend(bundle, detector_roles(bundle, kind)))
     half_a, _ = fer.public_halves()
     rows = np.sort(np.random.default_rng(in_scene.SEED).permutation(half_a)[:faces])
     shipped = bundle.crop(detector.kind)

@@ -18,8 +18,9 @@ from edge_quantize.mistakes import Mistake, surest
 from edge_quantize.progress import bar
 from edge_quantize.templates import KINDS, UNSEEN_KIND
 
+from edge.backend.cpu import CpuBackend
 from edge.bundle import Bundle, load_bundle
-from edge.detect.choose import open_detector
+from edge.detect.choose import detector_roles, open_detector
 from edge.types import ROUTES
 
 if TYPE_CHECKING:
@@ -200,7 +201,7 @@ def evaluate(folder: Path) -> Evaluation:
 
     """
     bundle, fer = load_bundle(folder), fer2013()
-    detector = open_detector(bundle, "auto")
+    detector = open_detector(bundle, "auto", CpuBackend(bundle, detector_roles(bundle, "auto")))
     # Everything that may be missing is asked for before the minutes of scoring.
     marks, rooms, real, params = (
         landmarks.load(MASKS / "landmarks.npz"), in_scene.backgrounds(), real_held_out(), frozen().params)  # fmt: skip

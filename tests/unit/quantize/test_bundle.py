@@ -179,7 +179,7 @@ def test_a_bundle_is_built_signed_and_verified(tmp_path: Path, monkeypatch: pyte
     from edge_quantize import bundle, chips, sign
 
     from edge.backend.cpu import CpuBackend
-    from edge.bundle import check_golden, load_bundle
+    from edge.bundle import check_golden, judge_answers, load_bundle
 
     rng = np.random.default_rng(0)
     labels = np.arange(80, dtype=np.int64) % 2
@@ -208,7 +208,7 @@ def test_a_bundle_is_built_signed_and_verified(tmp_path: Path, monkeypatch: pyte
         "manifest.json.minisig",
     }  # fmt: skip
     made = load_bundle(folder, str(public))
-    check_golden(made, CpuBackend(made, ("gate",)), ("gate",))
+    check_golden(made, CpuBackend(made, ("gate",)), ("gate",), judge_answers)
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["golden_sha256"] == hashlib.sha256((folder / "golden.npz").read_bytes()).hexdigest()
     worst = manifest["models"][0]["metrics"]["int8_against_float"]["worst_layer"]

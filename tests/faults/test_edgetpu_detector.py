@@ -1,0 +1,147 @@
+"""The detector on an Edge TPU that works, fails in mid-frame, comes back, or finds faces where none are."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+import pytest
+
+from edge.backend.choose import open_backend
+from edge.bundle import load_bundle
+from edge.detect.choose import ROLE, judge, open_detector
+from edge.route import Router
+from edge.sight import Sight
+from edge.types import Frame
+from tests.edgetpu import LONG, QUICK, until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from edge.backend.base import Backend
+    from edge.backend.edgetpu import EdgeTpuBackend
+    from edge.bundle import Bundle
+    from edge.types import U8, FaceBox
+    from tests.edgetpu import StandIn
+
+SHOWN = 9
+"""Regions of a frame of 1280×720 that are searched when none follows: all of it, and eight squares."""
+
+
+@pytest.fixture(scope="module")
+def bundle(compiled_bundle: Path) -> Bundle:
+    return load_bundle(compiled_bundle)
+
+
+@pytest.fixture(scope="module")
+def frame(portraits: dict[str, U8]) -> U8:
+    """Four people in 1280×720, two of them masked, each in one square or two."""
+    image = np.full((720, 1280, 3), 128, np.uint8)
+    for n, name in enumerate(("astronaut", "hopper", "astronaut_masked", "hopper_masked")):
+        face = cv2.resize(portraits[name], (260, 260), interpolation=cv2.INTER_AREA)
+        image[40 + 360 * (n % 2) :, 100 + 300 * n :][:260, :260] = face
+    return image
+
+
+def look(bundle: Bundle, backend: Backend, image: U8) -> list[FaceBox]:
+    """Everybody whom a detector that has seen nothing before finds in a frame."""
+    return open_detector(bundle, "blazeface", backend).detect(image, thorough=True)
+
+
+@pytest.fixture(scope="module")
+def people(bundle: Bundle, frame: U8) -> list[FaceBox]:
+    """Whom the CPU finds; the stand-in computes the same bits."""
+    found = look(bundle, open_backend(bundle, (ROLE,), "cpu", judge), frame)
+    assert len(found) == 4
+    return found
+
+
+def test_all_regions_of_a_frame_are_one_request_that_the_tpus_share(
+    tpus: StandIn, opened: Callable[..., EdgeTpuBackend], bundle: Bundle, frame: U8, people: list[FaceBox]
+) -> None:
+    tpus.plug("2-1")
+    tpus.plug("2-2")
+    backend = opened(roles=(ROLE,))
+    assert backend.name == "edgetpu:2/2"
+    before = len(tpus.seen("detect"))
+    assert look(bundle, backend, frame) == people
+    work = [device for _, device in tpus.seen("detect")[before:]]
+    assert len(work) == SHOWN
+    assert sorted(work.count(device) for device in ("usb:0", "usb:1")) == [SHOWN // 2, SHOWN - SHOWN // 2]
+
+
+@pytest.mark.parametrize(
+    ("word", "cause"),
+    [
+        ("abort-third", "died .*SIGABRT"),
+        ("hang", "hung"),
+        ("error", "erred .*told to fail"),
+        ("misplace", r"wrong .*detector_int8.tflite: computes wrongly on edgetpu: \d boxes for 1"),
+    ],
+)
+def test_a_tpu_that_fails_in_mid_frame_costs_no_face_and_comes_back(
+    word: str,
+    cause: str,
+    *,
+    tpus: StandIn,
+    opened: Callable[..., EdgeTpuBackend],
+    bundle: Bundle,
+    frame: U8,
+    people: list[FaceBox],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    tpus.plug()
+    backend = opened(QUICK._replace(check_s=0, invoke_s=1.0 if word == "hang" else LONG), (ROLE, "gate"))
+    detector = open_detector(bundle, "blazeface", backend)
+    assert detector.detect(frame, thorough=True) == people
+    tpus.tell(word)
+    assert detector.detect(frame, thorough=True) == people, "the frame in hand"
+    assert backend.name == "cpu:fallback"
+    assert re.search(f"cause={cause}", caplog.text)
+    assert detector.detect(frame, thorough=True) == people, "the frame after"
+    tpus.tell("ok")
+    backend._patience = QUICK
+    until(backend, "edgetpu")
+    before = len(tpus.seen("detect"))
+    assert detector.detect(frame, thorough=True) == people
+    assert len(tpus.seen("detect")) == before + SHOWN
+
+
+def test_a_tpu_that_finds_golden_faces_elsewhere_is_not_used_for_anything(
+    tpus: StandIn, opened: Callable[..., EdgeTpuBackend], bundle: Bundle, frame: U8, people: list[FaceBox]
+) -> None:
+    tpus.plug()
+    tpus.tell("misplace")
+    gate = opened()
+    assert gate.name == "edgetpu", "its classifiers compute rightly"
+    gate.close()
+    backend = opened(roles=(ROLE, "gate"))
+    assert backend.name == "cpu:fallback"
+    assert "detector_int8.tflite: computes wrongly on edgetpu" in backend.trouble
+    assert look(bundle, backend, frame) == people
+
+
+def test_models_are_asked_one_after_the_other_once_a_frame(
+    opened: Callable[..., EdgeTpuBackend],
+    tpus: StandIn,
+    bundle: Bundle,
+    frame: U8,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tpus.plug()
+    backend = opened(roles=(ROLE, *bundle.roles))
+    asked: list[tuple[str, int]] = []
+    outputs = backend.outputs
+
+    def noting(role: str, chips: U8) -> Any:  # noqa: ANN401 - passed on
+        asked.append((role, len(chips)))
+        return outputs(role, chips)
+
+    monkeypatch.setattr(backend, "outputs", noting)
+    detector = open_detector(bundle, "blazeface", backend)
+    sight = Sight(detector, Router(backend, "gate"), bundle.crop("blazeface"), {"unmasked": 0.0, "masked": 0.0})
+    sight.see(Frame(frame, 0.0, 0, still=True))
+    assert asked == [(ROLE, SHOWN), ("gate", 4), ("fer_unmasked", 2), ("fer_masked", 2)]
