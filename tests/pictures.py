@@ -19,6 +19,13 @@ def on_canvas(face: U8, side: int = 160, width: int = 320, height: int = 320) ->
     return image
 
 
+def turned(image: U8, clockwise: float) -> U8:
+    """The picture turned by degrees about its middle, its edge repeated."""
+    size = image.shape[1], image.shape[0]
+    matrix = cv2.getRotationMatrix2D((size[0] / 2, size[1] / 2), -clockwise, 1.0)
+    return cv2.warpAffine(image, matrix, size, borderMode=cv2.BORDER_REPLICATE).astype(np.uint8)
+
+
 NOBODY: Final[dict[str, U8]] = {
     "noise": np.random.default_rng(3).integers(0, 256, (240, 320, 3), np.uint8),
     "flat grey": np.full((240, 320), 128, np.uint8),

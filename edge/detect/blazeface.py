@@ -33,6 +33,8 @@ SURE: Final = 0.65
 """Least score of a new face; patches on clothes reached .64 (docs/detectors.md)."""
 LEAST: Final = 0.5
 """Least score of a face that was there in the frame before (as Zhang et al. 2022, ByteTrack, arXiv:2110.06864)."""
+LEVEL_FROM: Final = 20.0
+"""Least lean of the eyes in degrees that a box is turned by: the nets are trained on less (docs/decisions/0014)."""
 LAP: Final = 1 / 3
 """Share of a square that the next one covers too: a face on the border of one is whole in the other."""
 CUT: Final = 0.1
@@ -60,6 +62,7 @@ class BlazeFace:
         *,
         min_face: int = 36,
         tiles: int | None = None,
+        level_from: float = LEVEL_FROM,
     ) -> None:
         """Prepare the anchors.
 
@@ -69,9 +72,10 @@ class BlazeFace:
             min_face: smallest box in frame pixels.
             tiles: rows of squares that are searched besides the whole frame; None: as many as `min_face` needs, at most
                 `MOST_ROWS`.
+            level_from: least lean of the eyes in degrees that a box is turned by; below it stands upright.
 
         """
-        self._answer, self._min_face, self._tiles = answer, min_face, tiles
+        self._answer, self._min_face, self._tiles, self._level_from = answer, min_face, tiles, level_from
         counts = [g.cells**2 * g.each for g in anchors]
         self._step = np.repeat(np.array([g.step for g in anchors], np.float32), counts, axis=0)
         self._zero = np.repeat(np.array([g.zero for g in anchors], np.float32), counts, axis=0)
@@ -97,13 +101,18 @@ class BlazeFace:
         large = boxes[:, 2] >= self._min_face
         # An error of a pixel in the network's input is the smaller in the frame, the closer the look.
         best, merged = weighted_nms(scores[large], boxes[large], (scores * zooms**2)[large])
-        again = (best >= LEAST) & (iou(merged, self._last).max(axis=1, initial=0.0) > SAME) & (not thorough)
+        again = (best >= LEAST) & (iou(merged[:, :4], self._last).max(axis=1, initial=0.0) > SAME) & (not thorough)
         kept = again | (best >= SURE)
         best, merged = best[kept], merged[kept]
-        self._last = merged
-        found = [FaceBox(float(x - w / 2), float(y - h / 2), float(w), float(h), 0.0, float(score))
-                 for score, (x, y, w, h) in zip(best, merged, strict=True)]  # fmt: skip
+        self._last = merged[:, :4]
+        found = [FaceBox(float(x - w / 2), float(y - h / 2), float(w), float(h), self._roll(*eyes), float(score))
+                 for score, (x, y, w, h, *eyes) in zip(best, merged, strict=True)]  # fmt: skip
         return [b for b in one_per_face(found) if 0 <= b.centre[0] < width and 0 <= b.centre[1] < height]
+
+    def _roll(self, across: float, down: float) -> float:
+        """Angle of the line from the picture's left eye to the right one, 0 below `level_from`."""
+        roll = math.degrees(math.atan2(down, across))
+        return roll if abs(roll) >= self._level_from else 0.0
 
     def _rows(self, width: int, height: int) -> int:
         if self._tiles is not None:
@@ -120,22 +129,25 @@ class BlazeFace:
         return [s for i, s in enumerate(squares) if i == self._turn or s in self._lately]
 
     def _look(self, image: U8, shown: Sequence[Region]) -> tuple[F32, F32, F32, NDArray[np.int64]]:
-        """Scores (N,), boxes (N, 4; centre, size in frame pixels), zooms (N,), numbers (N,) of the regions."""
+        """Scores (N,), boxes (N, 6), zooms (N,), numbers (N,) of the regions.
+
+        Of a box: centre, size, and from the picture's left eye to the right one, in frame pixels.
+        """
         pictures, zooms, margins = zip(
             *(letterbox(image[r.y : r.y + r.h, r.x : r.x + r.w]) for r in shown), strict=True
         )
         raw = self._answer(np.stack(pictures))
         of, anchor = np.nonzero(raw[..., 0] >= self._least)
-        values = raw[of, anchor, :5] * self._step[anchor, :5] + self._zero[anchor, :5]
+        values = raw[of, anchor, :9] * self._step[anchor, :9] + self._zero[anchor, :9]
         zoom = np.array(zooms, np.float32)[of, None]
         inside = (self._centres[anchor] + values[:, 1:3] - np.array(margins, np.float32)[of]) / zoom
-        size = values[:, 3:5] / zoom
+        size, eyes = values[:, 3:5] / zoom, (values[:, 7:9] - values[:, 5:7]) / zoom
         part = np.array(shown, np.float32)[of]
         over = (inside < size / 2) & (part[:, :2] > 0)
         ends = part[:, :2] + part[:, 2:] < (image.shape[1], image.shape[0])
         over |= (inside + size / 2 > part[:, 2:]) & ends
         scores = np.where(over.any(axis=1), CUT, 1.0) / (1 + np.exp(-values[:, 0]))
-        return scores.astype(np.float32), np.concatenate([inside + part[:, :2], size], axis=1), zoom[:, 0], of
+        return scores.astype(np.float32), np.concatenate([inside + part[:, :2], size, eyes], axis=1), zoom[:, 0], of
 
 
 def _centres(cells: int, each: int) -> F32:

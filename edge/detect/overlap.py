@@ -50,16 +50,16 @@ def weighted_nms(scores: F32, boxes: F32, weights: F32) -> tuple[F32, F32]:
 
     Args:
         scores: (N,), above 0.
-        boxes: (N, 4), x and y of the centre, width, height.
+        boxes: (N, B), x and y of the centre, width, height; what follows is averaged with them.
         weights: (N,), above 0.
 
     Returns:
-        Scores (F,), each the best of its face, in falling order, and boxes (F, 4).
+        Scores (F,), each the best of its face, in falling order, and boxes (F, B).
 
     """
     order = np.argsort(-scores, kind="stable")
     scores, boxes, weights = scores[order], boxes[order], weights[order]
-    same = iou(boxes, boxes) > SAME
+    same = iou(boxes[:, :4], boxes[:, :4]) > SAME
     left, best, merged = np.ones(len(scores), bool), [], []
     while left.any():
         first = int(left.argmax())
@@ -68,4 +68,4 @@ def weighted_nms(scores: F32, boxes: F32, weights: F32) -> tuple[F32, F32]:
         best.append(scores[first])
         merged.append(np.average(boxes[group], axis=0, weights=weights[group]))
         left &= ~group
-    return np.array(best, np.float32), np.array(merged, np.float32).reshape(-1, 4)
+    return np.array(best, np.float32), np.array(merged, np.float32).reshape(-1, boxes.shape[1])

@@ -24,7 +24,7 @@ from edge.outbox import Outbox
 from edge.vision import Vision
 from tests.bundles import restate_golden, without_detector
 from tests.conftest import MATERIAL
-from tests.pictures import NOBODY, on_canvas
+from tests.pictures import NOBODY, on_canvas, turned
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,6 +63,20 @@ def test_one_face_is_one_box_on_the_face(
     assert math.dist(boxes[0].centre, (160, 160)) < 30
     assert 40 < boxes[0].w < 120
     assert 0.5 <= boxes[0].score <= 1
+
+
+@pytest.mark.parametrize("who", PORTRAITS)
+def test_only_a_head_that_leans_far_is_levelled(
+    make: Callable[..., BlazeFace], portraits: dict[str, U8], who: str
+) -> None:
+    detector = make(tiles=0)
+
+    def roll(lean: float) -> float:
+        (box,) = detector.detect(turned(on_canvas(portraits[who]), lean), thorough=True)
+        return box.angle
+
+    assert [roll(lean) for lean in (-5, 0, 5)] == [0, 0, 0]
+    assert [roll(lean) for lean in (-40, 40)] == pytest.approx([-40, 40], abs=15)
 
 
 @pytest.mark.parametrize("image", NOBODY.values(), ids=NOBODY)

@@ -13,7 +13,7 @@ from edge.camera.replay import Replay
 from edge.detect.haar import Haar
 from edge.detect.overlap import one_per_face
 from edge.types import FaceBox
-from tests.pictures import NOBODY, on_canvas
+from tests.pictures import NOBODY, on_canvas, turned
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,12 +21,6 @@ if TYPE_CHECKING:
     from edge.types import U8
 
 UNMASKED = ("astronaut", "hopper")
-
-
-def turned(image: U8, clockwise: float) -> U8:
-    size = image.shape[1], image.shape[0]
-    matrix = cv2.getRotationMatrix2D((size[0] / 2, size[1] / 2), -clockwise, 1.0)
-    return cv2.warpAffine(image, matrix, size, borderMode=cv2.BORDER_REPLICATE).astype(np.uint8)
 
 
 @pytest.mark.parametrize("who", UNMASKED)

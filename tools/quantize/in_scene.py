@@ -7,9 +7,10 @@ is what the detector's box and the resampling cost.
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise, repeat
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,7 +23,7 @@ from edge.errors import SourceError
 from edge.preprocess import chip
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -93,15 +94,37 @@ def _union_share(box: FaceBox, x: int, y: int, side: int) -> float:
     return shared / (box.w * box.h + side * side - shared)
 
 
-def place(faces: U8, scenes: list[U8]) -> Iterator[tuple[U8, int, int, int]]:
-    """Set each face (M, 48, 48) into a scene; yields the BGR frame, x, y and side of the face. Fixed by the seed."""
+def turned(face: U8, roll: float) -> tuple[U8, float]:
+    """A grey picture turned by degrees clockwise, whole in a square whose corners repeat its edge, and how much larger.
+
+    It is enlarged before it is turned, so that little is lost: the square is for `paste`.
+    """
+    if not roll:
+        return face, 1.0
+    large = cv2.resize(face, None, fx=4, fy=4, interpolation=cv2.INTER_CUBIC)
+    grown = abs(math.cos(math.radians(roll))) + abs(math.sin(math.radians(roll)))
+    inner, side = len(large), round(grown * len(large))
+    matrix = np.asarray(cv2.getRotationMatrix2D(((inner - 1) / 2, (inner - 1) / 2), -roll, 1.0), np.float64)
+    matrix[:, 2] += (side - inner) / 2
+    out: U8 = cv2.warpAffine(large, matrix, (side, side), borderMode=cv2.BORDER_REPLICATE).astype(np.uint8, copy=False)
+    return out, grown
+
+
+def place(faces: U8, scenes: list[U8], rolls: Iterable[float] = ()) -> Iterator[tuple[U8, int, int, int]]:
+    """Set each face (M, 48, 48) into a scene, turned by its roll in degrees clockwise; upright where there is none.
+
+    Yields the BGR frame, x, y and side of the face's square before it was turned. Fixed by the seed.
+    """
     rng = np.random.default_rng(SEED)
     sides = rng.integers(SIDES[0], SIDES[1] + 1, len(faces))
-    for face, drawn in zip(faces, sides, strict=True):
+    for face, drawn, roll in zip(faces, sides, chain(rolls, repeat(0.0)), strict=False):
         scene, side = scenes[rng.integers(len(scenes))], int(drawn)
+        picture, grown = turned(face, roll)
+        rim = round((grown - 1) * side / 2)
+        whole = side + 2 * rim
         height, width = scene.shape[:2]
-        x, y = int(rng.integers(0, width - side + 1)), int(rng.integers(0, height - side + 1))
-        yield paste(face, side, scene, (x, y)), x, y, side
+        x, y = int(rng.integers(0, width - whole + 1)), int(rng.integers(0, height - whole + 1))
+        yield paste(picture, whole, scene, (x, y)), x + rim, y + rim, side
 
 
 def match(boxes: Sequence[FaceBox], x: int, y: int, side: int) -> FaceBox | None:

@@ -28,6 +28,7 @@ from edge_quantize.landmarks import POINT, Landmarks
 
 from edge.bundle import load_bundle
 from edge.detect.haar import Haar
+from edge.preprocess import chip
 from edge.types import CropSpec, FaceBox
 from tests.conftest import MATERIAL
 
@@ -158,6 +159,20 @@ def test_a_face_in_a_scene_is_found_where_it_was_set() -> None:
     sheet = sheets.scenes(np.stack([face, np.zeros((48, 48), np.uint8)]), [room], detector, crops[0])
     assert sheet.shape == (180, 5 * 320, 3)
     assert (sheet[:, :320] == (80, 220, 80)).all(axis=2).any()
+
+
+@pytest.mark.parametrize("roll", [-30.0, 20.0])
+def test_a_face_set_turned_is_the_same_once_levelled(fer2013: Fer2013, roll: float) -> None:
+    room = np.full((270, 480, 3), 90, np.uint8)
+    ((frame, x, y, side),) = in_scene.place(fer2013.images[:1], [room], [roll])
+    inner = slice(8, 40)
+
+    def alike(angle: float) -> float:
+        cut = chip(frame, FaceBox(x, y, side, side, angle), CropSpec())
+        return float(np.corrcoef(cut[inner, inner].ravel(), fer2013.images[0, inner, inner].ravel())[0, 1])
+
+    assert alike(roll) > 0.97
+    assert alike(0.0) < 0.5
 
 
 def test_a_box_elsewhere_is_another_face() -> None:
