@@ -35,7 +35,7 @@ def main() -> None:
     parser.add_argument("--faces", type=int, default=900, help="of each kind")
     args = parser.parse_args()
     bundle, fer, worn = load_bundle(args.bundle), chips.fer2013(), chips.frozen()
-    answer = partial(CpuBackend(bundle, ("detector",), threads=1).outputs, "detector")
+    answer = partial(CpuBackend(bundle, ("detector",)).outputs, "detector")
     # One row of squares finds faces of this size (docs/detectors.md).
     detector = BlazeFace(answer, bundle.entry("detector").anchors, tiles=1, level_from=0)
     crop, rooms, marks = bundle.crop("blazeface"), in_scene.backgrounds(), landmarks.load(chips.MASKS / "landmarks.npz")
