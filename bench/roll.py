@@ -57,6 +57,8 @@ def main() -> None:
                     found.append(k)
                     lean.append(box.angle)
                     cut.append([chip(frame, one, crop) for one in (replace(box, angle=0.0), box)])
+            if not found:
+                parser.error(f"none of {len(images)} faces was found: give more with --faces")
             truth = fer.labels[rows[found]]
             stands, level = (
                 robustness.answers(bundle, role, one, lambda *_: None) == truth for one in np.array(cut).swapaxes(0, 1)
