@@ -190,6 +190,10 @@ class Fleet:
         command = self.bed.control(*script, self.broker.address, self.pki / name, *arguments)
         return subprocess.run(command, capture_output=True, text=True, check=False, timeout=1200)
 
+    def subscribe(self) -> None:
+        """Let the broker keep all counts for somebody: of those that nobody takes, a kiosk sends one a minute."""
+        self.listen("edge/v1/+/+/counts", "2", "--session", "aggregator")
+
     def counts(self, kiosk: Device, wanted: int = 1, seconds: float = 600) -> list[dict[str, Any]]:
         """The next `counts` of a device, seen at the broker."""
         done = self.listen(self.topic(kiosk, "counts"), str(seconds), str(wanted))
@@ -235,6 +239,7 @@ def fleet(data: Path, bundle_folder: Path) -> Iterator[Fleet]:
             fleet.boot()
             fleet.release = built.result()
         fleet.play("broker.yml")
+        fleet.subscribe()
         fleet.play("provision.yml")
         yield fleet
     finally:

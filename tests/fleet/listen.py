@@ -46,7 +46,7 @@ def main() -> int:
     client = _client(arguments)
     session = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
     if arguments.session:
-        session.SessionExpiryInterval = 3600
+        session.SessionExpiryInterval = 24 * 3600
     seen = 0
 
     def on_connect(*_: object) -> None:

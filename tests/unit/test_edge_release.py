@@ -44,6 +44,7 @@ def device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:  # noqa: ANN
         monkeypatch.setattr(module, name, path)
         path.parent.mkdir(parents=True, exist_ok=True)
     monkeypatch.setattr(module, "_run", lambda *command, **_: CompletedProcess(command, 0, "", ""))
+    module.start = module._start
     monkeypatch.setattr(module, "_start", lambda: "boot")
     monkeypatch.setattr(module, "_sync", lambda: None)
     monkeypatch.setattr(module.shutil, "chown", lambda *_: None)
@@ -134,3 +135,19 @@ def test_a_first_release_that_fails_leaves_none(device: Any) -> None:  # noqa: A
     device.revert(boot=True)
     assert device.status()["current"] is None
     assert not device.CONFIG.exists()
+
+
+def test_the_crashes_of_one_release_are_not_held_against_the_next(device: Any, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ANN401
+    restarts = "2"
+
+    def systemctl(verb: str, *_: str) -> CompletedProcess[str]:
+        nonlocal restarts
+        if verb == "reset-failed":
+            restarts = "0"
+        if verb == "show":  # asked before the start that was queued has begun
+            device.VISION_FILE.write_text('{"boot_id": "new"}')
+            return CompletedProcess(verb, 0, f"{restarts}\n", "")
+        return CompletedProcess(verb, 0, "", "")
+
+    monkeypatch.setattr(device, "_systemctl", systemctl)
+    assert device.start() == "new"

@@ -46,6 +46,8 @@ LINKS = {
     "systemd/system.conf.d/edge.conf": "watchdog.conf",
 }
 """Links below /etc into `current/systemd`: going back takes the units along."""
+PULL, PULL_CACHE = ("edge-pull.timer", "edge-pull.service"), Path("/var/cache/edge-pull")
+"""What pull.yml adds."""
 GPIO_MADE = OPT / "made-group-gpio"
 """Raspberry Pi OS has this group; elsewhere systemd-sysusers makes it, for its new member."""
 SERVICES = ("edge-vision.service", "edge-publisher.service")
@@ -99,6 +101,10 @@ def _run(*command: str, **options: Any) -> subprocess.CompletedProcess[str]:  # 
 
 def _systemctl(*arguments: str) -> subprocess.CompletedProcess[str]:
     return _run("systemctl", *arguments)
+
+
+def _active() -> bool:
+    return all(not _systemctl("is-active", "--quiet", service).returncode for service in SERVICES)
 
 
 def _pip() -> Path:
@@ -181,6 +187,7 @@ def _boot_id() -> str | None:
 def _start() -> str:
     """Restart both services with what is current and wait for vision's first figures; returns its new boot_id."""
     _systemctl("stop", "edge.target", *SERVICES)
+    _systemctl("reset-failed", *SERVICES)  # its restarts are the last release's
     before = _boot_id()
     _systemctl("daemon-reload")
     _run("systemd-tmpfiles", "--create", str(ETC / "tmpfiles.d/edge.conf"))
@@ -191,7 +198,7 @@ def _start() -> str:
     end = time.monotonic() + STARTED_S
     while time.monotonic() < end:
         boot = _boot_id()
-        if boot not in (None, before) and not _systemctl("is-active", "--quiet", *SERVICES).returncode:
+        if boot not in (None, before) and _active():
             return str(boot)
         for service in SERVICES:
             shown = _systemctl("show", "-p", "NRestarts", "--value", service).stdout.strip()
@@ -276,14 +283,15 @@ def revert(*, boot: bool) -> dict[str, object]:
 
 def remove() -> dict[str, object]:
     """Leave nothing behind: services, links, users, counts, configuration, certificates, and this program."""
-    _systemctl("disable", "--now", "edge.target", *SERVICES, "edge-clock.timer", "edge-revert.service")
-    for place in (*LINKS, "systemd/system/edge-revert.service"):
+    for unit in ("edge.target", *SERVICES, "edge-clock.timer", "edge-revert.service", PULL[0]):
+        _systemctl("disable", "--now", unit)  # each by itself: one that is not there fails all of a call
+    for place in (*LINKS, *(f"systemd/system/{unit}" for unit in ("edge-revert.service", *PULL))):
         (ETC / place).unlink(missing_ok=True)
     groups = ("edge", "gpio") if GPIO_MADE.exists() else ("edge",)
     for folder in ("sysusers.d", "systemd/journald.conf.d", "systemd/system.conf.d"):  # Debian has them not
         with suppress(OSError):  # others use it
             (ETC / folder).rmdir()
-    for folder in (OPT, CONFIG.parent, Path("/var/lib/edge"), VISION_FILE.parent):
+    for folder in (OPT, CONFIG.parent, Path("/var/lib/edge"), VISION_FILE.parent, PULL_CACHE):
         shutil.rmtree(folder, ignore_errors=True)
     _systemctl("daemon-reload")
     for user in ("edge-vision", "edge-publisher"):
@@ -303,7 +311,7 @@ def status() -> dict[str, object]:
         "releases": {marker.parent.name: marker.read_text() for marker in sorted(RELEASES.glob("*/complete"))},
         "candidate_in_use": same,
         "boot_id": _boot_id(),
-        "active": not _systemctl("is-active", "--quiet", *SERVICES).returncode,
+        "active": _active(),
     }
 
 
