@@ -62,14 +62,14 @@ def call(*command: str | Path, check: bool = True, timeout: float = 900) -> subp
     return done
 
 
-def root_filesystem(folder: Path, suite: str = "bookworm") -> Path:
-    """A device's Debian, made once and kept; about a minute."""
-    root = folder / f"rootfs-{suite}"
+def root_filesystem(folder: Path, suite: str = "bookworm", *more: str) -> Path:
+    """A device's Debian, with more packages than it needs or without, made once and kept; about a minute."""
+    root = folder / "-".join(("rootfs", suite, *more))
     if not root.exists():
-        fresh = folder / f"rootfs-{suite}.new"
+        fresh = root.with_name(f"{root.name}.new")
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.parent.mkdir(parents=True, exist_ok=True)
-        options = ("--mode=root", "--variant=minbase", "--quiet", f"--include={','.join(PACKAGES)}")
+        options = ("--mode=root", "--variant=minbase", "--quiet", f"--include={','.join((*PACKAGES, *more))}")
         call("mmdebstrap", *options, suite, fresh, timeout=1800)
         fresh.rename(root)
     (root / "etc/machine-id").write_text("")
@@ -163,6 +163,11 @@ class Device:
         if init is not None:
             os.kill(init, number)
             self.wait(lambda: self.init is None, "end")
+        self.reap()
+        _remove_cgroups(self.netns)
+
+    def reap(self) -> None:
+        """Wait for what booted it."""
         if self._nspawn is not None:
             try:
                 self._nspawn.wait(60)
@@ -170,7 +175,6 @@ class Device:
                 os.killpg(self._nspawn.pid, signal.SIGKILL)
                 self._nspawn.wait(10)
         self._nspawn = None
-        _remove_cgroups(self.netns)
 
     @staticmethod
     def wait(condition: Callable[[], bool], what: str, seconds: float = 900) -> None:
@@ -269,6 +273,8 @@ class Bed:
     def close(self) -> None:
         """End every device, and take the network down."""
         self._sweeper.communicate()
+        for device in self:
+            device.reap()
         self._lock.close()
 
 

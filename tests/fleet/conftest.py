@@ -54,16 +54,22 @@ class Fleet:
     def boot(self) -> None:
         """Make broker and kiosks, with their films and certificates, and boot them."""
         self.broker = self.bed.add("mqtt", 10)
-        self.kiosks = [self.bed.add(f"kiosk-{n}", 100 + n) for n in range(1, KIOSKS + 1)]
-        for i, kiosk in enumerate(self.kiosks):
-            film = self._film(i)
-            copy = shutil.copytree if film.is_dir() else shutil.copyfile
-            copy(film, kiosk.root / "srv" / film.name)
+        self.kiosks: list[Device] = []
+        for n in range(1, KIOSKS + 1):
+            self.add_kiosk(f"kiosk-{n}", 100 + n)
         self.certify("mqtt", self.broker.address)
-        for name in ("operator", *(kiosk.name for kiosk in self.kiosks)):
-            self.certify(name)
+        self.certify("operator")
         with ThreadPoolExecutor() as pool:
             list(pool.map(Device.start, self.bed))
+
+    def add_kiosk(self, name: str, number: int) -> Device:
+        """Make one, with a film and a certificate."""
+        kiosk, film = self.bed.add(name, number), self._film(len(self.kiosks))
+        copy = shutil.copytree if film.is_dir() else shutil.copyfile
+        copy(film, kiosk.root / "srv" / film.name)
+        self.certify(name)
+        self.kiosks.append(kiosk)
+        return kiosk
 
     def _film(self, kiosk: int) -> Path:
         return self._films[kiosk % len(self._films)]

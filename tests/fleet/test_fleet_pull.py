@@ -11,31 +11,49 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.fleet.bed import NET, call
-from tests.fleet.conftest import ANSIBLE, TARGET
+from tests.fleet.bed import NET, call, root_filesystem
+from tests.fleet.conftest import ANSIBLE, BUILD, SUITE, TARGET
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from tests.fleet.bed import Device
     from tests.fleet.conftest import Fleet
 
 pytestmark = pytest.mark.fleet_long
 
-URL = f"http://{NET}.20:8000"
-INSTALL = "apt-get -qq update && apt-get -qq install -y --no-install-recommends ansible-core git ca-certificates"
+FILES, REPOSITORY = f"http://{NET}.20:8000", f"git://{NET}.20/fleet.git"
 
 
 @pytest.fixture
-def served(fleet: Fleet, tmp_path: Path) -> Iterator[Path]:
-    """A folder that the control host serves: a repository with playbooks and inventory, and the release."""
+def kiosk(fleet: Fleet) -> Iterator[Device]:
+    """A new device that has Ansible, and its certificate; the broker knows it."""
+    usual, fleet.bed.base = fleet.bed.base, root_filesystem(BUILD, SUITE, "ansible-core", "git")
+    kiosk = fleet.add_kiosk("kiosk-pull", 98)
+    fleet.bed.base = usual
+    identity = kiosk.root / "etc/edge/identity"
+    identity.mkdir(parents=True)
+    for name in ("ca.crt", f"{kiosk.name}.crt", f"{kiosk.name}.key"):
+        shutil.copy(fleet.pki / name, identity)
+    kiosk.start()
+    fleet.play("broker.yml")
+    yield kiosk
+    kiosk.stop()
+    fleet.kiosks.remove(kiosk)
+
+
+@pytest.fixture
+def served(fleet: Fleet, kiosk: Device, tmp_path: Path) -> Iterator[None]:
+    """The control host serves a repository with playbooks and inventory, and the release."""
+    assert kiosk in fleet.kiosks  # and thereby in the inventory
     folder = tmp_path / "served"
     release = fleet.releases / f"edge-{fleet.release}-{TARGET}.tar"
     inventory = json.loads(fleet.inventory().read_text())
     inventory["all"]["vars"] |= {
         "edge_tls_dir": "/etc/edge/identity",
-        "edge_pull_url": f"{URL}/fleet.git",
-        "edge_release_url": f"{URL}/{release.name}",
+        "edge_pull_url": REPOSITORY,
+        "edge_release_url": f"{FILES}/{release.name}",
         "edge_release_sha256": hashlib.sha256(release.read_bytes()).hexdigest(),
     }
     shutil.copytree(ANSIBLE, folder / "work/ansible")
@@ -45,26 +63,21 @@ def served(fleet: Fleet, tmp_path: Path) -> Iterator[Path]:
     for step in (("init", "-q", "-b", "main"), ("add", "."), ("commit", "-qm", "fleet")):
         call(*git, *step)
     call("git", "clone", "-q", "--bare", folder / "work", folder / "fleet.git")
-    call("git", "-C", folder / "fleet.git", "update-server-info")
-    command = fleet.bed.control(sys.executable, "-m", "http.server", "--directory", folder, "8000")
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    yield folder
-    server.terminate()
-    server.wait()
+    commands = (
+        (sys.executable, "-m", "http.server", "--directory", folder, "8000"),
+        ("git", "daemon", "--export-all", f"--base-path={folder}"),
+    )
+    said = subprocess.DEVNULL
+    servers = [subprocess.Popen(fleet.bed.control(*command), stdout=said, stderr=said) for command in commands]
+    yield
+    for server in servers:
+        server.terminate()
+        server.wait()
 
 
 @pytest.mark.usefixtures("served")
-def test_a_kiosk_pulls_its_release_by_itself(fleet: Fleet) -> None:
-    kiosk = fleet.kiosks[-1]
-    fleet.play("remove.yml", "--limit", kiosk.name)
-    kiosk.stop()
-    call("systemd-nspawn", "-q", "-D", kiosk.root, "--as-pid2", "--resolv-conf=copy-host", "sh", "-ec", INSTALL)
-    identity = kiosk.root / "etc/edge/identity"
-    identity.mkdir(parents=True)
-    for name in ("ca.crt", f"{kiosk.name}.crt", f"{kiosk.name}.key"):
-        shutil.copy(fleet.pki / name, identity)
-    kiosk.start()
-    first = f"ansible-pull --url {URL}/fleet.git --directory /var/cache/edge-pull/repository --inventory inventory"
+def test_a_kiosk_pulls_its_release_by_itself(fleet: Fleet, kiosk: Device) -> None:
+    first = f"ansible-pull --url {REPOSITORY} --directory /var/cache/edge-pull/repository --inventory inventory"
     said = kiosk.run(f"{first} --limit {kiosk.name} ansible/pull.yml 2>&1", check=False)
     assert said.returncode == 0, said.stdout
     status = fleet.status(kiosk)
@@ -76,4 +89,3 @@ def test_a_kiosk_pulls_its_release_by_itself(fleet: Fleet) -> None:
     assert fleet.status(kiosk)["boot_id"] == status["boot_id"]
     fleet.play("remove.yml", "--limit", kiosk.name)
     assert kiosk.run("ls -d /etc/edge /etc/systemd/system/edge-* /var/cache/edge-pull", check=False).stdout == ""
-    fleet.play("provision.yml", "--limit", kiosk.name)

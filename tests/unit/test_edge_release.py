@@ -44,7 +44,7 @@ def device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:  # noqa: ANN
         monkeypatch.setattr(module, name, path)
         path.parent.mkdir(parents=True, exist_ok=True)
     monkeypatch.setattr(module, "_run", lambda *command, **_: CompletedProcess(command, 0, "", ""))
-    module.start = module._start
+    vars(module)["start"] = module._start
     monkeypatch.setattr(module, "_start", lambda: "boot")
     monkeypatch.setattr(module, "_sync", lambda: None)
     monkeypatch.setattr(module.shutil, "chown", lambda *_: None)
