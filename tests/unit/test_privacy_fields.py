@@ -78,6 +78,7 @@ def published(config: Config, caplog: pytest.LogCaptureFixture) -> dict[str, Any
     assert figures is not None
     says = health(figures, stats, clock, None)
     assert says.invoke_ms.p50 is not None, "null until the first face would tell of it"
+    assert (says.backend, says.detector) == ("cpu", "blazeface on cpu")
     return {
         "counts": [json.loads(encode(w)) | {"boot_id": None} for w in windows],
         "health": {k: v for k, v in json.loads(encode(says)).items() if k not in TIMED} | {"boot_id": None},
