@@ -206,6 +206,11 @@ class Fleet:
         assert done.returncode == 0, f"{kiosk.name}: {done.stdout}{done.stderr}{self.journals()}"
         return [json.loads(line)["payload"] for line in done.stdout.splitlines()]
 
+    def all_counts(self, wanted: int = 1) -> dict[Device, list[dict[str, Any]]]:
+        """The next ones of each kiosk."""
+        with ThreadPoolExecutor() as pool:
+            return dict(zip(self.kiosks, pool.map(lambda kiosk: self.counts(kiosk, wanted), self.kiosks), strict=True))
+
 
 def rename(tarball: Path, new: Path, name: str) -> None:
     """The same release under another name."""

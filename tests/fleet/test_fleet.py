@@ -44,8 +44,7 @@ def test_playbooks_are_fit_for_production() -> None:
 
 
 def test_every_kiosk_counts_faces_at_the_broker(fleet: Fleet) -> None:
-    for kiosk in fleet.kiosks:
-        first, second = fleet.counts(kiosk, 2)
+    for kiosk, (first, second) in fleet.all_counts(2).items():
         assert first["device"] == kiosk.name
         assert first["visitors"] + second["visitors"] > 0
         assert second["seq"] == first["seq"] + 1
@@ -139,7 +138,7 @@ def test_a_healthy_update_reaches_every_kiosk(fleet: Fleet) -> None:
         status = fleet.status(kiosk)
         assert (status["current"], status["previous"], status["trial"]) == ("1.1", "1.0", None), recap.output
         assert set(status["releases"]) == {"1.0", "1.1"}
-        assert fleet.counts(kiosk)
+    assert all(fleet.all_counts().values())
 
 
 def test_a_release_that_crashes_stops_at_the_first_kiosk_and_is_undone(fleet: Fleet, tmp_path: Path) -> None:
@@ -183,11 +182,4 @@ def test_power_cut_in_an_update_leaves_the_old_release_running(fleet: Fleet, poi
     status = fleet.status(kiosk)
     assert (status["current"], status["trial"]) == (good, None)
     assert (new in status["releases"]) == (point == "on trial")
-    assert fleet.counts(kiosk)
-
-
-def test_after_the_cuts_the_update_goes_through(fleet: Fleet) -> None:
-    kiosk, fleet.release = fleet.kiosks[-1], "1.3"
-    fleet.play("provision.yml", "--limit", kiosk.name)
-    assert fleet.status(kiosk)["current"] == fleet.release
     assert fleet.counts(kiosk)
