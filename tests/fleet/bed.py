@@ -112,7 +112,8 @@ class Device:
         nspawn = (
             f"systemd-nspawn -q -D {shlex.quote(str(self.root))} -M {self.netns} --register=no --keep-unit -b "
             f"--console=read-only --network-namespace-path=/run/netns/{self.netns} --resolv-conf=off "
-            "--system-call-filter=bpf --kill-signal=SIGRTMIN+3"
+            # As on a board: without it systemd 257 starts units with PrivateNetwork=yes in the device's own network.
+            "--capability=CAP_NET_ADMIN --system-call-filter=bpf --kill-signal=SIGRTMIN+3"
         )
         # 133: the system asked for a reboot.
         loop = f"while {nspawn}; test $? = 133; do :; done"
