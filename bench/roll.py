@@ -23,8 +23,8 @@ from edge.bundle import load_bundle
 from edge.detect.blazeface import BlazeFace
 from edge.preprocess import chip
 
-ROLLS: Final = (0, 10, 20, 30)
-LEVELLED_FROM: Final = (0, 15, 20, 25)
+ROLLS: Final = (0, 10, 20, 30, 40)
+LEVELLED_FROM: Final = (0, 20, 25, 30)
 """Degrees."""
 
 

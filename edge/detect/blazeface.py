@@ -33,8 +33,8 @@ SURE: Final = 0.65
 """Least score of a new face; patches on clothes reached .64 (docs/detectors.md)."""
 LEAST: Final = 0.5
 """Least score of a face that was there in the frame before (as Zhang et al. 2022, ByteTrack, arXiv:2110.06864)."""
-LEVEL_FROM: Final = 20.0
-"""Least lean of the eyes in degrees that a box is turned by: the nets are trained on less (docs/decisions/0014)."""
+LEVEL_FROM: Final = 30.0
+"""Least lean of the eyes in degrees that a box is turned by: less costs more than it wins (docs/decisions/0014)."""
 LAP: Final = 1 / 3
 """Share of a square that the next one covers too: a face on the border of one is whole in the other."""
 CUT: Final = 0.1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -44,12 +45,7 @@ def make(bundle_folder: Path) -> Callable[..., BlazeFace]:
     bundle = load_bundle(bundle_folder)
     cpu = CpuBackend(bundle, (ROLE,))
 
-    def opened(*, min_face: int = 36, tiles: int | None = None) -> BlazeFace:
-        found = open_detector(bundle, "blazeface", cpu, min_face=min_face, tiles=tiles)
-        assert isinstance(found, BlazeFace)
-        return found
-
-    return opened
+    return partial(BlazeFace, partial(cpu.outputs, ROLE), bundle.entry(ROLE).anchors)
 
 
 @pytest.mark.parametrize("who", PORTRAITS)
@@ -69,14 +65,13 @@ def test_one_face_is_one_box_on_the_face(
 def test_only_a_head_that_leans_far_is_levelled(
     make: Callable[..., BlazeFace], portraits: dict[str, U8], who: str
 ) -> None:
-    detector = make(tiles=0)
-
-    def roll(lean: float) -> float:
-        (box,) = detector.detect(turned(on_canvas(portraits[who]), lean), thorough=True)
+    def roll(lean: float, **options: float) -> float:
+        (box,) = make(tiles=0, **options).detect(turned(on_canvas(portraits[who]), lean), thorough=True)
         return box.angle
 
     assert [roll(lean) for lean in (-5, 0, 5)] == [0, 0, 0]
-    assert [roll(lean) for lean in (-40, 40)] == pytest.approx([-40, 40], abs=15)
+    assert [roll(lean, level_from=20.0) for lean in (-40, 40)] == pytest.approx([-40, 40], abs=15)
+    assert roll(40) == roll(40, level_from=20.0)
 
 
 @pytest.mark.parametrize("image", NOBODY.values(), ids=NOBODY)
