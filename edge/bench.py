@@ -13,9 +13,9 @@ from edge.bundle import golden_answers, load_bundle
 from edge.config import StorageSection
 from edge.config_camera import CameraSection
 from edge.demo_clip import compose
-from edge.detect.choose import chosen_kind, describe, detector_roles, judge
+from edge.detect.choose import chosen_kind, describe, judge
 from edge.figures import Percentiles
-from edge.route import ROLES
+from edge.models import needed_roles
 from edge.runtime import read_vision
 from edge.vision import Vision
 
@@ -50,7 +50,7 @@ def time_models(config: Config, invocations: int) -> tuple[str, str, dict[str, d
     """Name of the backend, which detector runs on what, and ms of single invocations by role."""
     bundle = load_bundle(config.models.bundle, config.models.public_key)
     kind = chosen_kind(bundle, config.detector.kind)
-    roles = (*detector_roles(bundle, kind), *ROLES[config.models.strategy])
+    roles = needed_roles(bundle, config)
     backend = open_backend(bundle, roles, config.models.accelerator, judge)
     try:
         golden, found = golden_answers(bundle, roles), {}

@@ -34,7 +34,6 @@ GOLDEN_TOLERANCE: Final = {"cpu": 2, "cpu on arm": 6, "edgetpu": 6}
 """Largest difference to a golden answer, in output LSB. The answers are made on x86; TFLite's kernels for ARM round
 otherwise in each layer (docs/decisions/0006)."""
 _ARM: Final = platform.machine().startswith(("aarch64", "arm"))
-
 INPUT_SCALE: Final = 1 / 128
 """The input scale of `gray48/1`: exactly 1/128, so that no two implementations round differently."""
 

@@ -15,11 +15,12 @@ from edge.backend.choose import open_backend
 from edge.bundle import load_bundle
 from edge.camera import open_cameras
 from edge.clock import SystemClock
-from edge.detect.choose import chosen_kind, describe, detector_roles, judge, open_detector
+from edge.detect.choose import chosen_kind, describe, judge, open_detector
 from edge.errors import StorageError
 from edge.figures import Percentiles, Rate
 from edge.lifeline import stdin_ended
 from edge.logs import event
+from edge.models import needed_roles
 from edge.notify import Notifier
 from edge.pause import PauseSwitch
 from edge.privacy import Policy, flush_due, release, tally
@@ -73,7 +74,7 @@ class Vision:
         log.info(event("bundle", name=self._bundle.manifest.name, signed_by=signed.key_id if signed else "unchecked"))
         self._roles = roles = ROLES[config.models.strategy]
         self._detector = chosen_kind(self._bundle, config.detector.kind)
-        wanted = (*detector_roles(self._bundle, self._detector), *roles)
+        wanted = needed_roles(self._bundle, config)
         self._backend = open_backend(self._bundle, wanted, config.models.accelerator, judge)
         log.info(event("detector", chosen=describe(self._detector, self._backend.name)))
         self._sights = self._look_with(Router(self._backend, config.models.strategy))

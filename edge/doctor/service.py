@@ -59,11 +59,11 @@ def checked_bundle(config: Config) -> Bundle:
     """
     from edge.backend.cpu import CpuBackend
     from edge.bundle import check_golden, load_bundle
-    from edge.detect.choose import detector_roles, judge, open_detector
-    from edge.route import ROLES
+    from edge.detect.choose import judge, open_detector
+    from edge.models import needed_roles
 
     bundle = load_bundle(config.models.bundle, config.models.public_key)
-    roles = (*detector_roles(bundle, config.detector.kind), *ROLES[config.models.strategy])
+    roles = needed_roles(bundle, config)
     backend = CpuBackend(bundle, roles, threads=1)
     check_golden(bundle, backend, roles, judge)
     bundle.crop(open_detector(bundle, backend=backend, **config.detector.model_dump()).kind)

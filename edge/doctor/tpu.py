@@ -122,12 +122,12 @@ def _computes(config: Config, told: VisionFile | None) -> Iterator[Finding]:
     from edge.backend.cpu import CpuBackend
     from edge.backend.edgetpu import EdgeTpuBackend
     from edge.bundle import load_bundle
-    from edge.detect.choose import detector_roles, judge
-    from edge.route import ROLES
+    from edge.detect.choose import judge
+    from edge.models import needed_roles
 
     try:
         bundle = load_bundle(config.models.bundle, config.models.public_key)
-        roles = (*detector_roles(bundle, config.detector.kind), *ROLES[config.models.strategy])
+        roles = needed_roles(bundle, config)
         if any(bundle.entry(role).edgetpu is None for role in roles):
             mend = "edge-quantize compile, on an x86-64 machine"
             yield Finding("warning", "tpu", f"{bundle.manifest.name} is not compiled for it", _SLOW, mend)
