@@ -71,7 +71,7 @@ bench: .venv/dev.stamp  ## speed and memory, as ratios measured in one run
 	.venv/bin/python bench/pipeline.py
 
 docs: .venv/dev.stamp  ## schemas and AsyncAPI from the contract
-	.venv/bin/python -m edge.asyncapi --write docs
+	.venv/bin/python -m edge.contract.asyncapi --write docs
 
 gpu-pack: .venv/dev.stamp  ## what a GPU machine needs, under 60 MiB
 	.venv/bin/edge-quantize gpu-pack

@@ -21,22 +21,23 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import cv2
 import numpy as np
-from edge_quantize import blazeface, detector, in_scene, metrics
-from edge_quantize.data import data_root
+from edge_quantize.bundling import blazeface, detector
+from edge_quantize.datasets.fer2013 import data_root
+from edge_quantize.evaluation import in_scene, metrics
 from edge_quantize.progress import bar
 
-from edge.backend.cpu import CpuBackend
-from edge.bundle import load_bundle
-from edge.detect.choose import detector_roles, open_detector
+from edge.bundle.manifest import load_bundle
 from edge.errors import ConfigError
+from edge.inference.cpu import CpuBackend
+from edge.vision.detect.choose import detector_roles, open_detector
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
-    from edge.detect import Detector
     from edge.types import U8, FaceBox
+    from edge.vision.detect import Detector
 
 SIZES: Final = (24, 36, 48, 64, 90, 128)
 """Widths of the pasted face's box in pixels."""

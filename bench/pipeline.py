@@ -24,14 +24,14 @@ import cv2
 import numpy as np
 
 from edge import config as settings
-from edge.backend.cpu import CpuBackend
-from edge.bundle import load_bundle
-from edge.demo_clip import compose
-from edge.detect.choose import chosen_kind, detector_roles, open_detector
-from edge.preprocess import MIN_FACE, chip
-from edge.route import ROLES, Router
-from edge.runtime import read_vision
-from edge.vision import Vision
+from edge.bundle.manifest import load_bundle
+from edge.commands.demo.clip import compose
+from edge.inference.cpu import CpuBackend
+from edge.outbox.runtime_files import read_vision
+from edge.vision.detect.choose import chosen_kind, detector_roles, open_detector
+from edge.vision.preprocess import MIN_FACE, chip
+from edge.vision.route import ROLES, Router
+from edge.vision.service import Vision
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

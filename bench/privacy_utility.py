@@ -3,7 +3,7 @@
     python bench/privacy_utility.py             # the tables of docs/privacy.md
     python bench/privacy_utility.py --plot docs/privacy-utility.png
 
-`release_days` is `edge.privacy.release` over many days at once; a test holds the two against each other. The
+`release_days` is `edge.vision.privacy.release` over many days at once; a test holds the two against each other. The
 error is the released share minus the share of the votes that were cast, in points: noise, threshold and flush,
 not the classifier.
 """

@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-from edge_quantize import chips, in_scene, landmarks, masks, metrics, robustness
+from edge_quantize.evaluation import chips, in_scene, metrics, robustness
+from edge_quantize.masks import landmarks
+from edge_quantize.masks import synthesis as masks
 
-from edge.backend.cpu import CpuBackend
-from edge.bundle import load_bundle
-from edge.detect.blazeface import BlazeFace
-from edge.preprocess import chip
+from edge.bundle.manifest import load_bundle
+from edge.inference.cpu import CpuBackend
+from edge.vision.detect.blazeface import BlazeFace
+from edge.vision.preprocess import chip
 
 ROLLS: Final = (0, 10, 20, 30, 40)
 LEVELLED_FROM: Final = (0, 20, 25, 30)

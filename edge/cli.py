@@ -14,8 +14,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from edge import __version__, logs
+from edge import __version__
 from edge.errors import BackendError, BundleError, ConfigError, EdgeError
+from edge.process import logs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -127,10 +128,10 @@ def _vision(args: argparse.Namespace) -> int:
             if config.device.mode == "production":
                 msg = '--annotate is refused: it would write faces to a file, and device.mode is "production"'
                 raise ConfigError(msg)
-            from edge.annotate import Annotation
+            from edge.vision.annotate import Annotation
 
             annotation = Annotation(args.annotate)
-        from edge.vision import Vision
+        from edge.vision.service import Vision
 
         service = Vision(config, on_frame=annotation.add if annotation else None)
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -150,7 +151,7 @@ def _vision(args: argparse.Namespace) -> int:
 def _print_windows(config: Config) -> None:
     """What would have been published, one JSON line a window: the only output of a run without a broker."""
     from edge.contract import counts_payload, encode
-    from edge.outbox import Outbox
+    from edge.outbox.outbox import Outbox
 
     with Outbox(config.storage.outbox) as outbox:
         for row in outbox.unsent(10_000):
@@ -170,7 +171,7 @@ def _publish(args: argparse.Namespace) -> int:
         msg = "edge publish needs --config FILE with an [mqtt] section"
         raise ConfigError(msg)
     from edge import config as settings
-    from edge.publisher import run_publisher
+    from edge.publisher.service import run_publisher
 
     return run_publisher(settings.load(args.config), drain_timeout=args.drain_timeout, lifeline=args.lifeline)
 
@@ -182,13 +183,13 @@ def _run(args: argparse.Namespace) -> int:
         print("edge: no [mqtt] in use: windows are printed, not published", file=sys.stderr)
         args.annotate, args.lifeline = None, False
         return _vision(args)
-    from edge.supervise import Supervisor
+    from edge.process.supervision import Supervisor
 
     return Supervisor(args.config, args.drain_timeout).run()
 
 
 def _demo(args: argparse.Namespace) -> int:
-    from edge.demo import run_demo
+    from edge.commands.demo.run import run_demo
 
     return run_demo(source=args.source, seconds=args.seconds, broker_kind=args.broker)
 
@@ -219,7 +220,7 @@ def _check_config(args: argparse.Namespace) -> int:
 def _model_problems(path: Path, config: Config) -> list[Problem]:
     """What the start would find wrong with the bundle: signature, checksums, model files, golden answers."""
     from edge import config as settings
-    from edge.doctor.service import checked_bundle
+    from edge.commands.doctor.service import checked_bundle
 
     try:
         checked_bundle(config)
@@ -234,7 +235,7 @@ def _model_problems(path: Path, config: Config) -> list[Problem]:
 
 
 def _doctor(args: argparse.Namespace) -> int:
-    from edge.doctor import run_doctor
+    from edge.commands.doctor import run_doctor
 
     return run_doctor(args.config or Path("config.toml"), as_json=args.json)
 
@@ -244,7 +245,7 @@ def _tls_problems(path: Path, config: Config) -> list[Problem]:
     from datetime import UTC, datetime
 
     from edge import config as settings
-    from edge.broker import certificate_end, tls_context
+    from edge.publisher.broker import certificate_end, tls_context
 
     files = None if config.mqtt is None else config.mqtt.tls
     if files is None:
@@ -266,14 +267,14 @@ def _status(args: argparse.Namespace) -> int:
         msg = "edge status needs --config FILE to know where the services keep their files"
         raise ConfigError(msg)
     from edge import config as settings
-    from edge.status import run_status
+    from edge.commands.status import run_status
 
     return run_status(settings.load(args.config).storage, as_json=args.json)
 
 
 def _bench(args: argparse.Namespace) -> int:
     from edge import config as settings
-    from edge.bench import run_bench
+    from edge.commands.bench import run_bench
 
     config = settings.development() if args.config is None else settings.load(args.config)
     if args.accelerator is not None:

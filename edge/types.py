@@ -18,6 +18,9 @@ if TYPE_CHECKING:  # not at run time: the aggregator reads the contract without 
 EMOTIONS: Final = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
 """Label order of every FER model and of every confusion matrix (FER2013's own)."""
 
+PREPROCESS_ID: Final = "gray48/1"
+"""The one preprocessing, `edge.vision.preprocess`: what bundles are made for."""
+
 CELLS: Final = (*EMOTIONS, "uncertain")
 """Columns of a count, in wire order."""
 

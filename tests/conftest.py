@@ -11,10 +11,10 @@ import cv2
 import numpy as np
 import pytest
 
-from edge.backend import coral
-from edge.bundle_name import newest_bundle
+from edge.bundle.newest import newest_bundle
 from edge.config import Config, StorageSection, development
-from tests.edgetpu import COMPILER, StandIn, build_library, compile_bundle
+from edge.inference import coral
+from tests.support.edgetpu import COMPILER, StandIn, build_library, compile_bundle
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from edge.types import U8
 
 ROOT = Path(__file__).resolve().parents[1]
-MATERIAL = ROOT / "edge" / "demo_material"
+MATERIAL = ROOT / "edge" / "commands" / "demo" / "material"
 
 
 def _absent(reason: str) -> None:

@@ -3,37 +3,27 @@
 from __future__ import annotations
 
 import hashlib
-import io
-import platform
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from edge.bundle.signature import Signed, verify_signature
 from edge.errors import BundleError
-from edge.preprocess import PREPROCESS_ID
-from edge.signature import Signed, verify_signature
-from edge.types import EMOTIONS, ROUTES, CropSpec
+from edge.types import EMOTIONS, PREPROCESS_ID, ROUTES, CropSpec
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    import numpy as np
     from numpy.typing import NDArray
-
-    from edge.backend.base import Backend
-    from edge.types import U8
 
     Judge = Callable[["Bundle", str, str, NDArray[np.int8], NDArray[np.int8]], None]
     """Compares outputs (N, …) of a role, computed on a backend, with golden ones; raises BundleError."""
 
 Role = Literal["gate", "fer_unmasked", "fer_masked", "detector"]
 
-GOLDEN_TOLERANCE: Final = {"cpu": 2, "cpu on arm": 6, "edgetpu": 6}
-"""Largest difference to a golden answer, in output LSB. The answers are made on x86; TFLite's kernels for ARM round
-otherwise in each layer (docs/decisions/0006)."""
-_ARM: Final = platform.machine().startswith(("aarch64", "arm"))
 INPUT_SCALE: Final = 1 / 128
 """The input scale of `gray48/1`: exactly 1/128, so that no two implementations round differently."""
 
@@ -255,51 +245,3 @@ def load_bundle(folder: Path, public_key: str | None = None) -> Bundle:
         bundle.read_edgetpu(model.role)
     bundle.read_golden()
     return bundle
-
-
-def golden_answers(bundle: Bundle, roles: tuple[str, ...]) -> dict[str, tuple[U8, NDArray[np.int8]]]:
-    """Inputs uint8 (N, 48, 48) or (N, 128, 128, 3), and int8 answers (N, …), of each role.
-
-    Raises BundleError naming the file.
-    """
-    path, content = bundle.folder / bundle.manifest.golden, bundle.read_golden()
-    try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as golden:
-            answers = {role: (golden[f"{role}_chips"], golden[f"{role}_outputs"]) for role in roles}
-    except Exception as error:  # numpy reads a damaged file with half a dozen kinds of error
-        msg = f"{path}: {error}: install the bundle again"
-        raise BundleError(msg) from error
-    for role, (chips, wanted) in answers.items():
-        shape = len(chips), *bundle.entry(role).output.shape[1:]
-        if not len(chips) or wanted.shape != shape:
-            msg = f"{path}: answers of {role} are {wanted.shape} for {len(chips)} chips: install the bundle again"
-            raise BundleError(msg)
-    return answers
-
-
-def check_golden(bundle: Bundle, backend: Backend, roles: tuple[str, ...], judge: Judge) -> None:
-    """Compute the bundle's golden answers and compare (`golden.npz`: `<role>_chips` u8, `<role>_outputs` int8).
-
-    Raises BundleError naming the model and what is wrong.
-    """
-    for role, (chips, wanted) in golden_answers(bundle, roles).items():
-        judge(bundle, role, backend.name, backend.outputs(role, chips), wanted)
-
-
-def judge_answers(bundle: Bundle, role: str, backend: str, got: NDArray[np.int8], wanted: NDArray[np.int8]) -> None:
-    """The `Judge` of a classifier's outputs (N, K).
-
-    Raises BundleError naming the role and the largest difference when one answer is off by more than the
-    backend's tolerance or has another argmax.
-    """
-    kernels = "edgetpu" if backend.startswith("edgetpu") else "cpu on arm" if _ARM else "cpu"
-    tolerance = GOLDEN_TOLERANCE[kernels]
-    off = int(np.abs(got.astype(np.int16) - wanted.astype(np.int16)).max(initial=0))
-    flipped = int((got.argmax(axis=1) != wanted.argmax(axis=1)).sum())
-    if off > tolerance or flipped:
-        msg = (
-            f"{bundle.path(role)}: computes wrongly on {backend}: {flipped} of {len(wanted)} golden answers "
-            f"differ, largest difference {off} LSB (allowed {tolerance}): install the bundle again, "
-            "or choose another accelerator"
-        )
-        raise BundleError(msg)

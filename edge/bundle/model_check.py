@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, Final
 
-from edge.backend.flatbuffer import Malformed, Table, read_model
+from edge.bundle.flatbuffer import Malformed, Table, read_model
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -8,16 +8,17 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from edge.backend.choose import open_backend
-from edge.bundle import golden_answers, load_bundle
+from edge.bundle.golden import golden_answers
+from edge.bundle.manifest import load_bundle
+from edge.commands.demo.clip import compose
 from edge.config import StorageSection
-from edge.config_camera import CameraSection
-from edge.demo_clip import compose
-from edge.detect.choose import chosen_kind, describe, judge
-from edge.figures import Percentiles
-from edge.models import needed_roles
-from edge.runtime import read_vision
-from edge.vision import Vision
+from edge.config.camera import CameraSection
+from edge.inference.choose import open_backend
+from edge.outbox.runtime_files import read_vision
+from edge.process.stats import Percentiles
+from edge.vision.detect.choose import chosen_kind, describe, judge
+from edge.vision.model_roles import needed_roles
+from edge.vision.service import Vision
 
 if TYPE_CHECKING:
     from edge.config import Config

@@ -6,9 +6,9 @@ import json
 import time
 from typing import TYPE_CHECKING
 
-from edge.health import runs
-from edge.outbox import Outbox
-from edge.runtime import read_vision
+from edge.outbox.outbox import Outbox
+from edge.outbox.runtime_files import read_vision
+from edge.publisher.health import runs
 
 if TYPE_CHECKING:
     from edge.config import StorageSection

@@ -1,33 +1,23 @@
-"""`config.toml`: every problem at once, with its line. The only place that knows TOML; imports nothing heavy."""
+"""The sections of `config.toml`, each key with its type, default and bounds. Imports nothing heavy."""
 
 from __future__ import annotations
 
-import difflib
-import itertools
 import re
-import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, NamedTuple, Self, get_args
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
-    ValidationError,
     ValidationInfo,
     field_validator,
     model_validator,
 )
 
-from edge.bundle_name import newest_bundle
-from edge.config_camera import CameraSection
-from edge.errors import ConfigError
-from edge.signature import is_key
+from edge.config.camera import CameraSection
 from edge.types import Strategy  # noqa: TC001 - pydantic reads the annotation
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 Id = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,64}$")]
 Place = Annotated[Path, Field(strict=False)]
@@ -237,148 +227,3 @@ class Config(_Section):
     def live(self) -> bool:
         """Whether frames come from cameras, not from a replay."""
         return self.camera[0].kind != "replay"
-
-
-class Problem(NamedTuple):
-    """One thing wrong with a file: its line (1-based; None for the file as a whole), its key, what and how to mend."""
-
-    line: int | None
-    key: str
-    message: str
-
-
-class ConfigProblems(ConfigError):
-    """All problems of one file."""
-
-    def __init__(self, path: Path, problems: Sequence[Problem]) -> None:
-        self.path, self.problems = path, list(problems)
-        super().__init__("\n".join(f"{path}:{p.line or 1}: {p.key}: {p.message}" for p in self.problems))
-
-
-_PATHS: Final = (
-    ("camera", "source"),
-    ("camera", "password_file"),
-    ("models", "bundle"),
-    ("models", "public_key"),
-    ("mqtt", "password_file"),
-    ("mqtt", "tls", "ca"),
-    ("mqtt", "tls", "cert"),
-    ("mqtt", "tls", "key"),
-    ("kill_switch", "file"),
-    ("storage", "outbox"),
-    ("storage", "runtime"),
-)
-
-
-def load(path: Path) -> Config:
-    """Read and check a file. Raises ConfigProblems with every problem, or ConfigError when it cannot be read."""
-    try:
-        text = path.read_text(encoding="utf-8")
-        table = tomllib.loads(text)
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        msg = f"{path}: {reason}: --config must name a TOML file"
-        raise ConfigError(msg) from error
-    except tomllib.TOMLDecodeError as error:
-        at = re.search(r"line (\d+)", str(error))
-        raise ConfigProblems(path, [Problem(int(at[1]) if at else None, "TOML", str(error))]) from error
-    try:
-        return Config.model_validate(_absolute(table, path.resolve().parent))
-    except ValidationError as error:
-        lines = _lines(text)
-        problems = [
-            _problem(tuple(map(str, e["loc"])), e["type"], e["msg"], lines) for e in error.errors(include_url=False)
-        ]
-        raise ConfigProblems(path, sorted(problems, key=lambda p: p.line or 0)) from error
-
-
-def line_of(path: Path, *key: str) -> int | None:
-    """Line of a key in a file that `load` has read, or of its section."""
-    lines = _lines(path.read_text(encoding="utf-8"))
-    return next((lines[key[:n]] for n in range(len(key), 0, -1) if key[:n] in lines), None)
-
-
-def development(source: str | None = None, models: Path | None = None) -> Config:
-    """What commands run with when no --config is given: development mode, newest bundle, no publishing.
-
-    Raises ConfigError when there is no bundle under ./models or beside the package.
-    """
-    folders = [models] if models else [Path("models"), Path(__file__).resolve().parent.parent / "models"]
-    bundle = next((b for b in map(newest_bundle, folders) if b), None)
-    if bundle is None:
-        msg = "no model bundle under ./models: run from a folder that has one, or name it with --config"
-        raise ConfigError(msg)
-    return Config(
-        device=Device(id="development", site="desk", purpose="development", mode="development"),
-        camera=(CameraSection(kind=_kind_of(source), source=source),),
-        models=ModelsSection(bundle=bundle),
-    )
-
-
-def _kind_of(source: str | None) -> Literal["v4l2", "rtsp", "replay"]:
-    if source is None or source.startswith("/dev/v"):
-        return "v4l2"
-    return "rtsp" if source.startswith(("rtsp://", "rtsps://")) else "replay"
-
-
-def _absolute(table: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Resolve relative paths against the file's folder; whatever is of the wrong type is left for the check."""
-    for *sections, key in _PATHS:
-        place: Any = table
-        for section in sections:
-            place = place.get(section) if isinstance(place, dict) else None
-        for one in place if isinstance(place, list) else [place]:
-            if not isinstance(one, dict) or not isinstance(one.get(key), str) or not one[key] or is_key(one[key]):
-                continue
-            if key != "source" or one.get("kind") in {"replay", "v4l2"}:  # elsewhere it is no path
-                one[key] = str(folder / one[key])
-    return table
-
-
-def _lines(text: str) -> dict[tuple[str, ...], int]:
-    """Line of each section and key written at the start of a line (dotted keys and inline tables: their line)."""
-    found: dict[tuple[str, ...], int] = {}
-    section: tuple[str, ...] = ()
-    for number, line in enumerate(text.splitlines(), 1):
-        if header := re.match(r"\s*(\[\[?)([^\]]+)\]", line):
-            section = tuple(part.strip().strip("\"'") for part in header[2].split("."))
-            found.setdefault(section, number)
-            if header[1] == "[[":  # the tables of an array are numbered
-                section = (*section, str(next(n for n in itertools.count() if (*section, str(n)) not in found)))
-                found[section] = number
-        elif pair := re.match(r"\s*([A-Za-z0-9_.\"'-]+)\s*=", line):
-            key = tuple(part.strip("\"'") for part in pair[1].split("."))
-            found.setdefault((*section, *key), number)
-    return found
-
-
-def _problem(loc: tuple[str, ...], kind: str, message: str, lines: dict[tuple[str, ...], int]) -> Problem:
-    if loc[:2] == ("camera", "0") and loc[:2] not in lines:  # a single [camera]
-        loc = loc[:1] + loc[2:]
-    line = next((lines[loc[:n]] for n in range(len(loc), 0, -1) if loc[:n] in lines), None)
-    if kind == "extra_forbidden":
-        message = "unknown key" + _did_you_mean(loc)
-    elif kind == "missing":
-        message = "is missing: add it"
-    return Problem(line, ".".join(loc) or "file", message.removeprefix("Value error, "))
-
-
-def _did_you_mean(loc: tuple[str, ...]) -> str:
-    models: list[type[BaseModel]] = [Config]
-    for name in loc[:-1]:
-        models = [m for model in models if name in model.model_fields for m in _within(model, name)] or models
-    known = [name for model in models for name in model.model_fields]
-    near = difflib.get_close_matches(loc[-1], known, 1)
-    return f"; did you mean {near[0]}?" if near else f"; known here: {', '.join(known)}"
-
-
-def _within(model: type[BaseModel], field: str) -> list[type[BaseModel]]:
-    """The sections that a field may hold."""
-    found: list[type[BaseModel]] = []
-    waiting: list[Any] = [model.model_fields[field].annotation]
-    while waiting:
-        kind = waiting.pop()
-        if isinstance(kind, type) and issubclass(kind, BaseModel):
-            found.append(kind)
-        waiting += get_args(kind)
-    return found

@@ -1,6 +1,6 @@
 """The contract for machines: JSON Schema per payload and an AsyncAPI 3 document, from `edge.contract`.
 
-`python -m edge.asyncapi --write docs` rewrites docs/schema/ and docs/asyncapi.yaml, `--check docs` exits 1
+`python -m edge.contract.asyncapi --write docs` rewrites docs/schema/ and docs/asyncapi.yaml, `--check docs` exits 1
 when they are not what the models say.
 """
 
@@ -125,7 +125,7 @@ def document(version: str) -> dict[str, Any]:
         "info": {
             "title": "Anonymised facial-expression counts",
             "version": version,
-            "description": "Generated from edge/contract.py; the prose is contract.md.",
+            "description": "Generated from edge/contract/payloads.py; the prose is contract.md.",
             "license": {"name": "Apache-2.0"},
         },
         "defaultContentType": "application/json",
@@ -167,7 +167,7 @@ def files() -> dict[str, str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write or check; see the module."""
-    parser = argparse.ArgumentParser(prog="python -m edge.asyncapi", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m edge.contract.asyncapi", description=__doc__)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--write", type=Path, metavar="DOCS")
     what.add_argument("--check", type=Path, metavar="DOCS")
@@ -181,7 +181,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         elif not path.exists() or path.read_text(encoding="utf-8") != text:
             stale.append(str(path))
     if stale:
-        sys.stderr.write(f"not what edge/contract.py says: {', '.join(stale)}; run --write\n")
+        sys.stderr.write(f"not what edge/contract/payloads.py says: {', '.join(stale)}; run --write\n")
     return 1 if stale else 0
 
 

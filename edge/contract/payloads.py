@@ -1,107 +1,39 @@
-"""The wire, and the one place that knows it: topics, payloads, encoding, CloudEvents properties.
-
-The prose is docs/contract.md; docs/schema/ and docs/asyncapi.yaml are generated from the models here
-(`python -m edge.asyncapi`). Models refuse undeclared fields when they are built, so an encoder cannot send
-one; `decode_*` ignores fields it does not know, so a newer device does not break an older subscriber.
-"""
+"""The payloads of the wire, field by field. The prose is docs/contract.md."""
 
 from __future__ import annotations
 
-import json
-import re
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    PlainValidator,
-    ValidationError,
-    WithJsonSchema,
-    model_validator,
+from pydantic import BaseModel, Field, model_validator
+
+from edge.contract.fields import (
+    BootId,
+    Cell,
+    Digest,
+    Figure,
+    Id,
+    Seconds,
+    Seq,
+    Utc,
+    Whole,
+    Wire,
 )
-
-from edge.errors import EdgeError
 from edge.types import CELLS, ROUTES, Scene, Strategy, TimeQuality
 
 if TYPE_CHECKING:
     from typing import Self
 
-    from edge.types import WindowReport
-
 SCHEMA: Final = "edge.counts/1"
-EVENT_TYPE: Final = "edge.counts.v1"
-CELL_LIMIT: Final = 1_000_000
-"""No cell lies beyond ± this; a subscriber refuses what does."""
-
-ID_PATTERN: Final = r"^[a-z0-9-]{1,64}$"
 
 
-class ContractError(EdgeError):
-    """Mend the sender, or set the message aside: it is not what the contract says."""
-
-    exit_code = 65
-
-
-def _parse_utc(value: object) -> datetime:
-    if isinstance(value, str):
-        if not re.match(r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d", value):
-            msg = "expected an RFC 3339 time"
-            raise ValueError(msg)
-        value = datetime.fromisoformat(value)
-    if not isinstance(value, datetime) or value.tzinfo is None:
-        msg = "expected a time with an offset"
-        raise ValueError(msg)
-    value = value.astimezone(UTC)
-    return value.replace(microsecond=value.microsecond // 1000 * 1000)
-
-
-def utc_text(value: datetime) -> str:
-    """RFC 3339 in UTC with Z: whole seconds, or milliseconds where there are any."""
-    spec = "milliseconds" if value.microsecond else "seconds"
-    return value.astimezone(UTC).replace(tzinfo=None).isoformat(timespec=spec) + "Z"
-
-
-def _number(value: float) -> float:
-    return int(value) if value == int(value) else value
-
-
-Utc = Annotated[
-    datetime,
-    PlainValidator(_parse_utc),
-    PlainSerializer(utc_text),
-    WithJsonSchema({"type": "string", "format": "date-time"}),
-]
-Id = Annotated[str, Field(pattern=ID_PATTERN)]
-BootId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
-Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
-Seq = Annotated[int, Field(ge=1)]
-Whole = Annotated[int, Field(ge=0)]
-Cell = Annotated[int, Field(ge=-CELL_LIMIT, le=CELL_LIMIT)]
-Figure = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Seconds = Annotated[
-    float,
-    Field(ge=0, allow_inf_nan=False),
-    PlainSerializer(_number),
-    WithJsonSchema({"type": "number", "minimum": 0}),
-]
-
-
-class _Wire(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, populate_by_name=True)
-
-
-class Prev(_Wire):
+class Prev(Wire):
     """The last run that recorded anything: makes its lost tail visible."""
 
     boot_id: BootId
     last_seq: Seq
 
 
-class Window(_Wire):
+class Window(Wire):
     """`start` is UTC, a label; `seconds` the actual length."""
 
     start: Utc
@@ -109,7 +41,7 @@ class Window(_Wire):
     time_quality: TimeQuality
 
 
-class Cells(_Wire):
+class Cells(Wire):
     """Released votes per class; null is "not released", which includes "none"."""
 
     angry: Cell | None
@@ -122,7 +54,7 @@ class Cells(_Wire):
     uncertain: Cell | None
 
 
-class Rows(_Wire):
+class Rows(Wire):
     """Cells per route."""
 
     unmasked: Cells
@@ -133,7 +65,7 @@ class Rows(_Wire):
         return {route: {cell: getattr(getattr(self, route), cell) for cell in CELLS} for route in ROUTES}
 
 
-class DrawCells(_Wire):
+class DrawCells(Wire):
     """Noise draws that each released cell holds; 0 where none was released."""
 
     angry: Whole
@@ -146,14 +78,14 @@ class DrawCells(_Wire):
     uncertain: Whole
 
 
-class Draws(_Wire):
+class Draws(Wire):
     """Noise draws per route."""
 
     unmasked: DrawCells
     masked: DrawCells
 
 
-class Privacy(_Wire):
+class Privacy(Wire):
     """What was done to the counts. `epsilon` is per window and unit; null where no noise was added.
 
     `exhausted`: the day's budget was spent, nothing was counted.
@@ -166,7 +98,7 @@ class Privacy(_Wire):
     exhausted: bool = False
 
 
-class Models(_Wire):
+class Models(Wire):
     """Digests of the models that counted (null: not asked under this strategy), and the routing strategy."""
 
     gate: Digest | None
@@ -186,7 +118,7 @@ def _default_draws(data: dict[str, Any]) -> Draws:
     )
 
 
-class Counts(_Wire):
+class Counts(Wire):
     """One window of one device. Key: (device, boot_id, seq)."""
 
     schema_: Annotated[Literal["edge.counts/1"], Field(alias="schema")] = SCHEMA
@@ -221,7 +153,7 @@ class Counts(_Wire):
         return self.device, self.boot_id, self.seq
 
 
-class Status(_Wire):
+class Status(Wire):
     """Whether the device is there. `boot_id` is null until a vision service has run once; `trouble` as in `health`."""
 
     state: Literal["online", "offline", "stopped"]
@@ -231,14 +163,14 @@ class Status(_Wire):
     trouble: str | None = None
 
 
-class Percentiles(_Wire):
+class Percentiles(Wire):
     """Milliseconds over at least an hour; null before the first."""
 
     p50: Figure | None
     p95: Figure | None
 
 
-class OutboxFigures(_Wire):
+class OutboxFigures(Wire):
     """Rows not yet acknowledged by the broker, and the age of the oldest in seconds (0 when none).
 
     `waiting`: closed windows that are not stored yet. `trouble`: why the outbox cannot be used, else null: `full`,
@@ -251,7 +183,7 @@ class OutboxFigures(_Wire):
     trouble: str | None = None
 
 
-class PrivacyFigures(_Wire):
+class PrivacyFigures(Wire):
     """Epsilon of one window, spent since UTC midnight, and the most a day can spend; 0 without noise."""
 
     epsilon: Figure
@@ -260,7 +192,7 @@ class PrivacyFigures(_Wire):
     exhausted: bool
 
 
-class Health(_Wire):
+class Health(Wire):
     """How the service is; nothing in it scales with the number of faces. `soc_c` is null without a sensor.
 
     `certificate_days`: until the device's certificate ends (negative: has ended), null without one.
@@ -286,7 +218,7 @@ class Health(_Wire):
     detector: str | None = None
 
 
-class ReplayCommand(_Wire):
+class ReplayCommand(Wire):
     """Asks for the rows `from` … `to`, both included, of one boot once more."""
 
     id: Id
@@ -302,7 +234,7 @@ class ReplayCommand(_Wire):
         return self
 
 
-class ReplayAnswer(_Wire):
+class ReplayAnswer(Wire):
     """How many of the rows asked for were sent again, and how many are gone (or never were)."""
 
     id: Id
@@ -318,134 +250,3 @@ PAYLOADS: Final[dict[str, type[BaseModel]]] = {
     "replay-answer": ReplayAnswer,
 }
 """Schema name → model; `live` is a `counts` payload again."""
-
-_P = TypeVar("_P", bound=BaseModel)
-
-
-def encode(payload: BaseModel) -> bytes:
-    """Canonical JSON: compact, UTF-8, fields in the contract's order. The same payload is the same bytes."""
-    body = payload.model_dump(mode="json", by_alias=True)
-    return json.dumps(body, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
-
-
-def decode(model: type[_P], data: bytes | str) -> _P:
-    """Read a payload, ignoring unknown fields. Raises ContractError naming the first field that is wrong."""
-    try:
-        return model.model_validate_json(data, extra="ignore")
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"])) or "payload"
-        msg = f"not a {model.__name__.lower()} payload: {where}: {first['msg']}"
-        raise ContractError(msg) from error
-
-
-def decode_counts(data: bytes | str) -> Counts:
-    """Read a `counts` or `live` payload. Raises ContractError."""
-    return decode(Counts, data)
-
-
-def counts_payload(
-    report: WindowReport,
-    *,
-    site: str,
-    device: str,
-    boot_id: str,
-    seq: int,
-    prev: tuple[str, int] | None,
-    start: datetime | None = None,
-    time_quality: TimeQuality | None = None,
-) -> Counts:
-    """The payload of a committed window; `start` and `time_quality` replace the report's own label.
-
-    Raises ContractError when the report breaks the contract (a cell beyond `CELL_LIMIT`, say).
-    """
-    cells = [value for row in report.counts.values() for value in row.values()]
-    try:
-        return Counts(
-            site=site,
-            device=device,
-            boot_id=boot_id,
-            seq=seq,
-            prev=None if prev is None else Prev(boot_id=prev[0], last_seq=prev[1]),
-            window=Window(
-                start=start or report.start,
-                seconds=round(report.seconds, 3),
-                time_quality=time_quality or report.time_quality,
-            ),
-            counts=Rows.model_validate(report.counts),
-            suppressed_cells=sum(value is None for value in cells),
-            visitors=sum(value for value in cells if value is not None),
-            coverage=round(report.coverage, 4),
-            scene=report.scene,
-            privacy=Privacy(
-                mechanism=report.privacy.mechanism,
-                epsilon=report.privacy.epsilon,
-                unit=report.privacy.unit,
-                min_count=report.privacy.min_count,
-                exhausted=report.privacy.exhausted,
-            ),
-            models=Models(
-                gate=report.models.gate,
-                fer_unmasked=report.models.fer_unmasked,
-                fer_masked=report.models.fer_masked,
-                route=report.models.route,
-            ),
-            flush=report.flush,
-            noise_draws=Draws.model_validate(report.noise_draws),
-        )
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        msg = f"window {boot_id}/{seq} cannot be sent: {'.'.join(map(str, first['loc']))}: {first['msg']}"
-        raise ContractError(msg) from error
-
-
-def cloudevents(payload: Counts) -> list[tuple[str, str]]:
-    """The CloudEvents 1.0 user properties of a `counts` message; `time` is the window's end."""
-    return [
-        ("specversion", "1.0"),
-        ("id", f"{payload.boot_id}/{payload.seq}"),
-        ("source", f"/{payload.site}/{payload.device}"),
-        ("type", EVENT_TYPE),
-        ("time", utc_text(payload.window.start + timedelta(seconds=payload.window.seconds))),
-    ]
-
-
-Command = Literal["replay", "pause", "resume", "paused", "identify"]
-COMMANDS: Final[tuple[Command, ...]] = ("replay", "pause", "resume", "paused", "identify")
-
-_TOPIC: Final = re.compile(
-    r"(?P<root>.+)/v1/(?P<site>[a-z0-9-]{1,64})/(?P<device>[a-z0-9-]{1,64})"
-    r"/(?P<leaf>status|health|counts|live|cmd/(?:replay|pause|resume|paused|identify)|reply/[a-z0-9-]{1,64})"
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Topics:
-    """Topic names of one device, `<root>/v1/<site>/<device>/…`. Raises ContractError for a bad id or root."""
-
-    root: str
-    site: str
-    device: str
-
-    def __post_init__(self) -> None:
-        """Check the three parts."""
-        for name in ("site", "device"):
-            if not re.fullmatch(ID_PATTERN[1:-1], getattr(self, name)):
-                msg = f"{name} id {getattr(self, name)!r} does not match {ID_PATTERN}"
-                raise ContractError(msg)
-        if not re.fullmatch(r"[^/+#\0]+(/[^/+#\0]+)*", self.root):
-            msg = f"topic root {self.root!r} is empty or has a wildcard or an empty level"
-            raise ContractError(msg)
-
-    def __call__(self, leaf: str) -> str:
-        """The full topic of a leaf: `status`, `counts`, `cmd/replay`, `reply/<id>` and so on."""
-        return f"{self.root}/v1/{self.site}/{self.device}/{leaf}"
-
-
-def parse_topic(topic: str) -> tuple[Topics, str]:
-    """The device and the leaf of a topic. Raises ContractError when it is none of the contract's."""
-    match = _TOPIC.fullmatch(topic)
-    if match is None:
-        msg = f"topic {topic!r} is none of this contract's"
-        raise ContractError(msg)
-    return Topics(match["root"], match["site"], match["device"]), match["leaf"]

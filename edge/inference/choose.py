@@ -5,15 +5,16 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Literal
 
-from edge.backend.cpu import CpuBackend
-from edge.backend.edgetpu import EdgeTpuBackend, Patience
-from edge.bundle import check_golden
+from edge.bundle.golden import check_golden
 from edge.errors import BackendError
-from edge.logs import event
+from edge.inference.cpu import CpuBackend
+from edge.inference.edgetpu import EdgeTpuBackend, Patience
+from edge.process.logs import event
 
 if TYPE_CHECKING:
-    from edge.backend.base import Backend
-    from edge.bundle import Bundle, Judge
+    from edge.bundle.golden import Judge
+    from edge.bundle.manifest import Bundle
+    from edge.inference.protocol import Backend
 
 log = logging.getLogger("edge.backend")
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from edge.backend.tflite import Signature, check_signature, runtime
 from edge.errors import BackendError
+from edge.inference.tflite import Signature, check_signature, runtime
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,21 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edge.backend.flatbuffer import Malformed
-from edge.backend.model_check import check_model
-from edge.backend.tflite import check_signature, dequantise, runtime, stated
+from edge.bundle.flatbuffer import Malformed
+from edge.bundle.model_check import check_model
 from edge.errors import BackendError, BundleError
-from edge.preprocess import to_int8
+from edge.inference.tflite import check_signature, dequantise, runtime, stated, to_int8
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from edge.bundle import Bundle, Tensor
+    from edge.bundle.manifest import Bundle, Tensor
     from edge.types import F32, U8
 
 
 class CpuBackend:
-    """See `edge.backend.base.Backend`."""
+    """See `edge.inference.protocol.Backend`."""
 
     name = "cpu"
 

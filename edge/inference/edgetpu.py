@@ -9,24 +9,24 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
-from edge.backend import coral
-from edge.backend.flatbuffer import Malformed
-from edge.backend.model_check import check_model
-from edge.backend.shared import ROWS, Store
-from edge.backend.tflite import dequantise, stated
-from edge.backend.worker_process import Died, WorkerFailed, WorkerProcess, Wrong
-from edge.bundle import golden_answers
+from edge.bundle.flatbuffer import Malformed
+from edge.bundle.golden import golden_answers
+from edge.bundle.model_check import check_model
 from edge.errors import BundleError
-from edge.logs import event
-from edge.preprocess import to_int8
+from edge.inference import coral
+from edge.inference.shared_memory import ROWS, Store
+from edge.inference.tflite import dequantise, stated, to_int8
+from edge.inference.worker_process import Died, WorkerFailed, WorkerProcess, Wrong
+from edge.process.logs import event
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from edge.backend.base import Backend
-    from edge.backend.coral import Device
-    from edge.backend.shared import Model, Rows
-    from edge.bundle import Bundle, Judge
+    from edge.bundle.golden import Judge
+    from edge.bundle.manifest import Bundle
+    from edge.inference.coral import Device
+    from edge.inference.protocol import Backend
+    from edge.inference.shared_memory import Model, Rows
     from edge.types import F32, U8
 
 log = logging.getLogger("edge.backend")
@@ -84,7 +84,7 @@ class _Share:
 
 
 class EdgeTpuBackend:
-    """See `edge.backend.base.Backend`. Several TPUs share the inputs of a request."""
+    """See `edge.inference.protocol.Backend`. Several TPUs share the inputs of a request."""
 
     def __init__(
         self, bundle: Bundle, roles: tuple[str, ...], fallback: Backend, judge: Judge, patience: Patience | None = None

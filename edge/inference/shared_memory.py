@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
-from edge.backend.tflite import Signature
+from edge.inference.tflite import Signature
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,8 +11,8 @@ from edge.errors import BackendError, BundleError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from edge.bundle import Tensor
-    from edge.types import F32
+    from edge.bundle.manifest import Tensor
+    from edge.types import F32, U8
 
 
 class Signature(NamedTuple):
@@ -69,3 +69,9 @@ def dequantise(outputs: NDArray[np.int8], tensor: Tensor) -> F32:
     """Float32 of int8 outputs (N, K) of the tensor that the manifest describes."""
     widened = outputs.astype(np.int16) - tensor.zero_point
     return (widened * np.float32(tensor.scale)).astype(np.float32)
+
+
+def to_int8(images: U8) -> NDArray[np.int8]:
+    """Int8 model input, exactly u8 - 128, of uint8 chips (N, 48, 48) → (N, 48, 48, 1) or images (N, H, W, 3)."""
+    flipped = (images ^ np.uint8(0x80)).view(np.int8)
+    return flipped if flipped.ndim == 4 else flipped[..., None]

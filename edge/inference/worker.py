@@ -1,4 +1,4 @@
-"""The process that talks to one Edge TPU: `python -m edge.backend.worker ORDER`, started by `worker_process`.
+"""The process that talks to one Edge TPU: `python -m edge.inference.worker ORDER`, started by `worker_process`.
 
 libedgetpu aborts the process that called it when a USB transfer fails, and hangs it when the stick does. So that
 process holds nothing but interpreters; it may be killed at any time.
@@ -16,13 +16,13 @@ import socket
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
-from edge.backend.coral import Device, open_model, option
-from edge.backend.shared import DONE, FAILED, REQUEST, Plan, rows
 from edge.errors import EdgeError
+from edge.inference.coral import Device, open_model, option
+from edge.inference.shared_memory import DONE, FAILED, REQUEST, Plan, rows
 
 if TYPE_CHECKING:
-    from edge.backend.coral import Run
-    from edge.backend.shared import Rows
+    from edge.inference.coral import Run
+    from edge.inference.shared_memory import Rows
 
 PR_SET_PDEATHSIG: Final = 1
 

@@ -12,11 +12,11 @@ import sys
 import time
 from typing import TYPE_CHECKING, Final
 
-from edge.backend.shared import DONE, REQUEST, memory
+from edge.inference.shared_memory import DONE, REQUEST, memory
 
 if TYPE_CHECKING:
-    from edge.backend.coral import Device
-    from edge.backend.shared import Rows, Store
+    from edge.inference.coral import Device
+    from edge.inference.shared_memory import Rows, Store
 
 _PACKET: Final = 1 << 12
 
@@ -66,7 +66,7 @@ class WorkerProcess:
         }
         try:
             self._process = subprocess.Popen(  # noqa: S603 - our own module, no shell
-                [sys.executable, "-m", "edge.backend.worker", json.dumps(order)],
+                [sys.executable, "-m", "edge.inference.worker", json.dumps(order)],
                 stdin=subprocess.DEVNULL,
                 stdout=2,  # whatever a library prints belongs to the log
                 pass_fds=(theirs.fileno(), store.fd, exchange),

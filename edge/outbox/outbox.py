@@ -13,10 +13,10 @@ from datetime import UTC, timedelta
 from fractions import Fraction
 from typing import TYPE_CHECKING, Final
 
-from edge.clock import Clock, SystemClock
 from edge.errors import StorageError
-from edge.rows import REFUSED, REPORT, SCHEMA, SELECT, SENT, UNSENT, VERSION, Key, OutboxStats, Row, read_row
-from edge.spool import Spool, create, explained, is_damage, put_aside
+from edge.outbox.rows import REFUSED, REPORT, SCHEMA, SELECT, SENT, UNSENT, VERSION, Key, OutboxStats, Row, read_row
+from edge.outbox.sqlite import Spool, create, explained, is_damage, put_aside
+from edge.process.clock import Clock, SystemClock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from edge.types import TimeQuality, WindowReport
 
 Held = dict[str, dict[str, tuple[int, int]]]
-"""Route → cell → (noised value, draws), as `edge.privacy` accumulates it; here only stored."""
+"""Route → cell → (noised value, draws), as `edge.vision.privacy` accumulates it; here only stored."""
 
 DEFAULT_MAX_BYTES: Final = 64 * 1024 * 1024
 BATCH: Final = 50
@@ -288,7 +288,7 @@ class Outbox(Spool):
 
 
 def _flush_day(report: WindowReport) -> str:
-    # The same rounding as edge.privacy.flush_day; the stages do not import each other.
+    # The same rounding as edge.vision.privacy.flush_day; the stages do not import each other.
     return (report.start + timedelta(seconds=report.seconds, milliseconds=500)).astimezone(UTC).date().isoformat()
 
 

@@ -2,7 +2,7 @@
 
 No network is asked: the kernel knows whether its clock is disciplined. The services' sandbox forbids them that
 question (it is the system call that sets the clock, too); there `edge-clock.service` asks, as
-`python -m edge.clock MARKER`, and a fresh marker is the answer.
+`python -m edge.process.clock MARKER`, and a fresh marker is the answer.
 """
 
 from __future__ import annotations

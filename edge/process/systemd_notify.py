@@ -11,7 +11,7 @@ import socket
 import time
 from typing import TYPE_CHECKING, Final
 
-from edge.logs import event
+from edge.process.logs import event
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edge.figures import Percentiles
+from edge.process.stats import Percentiles
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from edge.clock import Clock
+    from edge.process.clock import Clock
 
 
 @dataclass(frozen=True, slots=True)

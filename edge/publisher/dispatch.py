@@ -23,25 +23,25 @@ from edge.contract import (
     encode,
     parse_topic,
 )
-from edge.delivery import Delivery
-from edge.discovery import Announcer
 from edge.errors import StorageError
-from edge.health import health
-from edge.labels import Labels
-from edge.logs import event
-from edge.refusal import FAILURE, NO_SUBSCRIBER, NOT_AUTHORISED, REASONS
-from edge.rows import OutboxStats
-from edge.runtime import write_command
+from edge.outbox.rows import OutboxStats
+from edge.outbox.runtime_files import write_command
+from edge.process.logs import event
+from edge.publisher.delivery_stats import Delivery
+from edge.publisher.health import health
+from edge.publisher.home_assistant import Announcer
+from edge.publisher.reason_codes import FAILURE, NO_SUBSCRIBER, NOT_AUTHORISED, REASONS
+from edge.publisher.timestamps import Labels
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from edge.clock import Clock
-    from edge.outbox import Outbox
-    from edge.publish import Ack, Incoming, Session
-    from edge.rows import Key, Row
-    from edge.runtime import VisionFile
+    from edge.outbox.outbox import Outbox
+    from edge.outbox.rows import Key, Row
+    from edge.outbox.runtime_files import VisionFile
+    from edge.process.clock import Clock
+    from edge.publisher.session import Ack, Incoming, Session
 
 log = logging.getLogger("edge.publisher")
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Final
 
-from edge.broker import certificate_days
 from edge.contract import Health, OutboxFigures, Percentiles, PrivacyFigures
-from edge.logs import event
-from edge.soc import power, soc_celsius
+from edge.process.logs import event
+from edge.publisher.board import power, soc_celsius
+from edge.publisher.broker import certificate_days
 
 if TYPE_CHECKING:
-    from edge.broker import TlsFiles
-    from edge.clock import Clock
-    from edge.rows import OutboxStats
-    from edge.runtime import VisionFile
+    from edge.outbox.rows import OutboxStats
+    from edge.outbox.runtime_files import VisionFile
+    from edge.process.clock import Clock
+    from edge.publisher.broker import TlsFiles
 
 log = logging.getLogger("edge.publisher")
 
@@ -36,7 +36,7 @@ def health(
     certificate_days: float | None,
     trouble: str | None = None,
 ) -> Health:
-    """What `health` says now; `certificate_days` as `edge.broker.certificate_days`, `trouble` the publisher's own."""
+    """What `health` says now; `certificate_days` as `broker.certificate_days`, `trouble` the publisher's own."""
     supply = power()
     return Health(
         boot_id=figures.boot_id,

@@ -14,9 +14,9 @@ from edge import __version__
 from edge.types import CELLS, EMOTIONS, ROUTES, Scene, TimeQuality
 
 if TYPE_CHECKING:
-    from edge.clock import Clock
     from edge.contract import Topics
-    from edge.publish import Incoming
+    from edge.process.clock import Clock
+    from edge.publisher.session import Incoming
 
 RESPREAD_S: Final = 10.0
 """Within so many seconds of Home Assistant's birth all devices answer, and not all at once."""

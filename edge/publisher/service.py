@@ -16,20 +16,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from edge import __version__
-from edge.clock import Clock, SystemClock, clock_error
 from edge.contract import Status, Topics, encode
-from edge.desk import Desk
 from edge.errors import BrokerRefused, BrokerUnavailable, ConfigError, EdgeError, StorageError
-from edge.health import CertificateWatch, runs
-from edge.lifeline import stdin_ended
-from edge.logs import event
-from edge.notify import Notifier
-from edge.outbox import Outbox
-from edge.publish import V5, V311, Session, open_session
-from edge.runtime import VisionFile, read_command, read_vision, write_command
-from edge.spool import explained
-from edge.web import Web, open_web
-from edge.web.snapshot import Photographer
+from edge.outbox.outbox import Outbox
+from edge.outbox.runtime_files import VisionFile, read_command, read_vision, write_command
+from edge.outbox.sqlite import explained
+from edge.process.clock import Clock, SystemClock, clock_error
+from edge.process.lifeline import stdin_ended
+from edge.process.logs import event
+from edge.process.systemd_notify import Notifier
+from edge.publisher.dispatch import Desk
+from edge.publisher.health import CertificateWatch, runs
+from edge.publisher.session import V5, V311, Session, open_session
+from edge.publisher.web import Web, open_web
+from edge.publisher.web.snapshot import Photographer
 
 if TYPE_CHECKING:
     from types import FrameType

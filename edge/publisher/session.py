@@ -22,16 +22,16 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
-from edge.broker import certificate_end, is_loopback, password, tls_context
 from edge.errors import BrokerRefused, BrokerUnavailable, ConfigError
-from edge.refusal import UNSUPPORTED_VERSION, refusal
+from edge.publisher.broker import certificate_end, is_loopback, password, tls_context
+from edge.publisher.reason_codes import UNSUPPORTED_VERSION, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from paho.mqtt.reasoncodes import ReasonCode
 
-    from edge.broker import BrokerSettings
+    from edge.publisher.broker import BrokerSettings
 
 IN_FLIGHT: Final = 50
 """Messages sent and not yet acknowledged, at most; less where the broker says so."""

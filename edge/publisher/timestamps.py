@@ -7,14 +7,14 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from edge.contract import ContractError, Counts, Topics, counts_payload
-from edge.logs import event
+from edge.process.logs import event
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from edge.clock import Clock
-    from edge.outbox import Outbox
-    from edge.rows import Row
+    from edge.outbox.outbox import Outbox
+    from edge.outbox.rows import Row
+    from edge.process.clock import Clock
     from edge.types import TimeQuality
 
 log = logging.getLogger("edge.publisher")

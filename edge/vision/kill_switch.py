@@ -10,8 +10,8 @@ import logging
 from typing import TYPE_CHECKING, Literal
 
 from edge.errors import StorageError
-from edge.logs import event
-from edge.runtime import read_command
+from edge.outbox.runtime_files import read_command
+from edge.process.logs import event
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,7 +31,7 @@ class PauseSwitch:
         self._file, self._runtime = file, runtime
         self._closed: Callable[[], bool] | None = None
         if gpio is not None:
-            from edge.gpio import contact
+            from edge.vision.gpio import contact
 
             self._closed = contact(gpio)
         self._number = 0

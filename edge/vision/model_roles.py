@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from edge.detect.choose import detector_roles
-from edge.route import ROLES
+from edge.vision.detect.choose import detector_roles
+from edge.vision.route import ROLES
 
 if TYPE_CHECKING:
-    from edge.bundle import Bundle
+    from edge.bundle.manifest import Bundle
     from edge.config import Config
 
 

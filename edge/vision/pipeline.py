@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from edge import scene
-from edge.preprocess import MIN_FACE, chip
-from edge.track import Tracker, chip_weight
 from edge.types import FaceBox
-from edge.window import MAX_GAP
+from edge.vision import scene
+from edge.vision.preprocess import MIN_FACE, chip
+from edge.vision.track import Tracker, chip_weight
+from edge.vision.window import MAX_GAP
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from edge.detect import Detector
-    from edge.route import Router
     from edge.types import CropSpec, Frame, Route, Scene, Track, Vote
-    from edge.window import Window
+    from edge.vision.detect import Detector
+    from edge.vision.route import Router
+    from edge.vision.window import Window
 
 
 class Sight:

@@ -12,11 +12,8 @@ import cv2
 import numpy as np
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from edge.types import F32, U8, CropSpec, FaceBox
 
-PREPROCESS_ID: Final = "gray48/1"
 CHIP: Final = 48
 """Side of a chip in pixels."""
 MIN_FACE: Final = 36
@@ -71,9 +68,3 @@ def chip(image: U8, box: FaceBox, crop: CropSpec) -> U8:
 def to_input(chips: U8) -> F32:
     """Float model input (N, 48, 48, 1) in [-1, 127/128] of uint8 chips (N, 48, 48)."""
     return (chips.astype(np.float32)[..., None] - 128.0) / 128.0
-
-
-def to_int8(images: U8) -> NDArray[np.int8]:
-    """Int8 model input, exactly u8 - 128, of uint8 chips (N, 48, 48) → (N, 48, 48, 1) or images (N, H, W, 3)."""
-    flipped = (images ^ np.uint8(0x80)).view(np.int8)
-    return flipped if flipped.ndim == 4 else flipped[..., None]

@@ -10,17 +10,17 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Final
 
 from edge.errors import StorageError
-from edge.logs import event
-from edge.outbox import open_for_vision
-from edge.spool import explained, is_damage
+from edge.outbox.outbox import open_for_vision
+from edge.outbox.sqlite import explained, is_damage
+from edge.process.logs import event
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from edge.clock import Clock
     from edge.config import StorageSection
-    from edge.outbox import Held, Outbox
-    from edge.rows import Key
+    from edge.outbox.outbox import Held, Outbox
+    from edge.outbox.rows import Key
+    from edge.process.clock import Clock
     from edge.types import WindowReport
 
     Close = Callable[[Held, str | None], tuple[WindowReport, Held]]

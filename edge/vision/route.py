@@ -9,7 +9,7 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edge.backend.base import Backend
+    from edge.inference.protocol import Backend
     from edge.types import F32, U8, Route, Strategy
 
 FER_ROLE: Final[dict[Route, str]] = {"unmasked": "fer_unmasked", "masked": "fer_masked"}

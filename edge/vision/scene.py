@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import cv2
 import numpy as np
 
-from edge.preprocess import to_grey
+from edge.vision.preprocess import to_grey
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -11,34 +11,34 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from edge import __version__
-from edge.backend.choose import open_backend
-from edge.bundle import load_bundle
-from edge.camera import open_cameras
-from edge.clock import SystemClock
-from edge.detect.choose import chosen_kind, describe, judge, open_detector
+from edge.bundle.manifest import load_bundle
 from edge.errors import StorageError
-from edge.figures import Percentiles, Rate
-from edge.lifeline import stdin_ended
-from edge.logs import event
-from edge.models import needed_roles
-from edge.notify import Notifier
-from edge.pause import PauseSwitch
-from edge.privacy import Policy, flush_due, release, tally
-from edge.recorder import Recorder
-from edge.route import FER_ROLE, ROLES, Router
-from edge.runtime import Development, InvokeMs, Spent, VisionFile, write_vision
-from edge.sight import Sight
+from edge.inference.choose import open_backend
+from edge.outbox.runtime_files import Development, InvokeMs, Spent, VisionFile, write_vision
+from edge.process.clock import SystemClock
+from edge.process.lifeline import stdin_ended
+from edge.process.logs import event
+from edge.process.stats import Percentiles, Rate
+from edge.process.systemd_notify import Notifier
 from edge.types import ModelsStatement, Route, Track, Vote, WindowReport
-from edge.window import MAX_GAP, Timeline, Window
+from edge.vision.camera import open_cameras
+from edge.vision.detect.choose import chosen_kind, describe, judge, open_detector
+from edge.vision.kill_switch import PauseSwitch
+from edge.vision.model_roles import needed_roles
+from edge.vision.pipeline import Sight
+from edge.vision.privacy import Policy, flush_due, release, tally
+from edge.vision.recorder import Recorder
+from edge.vision.route import FER_ROLE, ROLES, Router
+from edge.vision.window import MAX_GAP, Timeline, Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from edge.camera import Camera
-    from edge.clock import Clock
     from edge.config import Config
-    from edge.privacy import Accumulators
+    from edge.process.clock import Clock
     from edge.types import Frame, Scene
+    from edge.vision.camera import Camera
+    from edge.vision.privacy import Accumulators
 
     Close = Callable[[Accumulators, str | None], tuple[WindowReport, Accumulators]]
 

@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from edge.clock import Clock
+    from edge.process.clock import Clock
     from edge.types import Scene, TimeQuality
 
 MAX_GAP: Final = 1.0

@@ -9,8 +9,8 @@ import pytest
 from edge_aggregate.cli import main
 
 from edge.contract import counts_payload, encode
-from edge.privacy import nothing_held
-from tests.appliance import EXACT, closing
+from edge.vision.privacy import nothing_held
+from tests.support.appliance import EXACT, closing
 
 if TYPE_CHECKING:
     from pathlib import Path

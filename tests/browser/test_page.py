@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from edge.config import WebSection
-from edge.web import Web
-from tests.appliance import vision_file
+from edge.publisher.web import Web
 from tests.browser.chromium import CHROMIUM, Chromium
-from tests.unit.test_web import Bench
+from tests.publisher.test_web import Bench
+from tests.support.appliance import vision_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

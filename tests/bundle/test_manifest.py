@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from edge.backend.cpu import CpuBackend
-from edge.bundle import check_golden, judge_answers, load_bundle
+from edge.bundle.golden import check_golden, judge_answers
+from edge.bundle.manifest import load_bundle
 from edge.errors import BundleError
-from tests.bundles import restate_golden
+from edge.inference.cpu import CpuBackend
+from tests.support.bundles import restate_golden
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -125,7 +126,7 @@ def test_a_wrong_golden_answer_is_refused(copy: Path) -> None:
 def test_kernels_for_arm_may_round_otherwise(
     monkeypatch: pytest.MonkeyPatch, copy: Path, *, arm: bool, off: int, right: bool
 ) -> None:
-    monkeypatch.setattr("edge.bundle._ARM", arm)
+    monkeypatch.setattr("edge.bundle.golden._ARM", arm)
     bundle, wanted = load_bundle(copy), np.array([[100, -100]], np.int8)
     with nullcontext() if right else pytest.raises(BundleError, match=f"difference {off} LSB"):
         judge_answers(bundle, "gate", "cpu", wanted - np.int8(off), wanted)

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from edge.backend.cpu import CpuBackend
-from edge.backend.flatbuffer import Malformed, Table, read_model
-from edge.backend.model_check import check_model
-from edge.backend.tflite import runtime
-from edge.bundle import load_bundle
+from edge.bundle.flatbuffer import Malformed, Table, read_model
+from edge.bundle.manifest import load_bundle
+from edge.bundle.model_check import check_model
 from edge.errors import BundleError
+from edge.inference.cpu import CpuBackend
+from edge.inference.tflite import runtime
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -150,7 +150,7 @@ def test_a_truncated_model_with_a_forged_checksum_is_refused(bundle_folder: Path
 RUN = """
 import json, os, pathlib, sys
 import numpy as np
-from edge.backend.tflite import runtime
+from edge.inference.tflite import runtime
 
 make, ended = runtime().Interpreter, {}
 for path in sorted(pathlib.Path(sys.argv[1]).iterdir()):

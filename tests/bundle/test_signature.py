@@ -9,15 +9,15 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
+from edge_quantize.bundling.sign import keygen, read_secret_key, sign_bundle
 from edge_quantize.cli import main as quantize
-from edge_quantize.sign import keygen, read_secret_key, sign_bundle
 from minisign import Signature
 
-from edge.bundle import load_bundle
+from edge.bundle.manifest import load_bundle
+from edge.bundle.signature import is_key, verify_signature
 from edge.cli import main
 from edge.config import load
 from edge.errors import BundleError, ConfigError, EdgeError
-from edge.signature import is_key, verify_signature
 
 if TYPE_CHECKING:
     from collections.abc import Callable

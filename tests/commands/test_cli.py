@@ -13,9 +13,9 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 
 from edge.cli import main
-from edge.runtime import write_vision
-from tests.appliance import vision, vision_file
-from tests.certificates import certificate
+from edge.outbox.runtime_files import write_vision
+from tests.support.appliance import vision, vision_file
+from tests.support.certificates import certificate
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -123,7 +123,7 @@ def test_check_config_without_a_runtime_says_what_it_left_out(
     config: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """On a machine with the base install only, the configuration itself is still checked."""
-    monkeypatch.setitem(sys.modules, "edge.backend.cpu", None)
+    monkeypatch.setitem(sys.modules, "edge.inference.cpu", None)
     assert main(["check-config", "--config", str(config)]) == 0
     said = capsys.readouterr()
     assert "ok: lobby/kiosk-07" in said.out

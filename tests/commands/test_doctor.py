@@ -8,25 +8,25 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from edge.backend.coral import Device
-from edge.doctor import device, run_doctor, service
-from edge.doctor import tpu as tpu_module
-from edge.doctor.broker import broker
-from edge.doctor.tpu import tpu
-from edge.outbox import open_for_vision
-from edge.runtime import VisionFile, write_vision
-from tests.appliance import closing, vision, vision_file
-from tests.broker import MOSQUITTO, Mosquitto, free_port, needs_mosquitto
-from tests.certificates import certificate, mutual_tls
+from edge.commands.doctor import device, run_doctor, service
+from edge.commands.doctor import tpu as tpu_module
+from edge.commands.doctor.broker import broker
+from edge.commands.doctor.tpu import tpu
+from edge.inference.coral import Device
+from edge.outbox.outbox import open_for_vision
+from edge.outbox.runtime_files import VisionFile, write_vision
 from tests.conftest import MATERIAL, ROOT
+from tests.support.appliance import closing, vision, vision_file
+from tests.support.broker import MOSQUITTO, Mosquitto, free_port, needs_mosquitto
+from tests.support.certificates import certificate, mutual_tls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
+    from edge.commands.doctor.finding import Finding
     from edge.config import Config
-    from edge.doctor.finding import Finding
-    from tests.edgetpu import StandIn
+    from tests.support.edgetpu import StandIn
 
     Make = Callable[..., Config]
 

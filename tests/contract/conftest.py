@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.broker import Mosquitto
+from tests.support.broker import Mosquitto
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,6 +1,6 @@
 """The publisher as a process of its own: `python service.py FOLDER PORT [options]`.
 
-`--clock FILE` gives it a clock that is told the time (tests/told_clock.py), `--hold` makes it wait for that clock.
+`--clock FILE` gives it a clock that is told the time (tests/support/told_clock.py), `--hold` makes it wait for it.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ import logging
 import sys
 from pathlib import Path
 
-import edge.desk
-import edge.publish
-from edge.publisher import run_publisher
+import edge.publisher.dispatch
+import edge.publisher.session
+from edge.publisher.service import run_publisher
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from tests.appliance import TlsFiles, configuration
-from tests.told_clock import ToldClock
+from tests.support.appliance import TlsFiles, configuration
+from tests.support.told_clock import ToldClock
 
 
 def main() -> int:
@@ -28,15 +28,15 @@ def main() -> int:
     parser.add_argument("--retry", type=float, default=60.0)
     parser.add_argument("--username")
     parser.add_argument("--lifeline", type=float)
-    parser.add_argument("--keepalive", type=int, default=edge.publish.KEEPALIVE_S)
+    parser.add_argument("--keepalive", type=int, default=edge.publisher.session.KEEPALIVE_S)
     parser.add_argument("--tls", action="store_true")
     parser.add_argument("--clock", type=Path)
     parser.add_argument("--hold", type=float)
     parser.add_argument("--web", type=int, metavar="PORT")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
-    edge.desk.RETRY_S = arguments.retry  # type: ignore[misc] # a minute is too long for a test
-    edge.publish.KEEPALIVE_S = arguments.keepalive  # type: ignore[misc] # and so is half a minute
+    edge.publisher.dispatch.RETRY_S = arguments.retry  # type: ignore[misc] # a minute is too long for a test
+    edge.publisher.session.KEEPALIVE_S = arguments.keepalive  # type: ignore[misc] # and so is half a minute
     tls = TlsFiles.of(arguments.folder, "device") if arguments.tls else None
     options = {"hold": arguments.hold, "web": arguments.web, "username": arguments.username}
     config = configuration(arguments.folder, arguments.port, tls=tls, **options)

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from edge.types import Vote
-from tests.appliance import closing, vision
-from tests.broker import free_port, wait_for_port
-from tests.wire import Ear, Service, wait
+from tests.support.appliance import closing, vision
+from tests.support.broker import free_port, wait_for_port
+from tests.support.wire import Ear, Service, wait
 
 if TYPE_CHECKING:
     from pathlib import Path

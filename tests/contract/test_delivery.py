@@ -10,16 +10,16 @@ from pathlib import Path
 import jsonschema
 import pytest
 
+from edge.commands.demo.subscriber import Broker
 from edge.contract import PAYLOADS, ReplayCommand, decode, encode
 from edge.errors import BrokerRefused
-from edge.outbox import Outbox
-from edge.publish import open_session
-from edge.runtime import read_command, write_vision
-from edge.subscribe import Broker
+from edge.outbox.outbox import Outbox
+from edge.outbox.runtime_files import read_command, write_vision
+from edge.publisher.session import open_session
 from edge.types import Vote
-from tests.appliance import DIGEST, closing, vision, vision_file
-from tests.broker import FalseBroker, Mosquitto, connack5, connack311, free_port, needs_mosquitto
-from tests.wire import Ear, Service, wait
+from tests.support.appliance import DIGEST, closing, vision, vision_file
+from tests.support.broker import FalseBroker, Mosquitto, connack5, connack311, free_port, needs_mosquitto
+from tests.support.wire import Ear, Service, wait
 
 BOOT = "a" * 32
 COUNTS = "edge/v1/lobby/kiosk-07/counts"

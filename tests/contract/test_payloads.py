@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
-from edge import asyncapi, contract
-from edge.contract import PAYLOADS, ContractError, Counts, Topics, decode, decode_counts, encode, parse_topic
+from edge import contract
+from edge.contract import PAYLOADS, ContractError, Counts, Topics, asyncapi, decode, decode_counts, encode, parse_topic
 from edge.types import CELLS, ROUTES
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -235,7 +235,9 @@ def test_topics() -> None:
 
 def test_the_committed_documents_are_what_the_models_say() -> None:
     for name, text in asyncapi.files().items():
-        assert (DOCS / name).read_text(encoding="utf-8") == text, f"{name}: run python -m edge.asyncapi --write docs"
+        assert (DOCS / name).read_text(encoding="utf-8") == text, (
+            f"{name}: run python -m edge.contract.asyncapi --write docs"
+        )
     assert asyncapi.main(["--check", str(DOCS)]) == 0
     for name in PAYLOADS:
         jsonschema.Draft202012Validator.check_schema(json.loads((DOCS / f"schema/{name}.schema.json").read_text()))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from edge.commands.demo.subscriber import Broker
 from edge.errors import BrokerRefused, EdgeError
-from edge.publish import open_session
-from edge.subscribe import Broker
-from tests.appliance import TlsFiles
-from tests.broker import Mosquitto, needs_mosquitto
-from tests.certificates import certificate, mutual_tls
+from edge.publisher.session import open_session
+from tests.support.appliance import TlsFiles
+from tests.support.broker import Mosquitto, needs_mosquitto
+from tests.support.certificates import certificate, mutual_tls
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,11 +6,11 @@ import json
 from typing import TYPE_CHECKING
 from urllib.request import urlopen
 
-from edge.runtime import write_vision
+from edge.outbox.runtime_files import write_vision
 from edge.types import Vote
-from tests.appliance import closing, vision, vision_file
-from tests.broker import Mosquitto, free_port, needs_mosquitto
-from tests.wire import Ear, Service, wait
+from tests.support.appliance import closing, vision, vision_file
+from tests.support.broker import Mosquitto, free_port, needs_mosquitto
+from tests.support.wire import Ear, Service, wait
 
 if TYPE_CHECKING:
     from pathlib import Path

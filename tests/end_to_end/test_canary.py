@@ -18,10 +18,11 @@ import numpy as np
 import pytest
 
 from edge.config import load
-from edge.preprocess import chip, to_grey, to_int8
-from edge.vision import Vision
-from tests.broker import Mosquitto, needs_mosquitto
-from tests.service.test_run import REPO, configure
+from edge.inference.tflite import to_int8
+from edge.vision.preprocess import chip, to_grey
+from edge.vision.service import Vision
+from tests.end_to_end.test_run import REPO, configure
+from tests.support.broker import Mosquitto, needs_mosquitto
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from edge.types import U8, CropSpec, FaceBox, Frame, Track
 
 STRACE = shutil.which("strace")
-PORTRAIT = REPO / "edge" / "demo_material" / "astronaut.png"
+PORTRAIT = REPO / "edge" / "commands" / "demo" / "material" / "astronaut.png"
 RUN = 24
 """Bytes of a canary: long enough never to occur by chance, short enough to survive any packing in rows."""
 TRACK = 7_310_554_217_961_337
@@ -39,7 +40,7 @@ UNSEEN = "sendfile,splice,vmsplice,tee,copy_file_range,process_vm_writev,io_urin
 """Calls that move bytes without showing them to the trace: none may be made."""
 MARKED = f"""
 import sys
-from edge import track
+from edge.vision.service import track
 class Marked(track.Tracker):
     def __init__(self, *args):
         super().__init__(*args)
@@ -97,7 +98,7 @@ def canaries(config: Path, monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
         frames.append(frame.image.copy())
         tracks.extend(found)
 
-    monkeypatch.setattr("edge.sight.chip", noted)
+    monkeypatch.setattr("edge.vision.pipeline.chip", noted)
     Vision(load(config), on_frame=seen).run()
     (image,), (face,), (track,) = frames, chips, tracks
     x, y = (round(v) for v in track.box.centre)

@@ -10,20 +10,21 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import pytest
 
-from edge.backend.choose import open_backend
-from edge.backend.cpu import CpuBackend
-from edge.backend.edgetpu import EdgeTpuBackend, Patience
-from edge.bundle import golden_answers, load_bundle
-from edge.detect.choose import judge
-from tests.edgetpu import QUICK
+from edge.bundle.golden import golden_answers
+from edge.bundle.manifest import load_bundle
+from edge.inference.choose import open_backend
+from edge.inference.cpu import CpuBackend
+from edge.inference.edgetpu import EdgeTpuBackend, Patience
+from edge.vision.detect.choose import judge
 from tests.faults.kiosk import REPO
 from tests.faults.ledger import note
+from tests.support.edgetpu import QUICK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from edge.types import U8
-    from tests.edgetpu import Answers
+    from tests.support.edgetpu import Answers
 
 HERE = Path(__file__).parent
 LEDGER = REPO / "build" / "faults.jsonl"

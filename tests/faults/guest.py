@@ -8,9 +8,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from edge.outbox import open_for_vision
+from edge.outbox.outbox import open_for_vision
 from edge.types import Vote
-from tests.appliance import closing
+from tests.support.appliance import closing
 
 
 def say(*words: object) -> None:

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Literal
 
 from tests.faults.kiosk import PATIENCE_S
-from tests.wire import wait
+from tests.support.wire import wait
 
 if TYPE_CHECKING:
     from tests.faults.kiosk import Kiosk

@@ -18,16 +18,16 @@ from typing import TYPE_CHECKING, Self
 import cv2
 import numpy as np
 
+from edge.commands.demo.subscriber import Broker
 from edge.contract import ReplayCommand, decode_counts, encode
 from edge.errors import BrokerUnavailable
-from edge.outbox import Outbox
-from edge.publish import open_session
-from edge.subscribe import Broker
-from tests.broker import Mosquitto
-from tests.wire import Ear, wait
+from edge.outbox.outbox import Outbox
+from edge.publisher.session import open_session
+from tests.support.broker import Mosquitto
+from tests.support.wire import Ear, wait
 
 if TYPE_CHECKING:
-    from edge.rows import Key, Row
+    from edge.outbox.rows import Key, Row
 
 REPO = Path(__file__).resolve().parents[2]
 DEVICE = "edge/v1/lobby/kiosk-07"

@@ -18,7 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge.bundle_name import newest_bundle
+from edge.bundle.newest import newest_bundle
 from tests.faults.kills import VICTIMS, kill_at_random
 from tests.faults.kiosk import REPO, Kiosk
 from tests.faults.ledger import SOAK, note, totals

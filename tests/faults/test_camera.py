@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from edge.errors import SourceError
-from edge.outbox import Outbox
+from edge.outbox.outbox import Outbox
 from tests.faults.kiosk import REPO
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ runtime = "run"
 UNPLUGGED = textwrap.dedent("""
     import sys, time
     import numpy as np
-    import edge.vision
+    import edge.vision.service
     from edge.cli import main
     from edge.errors import SourceError
     from edge.types import Frame
@@ -64,7 +64,7 @@ UNPLUGGED = textwrap.dedent("""
         def close(self):
             self.ended = True
 
-    edge.vision.open_cameras = lambda _: Unplugged()
+    edge.vision.service.open_cameras = lambda _: Unplugged()
     sys.exit(main(["vision", "--config", sys.argv[1]]))
 """)
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from edge.commands.demo.subscriber import Broker
 from edge.errors import BrokerRefused
-from edge.outbox import Outbox
-from edge.runtime import write_vision
-from edge.subscribe import Broker
-from tests.appliance import TlsFiles, closing, vision, vision_file
-from tests.broker import Mosquitto, needs_mosquitto
-from tests.certificates import certificate, mutual_tls
-from tests.wire import Ear, Service, wait
+from edge.outbox.outbox import Outbox
+from edge.outbox.runtime_files import write_vision
+from tests.support.appliance import TlsFiles, closing, vision, vision_file
+from tests.support.broker import Mosquitto, needs_mosquitto
+from tests.support.certificates import certificate, mutual_tls
+from tests.support.wire import Ear, Service, wait
 
 if TYPE_CHECKING:
     from pathlib import Path

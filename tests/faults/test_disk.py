@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from edge.errors import StorageError
-from tests.broker import needs_mosquitto
 from tests.faults.card import can_insert, inserted
 from tests.faults.kiosk import DEVICE, PATIENCE_S, Kiosk
-from tests.wire import Ear, wait
+from tests.support.broker import needs_mosquitto
+from tests.support.wire import Ear, wait
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

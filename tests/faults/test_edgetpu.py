@@ -14,15 +14,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from edge.bundle import golden_answers, load_bundle
-from tests.edgetpu import LONG, QUICK, check, until
+from edge.bundle.golden import golden_answers
+from edge.bundle.manifest import load_bundle
+from tests.support.edgetpu import LONG, QUICK, check, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from edge.backend.edgetpu import EdgeTpuBackend
+    from edge.inference.edgetpu import EdgeTpuBackend
     from edge.types import U8
-    from tests.edgetpu import Answers, StandIn
+    from tests.support.edgetpu import Answers, StandIn
 
 
 def test_a_worker_computes_what_the_cpu_does(
@@ -231,9 +232,10 @@ def test_a_tpu_may_come_and_go(
 RUN = """
 import sys, time
 from pathlib import Path
-from edge.backend import coral
-from edge.backend.choose import open_backend
-from edge.bundle import golden_answers, judge_answers, load_bundle
+from edge.inference import coral
+from edge.inference.choose import open_backend
+from edge.bundle.golden import golden_answers, judge_answers
+from edge.bundle.manifest import load_bundle
 coral.SYSFS = Path(sys.argv[1])
 bundle = load_bundle(Path(sys.argv[2]))
 backend = open_backend(bundle, ("gate",), "auto", judge_answers)
@@ -287,6 +289,6 @@ def test_a_worker_outlives_the_signals_of_its_group_and_leaves_no_dump(
 
 
 def test_the_worker_imports_little() -> None:
-    code = "import sys, edge.backend.worker; print(*{m.partition('.')[0] for m in sys.modules})"
+    code = "import sys, edge.inference.worker; print(*{m.partition('.')[0] for m in sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"cv2", "pydantic", "asyncio", "sqlite3", "paho"} & set(done.stdout.split())

@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from edge.backend import coral
-from edge.backend.choose import open_backend
-from edge.backend.cpu import CpuBackend
-from edge.bundle import load_bundle
-from edge.detect.choose import judge
+from edge.bundle.manifest import load_bundle
 from edge.errors import BackendError, BundleError
-from tests.edgetpu import QUICK, check
+from edge.inference import coral
+from edge.inference.choose import open_backend
+from edge.inference.cpu import CpuBackend
+from edge.vision.detect.choose import judge
+from tests.support.edgetpu import QUICK, check
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from edge.backend.edgetpu import EdgeTpuBackend
+    from edge.inference.edgetpu import EdgeTpuBackend
     from edge.types import U8
-    from tests.edgetpu import Answers, StandIn
+    from tests.support.edgetpu import Answers, StandIn
 
 
 def test_both_usb_ids_and_pcie_are_listed(tpus: StandIn) -> None:

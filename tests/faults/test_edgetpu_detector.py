@@ -9,23 +9,23 @@ import cv2
 import numpy as np
 import pytest
 
-from edge.backend.choose import open_backend
-from edge.bundle import load_bundle
-from edge.detect.choose import ROLE, judge, open_detector
-from edge.route import Router
-from edge.sight import Sight
+from edge.bundle.manifest import load_bundle
+from edge.inference.choose import open_backend
 from edge.types import Frame
-from tests.edgetpu import LONG, QUICK, until
+from edge.vision.detect.choose import ROLE, judge, open_detector
+from edge.vision.pipeline import Sight
+from edge.vision.route import Router
+from tests.support.edgetpu import LONG, QUICK, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from edge.backend.base import Backend
-    from edge.backend.edgetpu import EdgeTpuBackend
-    from edge.bundle import Bundle
+    from edge.bundle.manifest import Bundle
+    from edge.inference.edgetpu import EdgeTpuBackend
+    from edge.inference.protocol import Backend
     from edge.types import U8, FaceBox
-    from tests.edgetpu import StandIn
+    from tests.support.edgetpu import StandIn
 
 SHOWN = 9
 """Regions of a frame of 1280×720 that are searched when none follows: all of it, and eight squares."""

@@ -14,21 +14,21 @@ import cv2
 import numpy as np
 import pytest
 
-from edge.outbox import Outbox
-from tests.broker import free_port
-from tests.service.test_canary import canaries, strace, traced  # noqa: F401 - a fixture
-from tests.service.test_run import REPO, configure, until
+from edge.outbox.outbox import Outbox
+from tests.end_to_end.test_canary import canaries, strace, traced  # noqa: F401 - a fixture
+from tests.end_to_end.test_run import REPO, configure, until
+from tests.support.broker import free_port
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from edge.types import U8
-    from tests.edgetpu import StandIn
+    from tests.support.edgetpu import StandIn
 
 LAUNCH = """
 import sys
 from pathlib import Path
-from edge.backend import choose, coral, edgetpu
+from edge.inference import choose, coral, edgetpu
 from edge.cli import main
 coral.SYSFS = Path(sys.argv[1])
 choose.Patience = lambda: edgetpu.Patience(start_s=60, invoke_s=5, retry_s=0.1, return_s=0.5, check_s=0)
@@ -110,7 +110,7 @@ def test_faces_are_counted_before_during_and_after(
 def test_no_face_is_written_on_its_way_to_the_worker(
     tmp_path: Path, compiled_bundle: Path, tpus: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    portrait = REPO / "edge" / "demo_material" / "astronaut.png"
+    portrait = REPO / "edge" / "commands" / "demo" / "material" / "astronaut.png"
     config = configure(tmp_path, portrait, compiled_bundle, free_port())
     sought = canaries(config, monkeypatch)
     tpus.plug()

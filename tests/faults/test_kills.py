@@ -7,9 +7,9 @@ import secrets
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
-from tests.broker import needs_mosquitto
 from tests.faults.kills import kill_at_random
 from tests.faults.kiosk import Kiosk
+from tests.support.broker import needs_mosquitto
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from edge.outbox import Outbox
+from edge.outbox.outbox import Outbox
 from edge.types import Vote
-from tests.appliance import closing, vision
-from tests.broker import Mosquitto, free_port, needs_mosquitto
 from tests.faults.proxy import Proxy
-from tests.wire import Ear, Service, wait
+from tests.support.appliance import closing, vision
+from tests.support.broker import Mosquitto, free_port, needs_mosquitto
+from tests.support.wire import Ear, Service, wait
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.broker import needs_mosquitto
 from tests.faults.kiosk import PATIENCE_S, Kiosk
 from tests.faults.steady import A_DAY, BUDGET_MB, descriptors, written
-from tests.wire import wait
+from tests.support.broker import needs_mosquitto
+from tests.support.wire import wait
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -6,15 +6,15 @@ import time
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from edge.commands.demo.subscriber import Broker
 from edge.contract import ReplayCommand, encode
-from edge.outbox import Outbox, open_for_vision
-from edge.publish import open_session
-from edge.subscribe import Broker
+from edge.outbox.outbox import Outbox, open_for_vision
+from edge.publisher.session import open_session
 from edge.types import Vote
-from tests.appliance import closing
-from tests.broker import Mosquitto, free_port, needs_mosquitto
-from tests.told_clock import ToldClock
-from tests.wire import Ear, Service, wait
+from tests.support.appliance import closing
+from tests.support.broker import Mosquitto, free_port, needs_mosquitto
+from tests.support.told_clock import ToldClock
+from tests.support.wire import Ear, Service, wait
 
 if TYPE_CHECKING:
     from pathlib import Path

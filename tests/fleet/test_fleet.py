@@ -32,7 +32,7 @@ def crashing(folder: Path) -> Path:
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, folder)
-    vision = folder / "edge/vision.py"
+    vision = folder / "edge/vision/service.py"
     vision.write_text(vision.read_text() + '\nraise RuntimeError("a mistake of this release")\n')
     return folder
 

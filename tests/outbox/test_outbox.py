@@ -17,15 +17,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from edge.errors import StorageError
-from edge.outbox import BATCH, KEEP_DAYS, Held, Outbox, open_for_vision
-from edge.privacy import Policy
+from edge.outbox.outbox import BATCH, KEEP_DAYS, Held, Outbox, open_for_vision
 from edge.types import Vote, WindowReport
-from tests.appliance import closing, vision
+from edge.vision.privacy import Policy
+from tests.support.appliance import closing, vision
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from edge.rows import Row
+    from edge.outbox.rows import Row
 
 HAPPY = [Vote("unmasked", "happy")] * 3
 NOISY = Policy("discrete-laplace", Fraction(1), 10)
@@ -178,7 +178,7 @@ CHILD = textwrap.dedent("""
     import sys
     from pathlib import Path
     sys.path[:0] = sys.argv[2:]
-    from tests.appliance import closing, vision
+    from tests.support.appliance import closing, vision
     outbox = vision(Path(sys.argv[1]), sys.stdin.readline().strip())
     while True:
         sys.stdout.write(f"{outbox.commit(closing())}\\n")

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 from pydantic import ValidationError
 
-import edge.clock
-from edge.clock import FRESH_S, ClockError, SystemClock, clock_error, kernel_says_synced, mark
+import edge.process.clock
 from edge.errors import StorageError
-from edge.runtime import (
+from edge.outbox.runtime_files import (
     COMMAND_FILE,
     VISION_FILE,
     Development,
@@ -24,6 +23,7 @@ from edge.runtime import (
     write_command,
     write_vision,
 )
+from edge.process.clock import FRESH_S, ClockError, SystemClock, clock_error, kernel_says_synced, mark
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -111,13 +111,13 @@ def test_where_the_kernel_may_not_be_asked_a_fresh_marker_is_its_answer(tmp_path
 
 def test_how_well_the_clock_is_synced_crosses_into_the_sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     marker, error = tmp_path / "clock-synced", ClockError(-0.25e-3, 0.5)
-    monkeypatch.setattr(edge.clock, "_kernel", lambda: (False, error))
+    monkeypatch.setattr(edge.process.clock, "_kernel", lambda: (False, error))
     mark(marker)
     assert not marker.exists()
     assert clock_error(marker) is None, "an unset clock knows no error"
-    monkeypatch.setattr(edge.clock, "_kernel", lambda: (True, error))
+    monkeypatch.setattr(edge.process.clock, "_kernel", lambda: (True, error))
     mark(marker)
-    monkeypatch.setattr(edge.clock, "_kernel", lambda: None)
+    monkeypatch.setattr(edge.process.clock, "_kernel", lambda: None)
     assert clock_error(marker) == error
     marker.write_text("")  # touched by a service that could ask, or in the middle of being written
     assert clock_error(marker) is None

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import edge
-from edge.logs import LINES, SPAN_S, Calm, Journal, Line, event, fields
+from edge.process.logs import LINES, SPAN_S, Calm, Journal, Line, event, fields
 
 SOURCES = sorted(Path(edge.__file__).parent.rglob("*.py"))
 
@@ -40,7 +40,7 @@ def test_the_journal_gets_the_fields(tmp_path: Path) -> None:
             'MESSAGE=event=camera_lost name=/dev/video0 next="check it\\nPRIORITY=0"',
             "PRIORITY=3",
             "SYSLOG_IDENTIFIER=edge",
-            "LOGGER=edge.vision",
+            "LOGGER=edge.vision.service",
             "EDGE_EVENT=camera_lost",
             "EDGE_NAME=/dev/video0",
             "EDGE_NEXT=check it PRIORITY=0",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edge import figures
-from edge.figures import RESOLUTION, Percentiles, Rate
+from edge.process import stats as figures
+from edge.process.stats import RESOLUTION, Percentiles, Rate
 
 
 class Time:

@@ -6,7 +6,7 @@ import os
 import socket
 from typing import TYPE_CHECKING
 
-from edge.notify import Notifier
+from edge.process.systemd_notify import Notifier
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from edge.contract import Status, Topics, decode_counts
-from edge.desk import RETRY_S, Desk
-from edge.outbox import Outbox, open_for_vision
-from edge.publish import Ack, Incoming
-from edge.runtime import InvokeMs, VisionFile, read_command
-from tests.appliance import closing, vision
+from edge.outbox.outbox import Outbox, open_for_vision
+from edge.outbox.runtime_files import InvokeMs, VisionFile, read_command
+from edge.publisher.dispatch import RETRY_S, Desk
+from edge.publisher.session import Ack, Incoming
+from tests.support.appliance import closing, vision
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from edge.publish import Session
+    from edge.publisher.session import Session
     from edge.types import TimeQuality
 
 TOPICS = Topics("edge", "lobby", "kiosk-07")

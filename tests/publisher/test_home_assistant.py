@@ -10,12 +10,12 @@ import pytest
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from edge.contract import COMMANDS
-from edge.discovery import RESPREAD_S, discovery
-from edge.publish import Incoming
-from edge.runtime import read_command
+from edge.outbox.runtime_files import read_command
+from edge.publisher.home_assistant import RESPREAD_S, discovery
+from edge.publisher.session import Incoming
 from edge.types import CELLS, ROUTES, Vote
-from tests.appliance import closing, vision_file
-from tests.unit.test_desk import BIRTH, TOPICS, Bench
+from tests.publisher.test_dispatch import BIRTH, TOPICS, Bench
+from tests.support.appliance import closing, vision_file
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from edge.broker import is_loopback, tls_context
+from edge.commands.demo.subscriber import Broker
 from edge.errors import BrokerRefused, BrokerUnavailable, ConfigError, EdgeError
-from edge.logs import event
-from edge.publish import V5, V311, Session, UnansweredVersion, open_session
-from edge.refusal import REASONS
-from edge.subscribe import Broker
-from tests.broker import FalseBroker, connack5, connack311, free_port
+from edge.process.logs import event
+from edge.publisher.broker import is_loopback, tls_context
+from edge.publisher.reason_codes import REASONS
+from edge.publisher.session import V5, V311, Session, UnansweredVersion, open_session
+from tests.support.broker import FalseBroker, connack5, connack311, free_port
 
 WAITING = {0x80, 0x83, 0x88, 0x89, 0x97, 0x9F}
 
@@ -52,7 +52,7 @@ def test_each_refusal_of_mqtt_3_1_1(code: int, kind: type[EdgeError], words: str
 
 @pytest.mark.parametrize("answer", [connack5(0x84), connack311(1), b"", None])
 def test_falls_back_where_mqtt_5_gets_no_answer(answer: bytes | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edge.publish.CONNACK_S", 0.5)
+    monkeypatch.setattr("edge.publisher.session.CONNACK_S", 0.5)
     answers: dict[int, bytes | None] = {4: connack311(0)}
     if answer != b"":
         answers[5] = answer
@@ -78,7 +78,7 @@ def test_a_reason_paho_does_not_know() -> None:
 def test_no_broker_silence_and_rubbish(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BrokerUnavailable, match="cannot be reached"):
         open_session(Broker("127.0.0.1", free_port()), "kiosk-07")
-    monkeypatch.setattr("edge.publish.CONNACK_S", 0.5)
+    monkeypatch.setattr("edge.publisher.session.CONNACK_S", 0.5)
     with pytest.raises(BrokerUnavailable, match="does not answer"):
         opened({5: None, 4: None})
     for rubbish in (b"HTTP/1.1 400 Bad Request\r\n\r\n", b"\x20\x7f", b"\xff" * 64, b"\x20\x03\x00\x00\x05"):

@@ -15,23 +15,23 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import ValidationError
 
-import edge.web
-from edge.clock import ClockError, SystemClock
+import edge.publisher.web
 from edge.config import WebSection
 from edge.contract import Topics
-from edge.delivery import Delivery
-from edge.labels import Labels
-from edge.runtime import Development
+from edge.outbox.runtime_files import Development
+from edge.process.clock import ClockError, SystemClock
+from edge.publisher.delivery_stats import Delivery
+from edge.publisher.timestamps import Labels
+from edge.publisher.web import Web, open_web
+from edge.publisher.web.metrics import metrics
+from edge.publisher.web.snapshot import Photographer, Snapshot
 from edge.types import Vote
-from edge.web import Web, open_web
-from edge.web.metrics import metrics
-from edge.web.snapshot import Photographer, Snapshot
-from tests.appliance import closing, vision, vision_file
+from tests.support.appliance import closing, vision, vision_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from edge.runtime import VisionFile
+    from edge.outbox.runtime_files import VisionFile
 
 TOPICS = Topics("edge", "lobby", "kiosk-07")
 
@@ -201,5 +201,5 @@ def test_it_never_listens_beyond_the_device(host: str) -> None:
 
 
 def test_the_page_sets_text_never_markup() -> None:
-    script = Path(edge.web.__file__).with_name("page.js").read_text()
+    script = Path(edge.publisher.web.__file__).with_name("page.js").read_text()
     assert not re.search(r"innerHTML|outerHTML|insertAdjacent|document\.write|eval\(", script)

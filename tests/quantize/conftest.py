@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
-from edge_quantize.data import Fer2013, data_root, load_fer2013
+from edge_quantize.datasets.fer2013 import Fer2013, data_root, load_fer2013
 
 
 @pytest.fixture(scope="session")

@@ -34,7 +34,7 @@ def files(room: str) -> list[Path]:
 @pytest.mark.parametrize("stage", STAGES)
 def test_stages_do_not_import_each_other(stage: str) -> None:
     # What a chip is, every stage may know: there is one preprocessing.
-    others = {f"edge.{other}" for other in STAGES} - {f"edge.{stage}", "edge.preprocess"}
+    others = {f"edge.{other}" for other in STAGES} - {f"edge.{stage}", "edge.vision.preprocess"}
     for path in files(stage):
         assert not {name for name in imported(path) if ".".join(name.split(".")[:2]) in others}, path
 

@@ -10,10 +10,10 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from edge.config import WebSection
-from edge.outbox import Held, Outbox, open_for_vision
-from edge.privacy import Policy, flush_due, release, tally
-from edge.runtime import InvokeMs, VisionFile
+from edge.outbox.outbox import Held, Outbox, open_for_vision
+from edge.outbox.runtime_files import InvokeMs, VisionFile
 from edge.types import ModelsStatement, TimeQuality, Vote, WindowReport
+from edge.vision.privacy import Policy, flush_due, release, tally
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edge.backend.coral import LIBRARY
-from edge.backend.edgetpu import EdgeTpuBackend, Patience
-from edge.backend.flatbuffer import read_model
+from edge.bundle.flatbuffer import read_model
+from edge.inference.coral import LIBRARY
+from edge.inference.edgetpu import EdgeTpuBackend, Patience
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

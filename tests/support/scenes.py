@@ -1,7 +1,8 @@
 """Labelled scenes: real faces on known paths, through the whole vision service, compared with the truth.
 
-`python -m tests.scenes --draws 5` prints the table of docs/tracking.md. Faces come from the shared data (EDGE_DATA) and
-the demo's portraits; each draw takes other people. A person *is in* a window when visible there for at least a second.
+`python -m tests.support.scenes --draws 5` prints the table of docs/tracking.md. Faces come from the shared data
+(EDGE_DATA) and the demo's portraits; each draw takes other people. A person *is in* a window when visible there for at
+least a second.
 """
 
 from __future__ import annotations
@@ -18,14 +19,15 @@ from unittest import mock
 import cv2
 import numpy as np
 
-from edge import sight, vision
-from edge.camera.replay import read_still
+from edge.commands.demo.clip import place, room
 from edge.config import Config, StorageSection, development
-from edge.demo_clip import place, room
-from edge.detect.haar import Haar
-from edge.outbox import Outbox
-from edge.track import Tracker
+from edge.outbox.outbox import Outbox
 from edge.types import Frame
+from edge.vision import pipeline as sight
+from edge.vision import service as vision
+from edge.vision.camera.replay import read_still
+from edge.vision.detect.haar import Haar
+from edge.vision.track import Tracker
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -41,7 +43,7 @@ MARGIN: Final = 1.7
 """Side of a portrait in widths of the face."""
 VISIBLE: Final = 1.0
 """Seconds in a window that make a person be in it."""
-MATERIAL: Final = Path(__file__).resolve().parents[1] / "edge" / "demo_material"
+MATERIAL: Final = Path(__file__).resolve().parents[2] / "edge" / "commands" / "demo" / "material"
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, cast
 
-from edge.clock import SystemClock
+from edge.process.clock import SystemClock
 
 if TYPE_CHECKING:
     from datetime import datetime

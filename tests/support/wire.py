@@ -10,16 +10,16 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from edge.commands.demo.subscriber import Broker, messages
 from edge.contract import Counts, decode_counts
 from edge.errors import EdgeError
-from edge.subscribe import Broker, messages
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from edge.publish import Incoming
+    from edge.publisher.session import Incoming
 
-SERVICE = Path(__file__).parent / "contract" / "service.py"
+SERVICE = Path(__file__).parents[1] / "contract" / "service.py"
 
 
 class Service:

@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 import pytest
 
-from edge.annotate import Annotation, draw
 from edge.errors import SourceError
 from edge.types import FaceBox, Frame, Track
+from edge.vision.annotate import Annotation, draw
 
 if TYPE_CHECKING:
     from pathlib import Path

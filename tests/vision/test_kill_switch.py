@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from edge.errors import ConfigError
-from edge.pause import PauseSwitch
-from edge.runtime import COMMAND_FILE, write_command
+from edge.outbox.runtime_files import COMMAND_FILE, write_command
+from edge.vision.kill_switch import PauseSwitch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

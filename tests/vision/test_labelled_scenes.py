@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tests.scenes import exact, play, scenes, strangers
+from tests.support.scenes import exact, play, scenes, strangers
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,8 +8,9 @@ import cv2
 import numpy as np
 import pytest
 
-from edge.preprocess import CHIP, chip, square, to_grey, to_input, to_int8
+from edge.inference.tflite import to_int8
 from edge.types import CropSpec, FaceBox
+from edge.vision.preprocess import CHIP, chip, square, to_grey, to_input
 
 if TYPE_CHECKING:
     from edge.types import U8

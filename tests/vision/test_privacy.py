@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge.privacy import Policy, discrete_laplace, flush_day, flush_due, nothing_held, release, tally
 from edge.types import CELLS, ROUTES, PrivacyStatement, Vote
+from edge.vision.privacy import Policy, discrete_laplace, flush_day, flush_due, nothing_held, release, tally
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

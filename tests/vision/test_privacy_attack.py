@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from edge.privacy import Policy, discrete_laplace, nothing_held, release, tally
 from edge.types import Vote
+from edge.vision.privacy import Policy, discrete_laplace, nothing_held, release, tally
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

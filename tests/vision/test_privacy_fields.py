@@ -12,12 +12,12 @@ import cv2
 import numpy as np
 import pytest
 
-from edge.clock import SystemClock
 from edge.contract import counts_payload, encode
-from edge.health import health
-from edge.outbox import Outbox
-from edge.runtime import read_vision
-from edge.vision import Vision
+from edge.outbox.outbox import Outbox
+from edge.outbox.runtime_files import read_vision
+from edge.process.clock import SystemClock
+from edge.publisher.health import health
+from edge.vision.service import Vision
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from bench.privacy_utility import BUSY, CELLS, QUIET, cast, discrete_laplace, errors, release_days, worst
-from edge.config import PrivacySection, WindowSection
-from edge.privacy import Policy, nothing_held, release
+from edge.config.schema import PrivacySection, WindowSection
 from edge.types import CELLS as NAMES
 from edge.types import ROUTES
+from edge.vision.privacy import Policy, nothing_held, release
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,17 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from edge.clock import SystemClock
 from edge.config import StorageSection
 from edge.errors import StorageError
-from edge.outbox import Outbox
-from edge.recorder import Recorder
-from tests.appliance import closing
+from edge.outbox.outbox import Outbox
+from edge.process.clock import SystemClock
+from edge.vision.recorder import Recorder
+from tests.support.appliance import closing
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from edge.rows import Key
+    from edge.outbox.rows import Key
 
 
 def recorder(folder: Path) -> Recorder:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from edge.route import ROLES, Router
+from edge.vision.route import ROLES, Router
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
-from edge.camera.replay import Replay
-from edge.scene import Watch, look
+from edge.vision.camera.replay import Replay
+from edge.vision.scene import Watch, look
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,12 +8,12 @@ import cv2
 import numpy as np
 import pytest
 
-from edge.detect.haar import Haar
 from edge.errors import StorageError
-from edge.outbox import Outbox
-from edge.runtime import read_command, read_vision, write_command
-from edge.vision import Vision
-from tests.appliance import vision
+from edge.outbox.outbox import Outbox
+from edge.outbox.runtime_files import read_command, read_vision, write_command
+from edge.vision.detect.haar import Haar
+from edge.vision.service import Vision
+from tests.support.appliance import vision
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

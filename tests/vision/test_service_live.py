@@ -10,16 +10,16 @@ import cv2
 import numpy as np
 import pytest
 
-from edge import vision as vision_module
-from edge.camera.mailbox import Mailbox
-from edge.config_camera import CameraSection
+from edge.config.camera import CameraSection
 from edge.errors import SourceError
-from edge.runtime import read_vision
+from edge.outbox.runtime_files import read_vision
 from edge.types import Frame
-from edge.vision import Vision
+from edge.vision import service as vision_module
+from edge.vision.camera.mailbox import Mailbox
+from edge.vision.service import Vision
 from tests.conftest import MATERIAL
-from tests.rtsp_server import RtspCamera
-from tests.unit.test_vision import EXACT, reports, total
+from tests.support.rtsp_server import RtspCamera
+from tests.vision.test_service import EXACT, reports, total
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

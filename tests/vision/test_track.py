@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge.track import Tracker, chip_weight
 from edge.types import EMOTIONS, FaceBox, Route, Vote
+from edge.vision.track import Tracker, chip_weight
 
 if TYPE_CHECKING:
     from edge.types import F32

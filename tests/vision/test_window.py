@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edge.window import Timeline, Window, grid_floor
+from edge.vision.window import Timeline, Window, grid_floor
 
 if TYPE_CHECKING:
     from edge.types import TimeQuality

@@ -18,15 +18,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from edge import config as settings
+from edge.commands.demo.broker import own_broker
+from edge.commands.demo.subscriber import Broker, counts
 from edge.contract import encode
-from edge.demo_broker import own_broker
 from edge.errors import ConfigError, EdgeError
-from edge.runtime import read_vision
-from edge.subscribe import Broker, counts
+from edge.outbox.runtime_files import read_vision
 
 if TYPE_CHECKING:
+    from edge.commands.demo.broker import Kind
     from edge.contract import Counts
-    from edge.demo_broker import Kind
 
 LAST_WORDS_S: Final = 3.0
 """How long the subscriber waits for what the broker still holds after the appliance has ended."""
@@ -178,7 +178,7 @@ def run_demo(*, source: str | None, seconds: float, broker_kind: Kind = "auto") 
 
 
 def _built_in(folder: Path) -> str:
-    from edge.demo_clip import compose
+    from edge.commands.demo.clip import compose
 
     compose(folder / "clip.mp4")
     return str(folder / "clip.mp4")

@@ -8,10 +8,10 @@ from pathlib import Path  # noqa: TC003 - a field's type
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from edge.broker import TlsFiles  # noqa: TC001 - a field's type
 from edge.contract import Counts, decode_counts
 from edge.errors import BrokerUnavailable
-from edge.publish import Incoming, open_session
+from edge.publisher.broker import TlsFiles  # noqa: TC001 - a field's type
+from edge.publisher.session import Incoming, open_session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

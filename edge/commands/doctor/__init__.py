@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from edge.doctor.finding import EXIT_CODES, Finding
+from edge.commands.doctor.finding import EXIT_CODES, Finding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,9 +31,9 @@ def run_doctor(path: Path, *, as_json: bool = False) -> int:
 def examine(path: Path) -> Iterator[Finding]:
     """Every check, one after the other; what needs the configuration is left out where that is wrong."""
     from edge import config as settings
-    from edge.doctor import device, service
-    from edge.doctor.broker import broker
-    from edge.doctor.tpu import tpu
+    from edge.commands.doctor import device, service
+    from edge.commands.doctor.broker import broker
+    from edge.commands.doctor.tpu import tpu
     from edge.errors import ConfigError
 
     try:

@@ -10,20 +10,21 @@ from contextlib import closing, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-from edge.broker import certificate_days, tls_context
+from edge.commands.doctor.finding import Finding, Level
 from edge.contract import ContractError, Status, Topics, decode
-from edge.doctor.finding import Finding, Level
 from edge.errors import BrokerUnavailable, ConfigError, EdgeError
-from edge.health import ENDING_DAYS
-from edge.logs import event
-from edge.publish import CONNECT_S, V5, V311, open_session
-from edge.refusal import FAILURE, REASONS
+from edge.process.logs import event
+from edge.publisher.broker import certificate_days, tls_context
+from edge.publisher.health import ENDING_DAYS
+from edge.publisher.reason_codes import FAILURE, REASONS
+from edge.publisher.session import CONNECT_S, V5, V311, open_session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from edge.config import Config, MqttSection
-    from edge.publish import Session
+    from edge.config import Config
+    from edge.config.schema import MqttSection
+    from edge.publisher.session import Session
 
 ANSWER_S: Final = 5.0
 _KEPT: Final = "windows wait in the outbox and nobody sees them"

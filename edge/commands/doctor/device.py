@@ -10,16 +10,16 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from edge.clock import SystemClock
-from edge.doctor.finding import Finding
+from edge.commands.doctor.finding import Finding
 from edge.errors import EdgeError, StorageError
-from edge.soc import SYSFS, power, soc_celsius
+from edge.process.clock import SystemClock
+from edge.publisher.board import SYSFS, power, soc_celsius
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from edge.config import Config
-    from edge.config_camera import CameraSection
+    from edge.config.camera import CameraSection
 
 FRAME_S: Final = 6.0
 """How long a first frame may take."""
@@ -39,7 +39,7 @@ def cameras(config: Config, *, running: bool) -> Iterator[Finding]:
             yield Finding("ok", "camera", f"{name}: in use by the vision service")
             continue
         try:
-            from edge.camera import open_camera
+            from edge.vision.camera import open_camera
 
             camera = open_camera(section)
         except ImportError as error:
@@ -70,7 +70,7 @@ def cameras(config: Config, *, running: bool) -> Iterator[Finding]:
 
 def _public(section: CameraSection) -> str:
     """The source without what may be a password."""
-    from edge.camera.rtsp import address
+    from edge.vision.camera.rtsp import address
 
     return address(section.source or "") if section.kind == "rtsp" else section.source or "default"
 
@@ -129,7 +129,7 @@ def clock(config: Config) -> Iterator[Finding]:
 
 def storage(config: Config) -> Iterator[Finding]:
     """Room and rights for the outbox, what waits in it, and the runtime folder."""
-    from edge.outbox import Outbox
+    from edge.outbox.outbox import Outbox
 
     path, runtime = config.storage.outbox, config.storage.runtime
     folder = path.parent

@@ -6,18 +6,18 @@ import os
 import time
 from typing import TYPE_CHECKING
 
-from edge.doctor.finding import Finding
+from edge.commands.doctor.finding import Finding
 from edge.errors import BackendError, EdgeError, StorageError
-from edge.health import runs
-from edge.runtime import read_vision
+from edge.outbox.runtime_files import read_vision
+from edge.publisher.health import runs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from edge.bundle import Bundle
+    from edge.bundle.manifest import Bundle
     from edge.config import Config
-    from edge.runtime import VisionFile
+    from edge.outbox.runtime_files import VisionFile
 
 _BLIND = "nobody is counted, and the windows say so"
 
@@ -57,10 +57,11 @@ def checked_bundle(config: Config) -> Bundle:
 
     Raises ConfigError (the key), BundleError, BackendError (no runtime), ImportError (nothing of it installed).
     """
-    from edge.backend.cpu import CpuBackend
-    from edge.bundle import check_golden, load_bundle
-    from edge.detect.choose import judge, open_detector
-    from edge.models import needed_roles
+    from edge.bundle.golden import check_golden
+    from edge.bundle.manifest import load_bundle
+    from edge.inference.cpu import CpuBackend
+    from edge.vision.detect.choose import judge, open_detector
+    from edge.vision.model_roles import needed_roles
 
     bundle = load_bundle(config.models.bundle, config.models.public_key)
     roles = needed_roles(bundle, config)

@@ -8,16 +8,16 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from edge.backend import coral
-from edge.doctor.finding import Finding
+from edge.commands.doctor.finding import Finding
 from edge.errors import EdgeError
+from edge.inference import coral
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from edge.backend.coral import Device
     from edge.config import Config
-    from edge.runtime import VisionFile
+    from edge.inference.coral import Device
+    from edge.outbox.runtime_files import VisionFile
 
 USER: Final = "edge-vision"
 RULES: Final = tuple(Path(p) / "udev/rules.d" for p in ("/etc", "/run", "/usr/lib", "/lib"))
@@ -119,11 +119,11 @@ def _computes(config: Config, told: VisionFile | None) -> Iterator[Finding]:
             mend = "journalctl -u edge-vision | grep 'edgetpu_failed'; stop vision and ask again for a test"
             yield Finding("error", "tpu", f"the vision service counts on {told.backend}", _SLOW, mend)
         return
-    from edge.backend.cpu import CpuBackend
-    from edge.backend.edgetpu import EdgeTpuBackend
-    from edge.bundle import load_bundle
-    from edge.detect.choose import judge
-    from edge.models import needed_roles
+    from edge.bundle.manifest import load_bundle
+    from edge.inference.cpu import CpuBackend
+    from edge.inference.edgetpu import EdgeTpuBackend
+    from edge.vision.detect.choose import judge
+    from edge.vision.model_roles import needed_roles
 
     try:
         bundle = load_bundle(config.models.bundle, config.models.public_key)

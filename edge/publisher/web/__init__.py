@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-from edge.logs import event
+from edge.process.logs import event
 
 if TYPE_CHECKING:
     from edge.config import WebSection
-    from edge.web.snapshot import Snapshot
+    from edge.publisher.web.snapshot import Snapshot
 
 log = logging.getLogger("edge.publisher")
 
@@ -68,7 +68,7 @@ class Web:
             return 503, "text/plain", b"starting\n"
         if path == "/status.json":
             return 200, "application/json", json.dumps(snapshot.json()).encode()
-        from edge.web.metrics import CONTENT_TYPE, metrics
+        from edge.publisher.web.metrics import CONTENT_TYPE, metrics
 
         return 200, CONTENT_TYPE, metrics(snapshot)
 

@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING, Any, Final
 
 from edge import __version__
 from edge.contract import Counts, utc_text
-from edge.health import health, runs
+from edge.publisher.health import health, runs
 from edge.types import CELLS, EMOTIONS, ROUTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import date, datetime
 
-    from edge.clock import Clock, ClockError
     from edge.contract import Health, Topics
-    from edge.delivery import Delivery, Told
-    from edge.outbox import Outbox
-    from edge.rows import Key, OutboxStats, Row
-    from edge.runtime import VisionFile
+    from edge.outbox.outbox import Outbox
+    from edge.outbox.rows import Key, OutboxStats, Row
+    from edge.outbox.runtime_files import VisionFile
+    from edge.process.clock import Clock, ClockError
+    from edge.publisher.delivery_stats import Delivery, Told
 
 DAY_S: Final = 86400.0
 

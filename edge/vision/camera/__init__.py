@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edge.config_camera import CameraSection
+    from edge.config.camera import CameraSection
     from edge.types import Frame
 
 
@@ -55,8 +55,8 @@ def open_cameras(sections: Sequence[CameraSection]) -> Camera:
     """
     if len(sections) == 1:
         return open_camera(sections[0])
-    from edge.camera.patient import Patient
-    from edge.camera.several import Several
+    from edge.vision.camera.multi import Several
+    from edge.vision.camera.reconnecting import Patient
 
     bell = threading.Event()
     openers = [partial(open_camera, section, bell) for section in sections]
@@ -70,7 +70,7 @@ def open_cameras(sections: Sequence[CameraSection]) -> Camera:
 def camera_name(section: CameraSection) -> str:
     """What logs call a camera; nothing secret."""
     if section.kind == "rtsp":
-        from edge.camera.rtsp import address
+        from edge.vision.camera.rtsp import address
 
         return address(section.source or "")
     if section.kind == "picamera2":
@@ -84,7 +84,7 @@ def open_camera(section: CameraSection, bell: threading.Event | None = None) -> 
     Raises SourceError when it cannot be opened, ConfigError when its password cannot be read.
     """
     if section.kind == "replay":
-        from edge.camera.replay import Replay
+        from edge.vision.camera.replay import Replay
 
         return Replay(
             Path(section.source or ""),
@@ -93,18 +93,18 @@ def open_camera(section: CameraSection, bell: threading.Event | None = None) -> 
             still_seconds=section.still_seconds,
         )
     if section.kind == "picamera2":
-        from edge.camera.picamera2 import Picamera
+        from edge.vision.camera.picamera2 import Picamera
 
         return Picamera(section, bell)
-    from edge.camera.stream import Stream
+    from edge.vision.camera.stream import Stream
 
     if section.kind == "v4l2":
-        from edge.camera.v4l2 import open_device
+        from edge.vision.camera.v4l2 import open_device
 
         capture = partial(open_device, camera_name(section), section.size)
         hint = "is it plugged in, free, and is this user in group video?"
     else:
-        from edge.camera.rtsp import open_url, with_credentials
+        from edge.vision.camera.rtsp import open_url, with_credentials
 
         url = section.source or ""
         capture = partial(open_url, with_credentials(url, section.username, section.password_file))

@@ -5,19 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from edge.camera.patient import Patient
 from edge.errors import SourceError
+from edge.vision.camera.reconnecting import Patient
 
 if TYPE_CHECKING:
     import threading
     from collections.abc import Sequence
 
-    from edge.camera import Camera
     from edge.types import Frame
+    from edge.vision.camera import Camera
 
 
 class Several:
-    """See `edge.camera.Camera`; each frame says which camera it is from."""
+    """See `edge.vision.camera.Camera`; each frame says which camera it is from."""
 
     def __init__(self, cameras: Sequence[Camera], bell: threading.Event) -> None:
         """`bell` is set by each live camera that has a new frame."""
@@ -42,11 +42,11 @@ class Several:
 
     @property
     def turns(self) -> tuple[int, ...]:
-        """See `edge.camera.Camera.turns`."""
+        """See `edge.vision.camera.Camera.turns`."""
         return tuple(n for camera in self._cameras for n in camera.turns)
 
     def read(self, timeout: float) -> Frame | None:
-        """See `edge.camera.Camera.read`. Raises SourceError when no camera is left."""
+        """See `edge.vision.camera.Camera.read`. Raises SourceError when no camera is left."""
         if not self.live:
             return self._earliest(timeout)
         self._bell.clear()  # before looking: a frame that comes meanwhile rings again

@@ -12,15 +12,15 @@ import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, Final
 
-from edge.camera import camera_name
-from edge.camera.mailbox import Mailbox
-from edge.camera.rotation import turned
 from edge.errors import SourceError
-from edge.logs import event
+from edge.process.logs import event
 from edge.types import Frame
+from edge.vision.camera import camera_name
+from edge.vision.camera.mailbox import Mailbox
+from edge.vision.camera.rotation import turned
 
 if TYPE_CHECKING:
-    from edge.config_camera import CameraSection
+    from edge.config.camera import CameraSection
     from edge.types import U8
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ FRAME_US: Final = (33_333, 100_000)
 
 
 class Picamera:
-    """Newest completed request of a camera; see `edge.camera.Camera`. Each frame must be released.
+    """Newest completed request of a camera; see `edge.vision.camera.Camera`. Each frame must be released.
 
     At most two requests are held: the one the pipeline looks at and the newest one in the mailbox. A camera that
     hangs is opened once more; when it hangs again `read` raises, so that the service ends and systemd restarts it.
@@ -64,7 +64,7 @@ class Picamera:
 
     @property
     def turns(self) -> tuple[int, ...]:
-        """See `edge.camera.Camera.turns`."""
+        """See `edge.vision.camera.Camera.turns`."""
         return (self._index,)
 
     def read(self, timeout: float) -> Frame | None:

@@ -7,21 +7,21 @@ import threading
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from edge.camera.stream import FIRST_RETRY, LAST_RETRY, STOP
 from edge.errors import EdgeError, SourceError
-from edge.logs import event
+from edge.process.logs import event
+from edge.vision.camera.stream import FIRST_RETRY, LAST_RETRY, STOP
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from edge.camera import Camera
     from edge.types import Frame
+    from edge.vision.camera import Camera
 
 log = logging.getLogger(__name__)
 
 
 class Patient:
-    """What `opened` gives, opened anew whenever it fails; see `edge.camera.Camera`. `name` is what logs call it."""
+    """What `opened` gives, opened anew whenever it fails; see `edge.vision.camera.Camera`. Logs call it `name`."""
 
     live = True
 
@@ -51,7 +51,7 @@ class Patient:
 
     @property
     def turns(self) -> tuple[int, ...]:
-        """See `edge.camera.Camera.turns`: a try to open counts as one, so one that hangs is seen."""
+        """See `edge.vision.camera.Camera.turns`: a try to open counts as one, so one that hangs is seen."""
         return (self._turns + sum(self._camera.turns if self._camera else ()),)
 
     def read(self, timeout: float) -> Frame | None:

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from edge.errors import SourceError
-from edge.logs import event
+from edge.process.logs import event
 from edge.types import Frame
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def _gif_ends(path: Path) -> bool:
 
 
 class Replay:
-    """Frames of a file or folder as if a camera had seen them; see `edge.camera.Camera`."""
+    """Frames of a file or folder as if a camera had seen them; see `edge.vision.camera.Camera`."""
 
     live = False
 
@@ -128,7 +128,7 @@ class Replay:
 
     @property
     def turns(self) -> tuple[int, ...]:
-        """See `edge.camera.Camera.turns`."""
+        """See `edge.vision.camera.Camera.turns`."""
         return (self._index,)
 
     def read(self, timeout: float) -> Frame | None:

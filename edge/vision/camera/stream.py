@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from edge.camera.mailbox import Mailbox
-from edge.camera.rotation import turned
 from edge.errors import SourceError
-from edge.logs import event
+from edge.process.logs import event
 from edge.types import Frame
+from edge.vision.camera.mailbox import Mailbox
+from edge.vision.camera.rotation import turned
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,7 +29,7 @@ STOP: Final = 2.0
 
 
 class Stream:
-    """Newest frame of what `open_capture` opens; see `edge.camera.Camera`.
+    """Newest frame of what `open_capture` opens; see `edge.vision.camera.Camera`.
 
     A camera that gives no frame any more is let go and opened again, with growing pauses, for as long as it takes:
     a restart would not plug it in. Meanwhile `read` gives None, and coverage falls.
@@ -66,7 +66,7 @@ class Stream:
 
     @property
     def turns(self) -> tuple[int, ...]:
-        """See `edge.camera.Camera.turns`."""
+        """See `edge.vision.camera.Camera.turns`."""
         return (self._turns,)
 
     def read(self, timeout: float) -> Frame | None:

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import cv2
 import numpy as np
 
-from edge.detect.overlap import SAME, iou, one_per_face, weighted_nms
 from edge.types import FaceBox
+from edge.vision.detect.overlap import SAME, iou, one_per_face, weighted_nms
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
-    from edge.bundle import AnchorGrid
+    from edge.bundle.manifest import AnchorGrid
     from edge.types import F32, U8
 
 SIDE: Final = 128
@@ -51,7 +51,7 @@ class Region(NamedTuple):
 
 
 class BlazeFace:
-    """See `edge.detect.Detector`; box scores are the network's probabilities."""
+    """See `edge.vision.detect.Detector`; box scores are the network's probabilities."""
 
     kind = "blazeface"
 
@@ -86,7 +86,7 @@ class BlazeFace:
         self._lately: set[Region] = set()
 
     def detect(self, image: U8, *, thorough: bool = False) -> list[FaceBox]:
-        """See `edge.detect.Detector.detect`.
+        """See `edge.vision.detect.Detector.detect`.
 
         In a stream the whole frame and the squares that showed a face at their last turn are searched in every frame,
         the other squares in turn, one a frame; `thorough` searches all.

@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from edge.bundle import judge_answers
-from edge.detect.overlap import centred, iou
+from edge.bundle.golden import judge_answers
 from edge.errors import BundleError
+from edge.vision.detect.overlap import centred, iou
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from edge.backend.base import Backend
-    from edge.bundle import Bundle
-    from edge.detect import Detector
+    from edge.bundle.manifest import Bundle
+    from edge.inference.protocol import Backend
     from edge.types import F32
+    from edge.vision.detect import Detector
 
 ROLE: Final = "detector"
 KINDS: Final = ("auto", "haar", "blazeface", "hog")
@@ -71,15 +71,15 @@ def open_detector(
     """
     kind = chosen_kind(bundle, kind)
     if kind == "blazeface":
-        from edge.detect.blazeface import BlazeFace
+        from edge.vision.detect.blazeface import BlazeFace
 
         anchors = bundle.entry(ROLE).anchors
         return BlazeFace(partial(backend.outputs, ROLE), anchors, min_face=min_face, tiles=tiles)
     if kind == "hog":
-        from edge.detect.hog import Hog
+        from edge.vision.detect.hog import Hog
 
         return Hog(min_face=min_face)
-    from edge.detect.haar import Haar
+    from edge.vision.detect.haar import Haar
 
     return Haar(min_face=min_face, rotations=rotations)
 
@@ -106,7 +106,7 @@ def judge(bundle: Bundle, role: str, backend: str, got: NDArray[np.int8], wanted
 
 
 def _boxes(bundle: Bundle, answer: NDArray[np.int8]) -> F32:
-    from edge.detect.blazeface import SIDE, BlazeFace
+    from edge.vision.detect.blazeface import SIDE, BlazeFace
 
     detector = BlazeFace(lambda _: answer[None], bundle.entry(ROLE).anchors, min_face=1, tiles=0)
     return centred(detector.detect(np.zeros((SIDE, SIDE), np.uint8)))

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Final
 import cv2
 import numpy as np
 
-from edge.detect.overlap import one_per_face
 from edge.errors import BackendError
-from edge.preprocess import to_grey
 from edge.types import FaceBox
+from edge.vision.detect.overlap import one_per_face
+from edge.vision.preprocess import to_grey
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,7 +32,7 @@ UPRIGHT_BONUS: Final = 1.1
 
 
 class Haar:
-    """See `edge.detect.Detector`; box scores are the cascade's own last-stage weights."""
+    """See `edge.vision.detect.Detector`; box scores are the cascade's own last-stage weights."""
 
     kind = "haar"
 
@@ -57,7 +57,7 @@ class Haar:
         self._lately: set[float] = set()
 
     def detect(self, image: U8, *, thorough: bool = False) -> list[FaceBox]:
-        """See `edge.detect.Detector.detect`; none on frames smaller than the cascade's window.
+        """See `edge.vision.detect.Detector.detect`; none on frames smaller than the cascade's window.
 
         Searching every rotation costs a pass each. In a stream the first rotation and those that found a
         face at their last turn are searched in every frame, the others in turn, one a frame; `thorough`

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 
 from edge.errors import ConfigError
-from edge.preprocess import to_grey
 from edge.types import FaceBox
+from edge.vision.preprocess import to_grey
 
 if TYPE_CHECKING:
     from edge.types import U8
@@ -20,7 +20,7 @@ SMALLEST: Final = 80
 
 
 class Hog:
-    """See `edge.detect.Detector`; box scores are the distance from the detector's threshold."""
+    """See `edge.vision.detect.Detector`; box scores are the distance from the detector's threshold."""
 
     kind = "hog"
 
@@ -39,7 +39,7 @@ class Hog:
         self._min_face, self._max_side = min_face, max_side
 
     def detect(self, image: U8, *, thorough: bool = False) -> list[FaceBox]:  # noqa: ARG002 - every frame is searched wholly
-        """See `edge.detect.Detector.detect`."""
+        """See `edge.vision.detect.Detector.detect`."""
         height, width = image.shape[:2]
         zoom = min(1.0, self._max_side / max(height, width))
         # The window is large: small faces are enlarged to it here, once, not doubled time and again by dlib.

@@ -9,9 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
-from edge.bundle import load_bundle
-from edge.detect.blazeface import letterbox
+from edge.bundle.manifest import load_bundle
 from edge.errors import SourceError
+from edge.vision.detect.blazeface import letterbox
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from edge.types import U8
 
 pytest.importorskip("tensorflow", reason="the host toolchain: pip install 'edge-fer[host]'")
-from edge_quantize import blazeface, detector, refit
+from edge_quantize.bundling import blazeface, detector, refit
 from edge_quantize.edgetpu.checker import check_file
 
 

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge.detect.choose import KINDS
 from edge.errors import BundleError
-from tests.bundles import restate_golden
+from edge.vision.detect.choose import KINDS
+from tests.support.bundles import restate_golden
 
 MODELS = Path(__file__).resolve().parents[3] / "models"
 FOLDERS = sorted(path.parent for path in MODELS.glob("*/manifest.json"))
@@ -120,7 +120,7 @@ print(json.dumps({"right": right, "table": table.tolist()}))
 
 def test_a_stranger_scores_what_the_manifest_claims(shipped: Path, tmp_path: Path) -> None:
     """Only the manifest, numpy and a bare interpreter, in a process of its own: nothing of ours touches the model."""
-    from edge_quantize import data
+    from edge_quantize.datasets import fer2013 as data
 
     pytest.importorskip("tflite_runtime", reason="a bare interpreter: pip install tflite-runtime")
     if not (data.data_root() / "fer2013").is_dir() and os.environ.get("CI") != "true":
@@ -144,7 +144,7 @@ def test_a_stranger_scores_what_the_manifest_claims(shipped: Path, tmp_path: Pat
 
 
 def test_our_verification_passes_and_notices_damage(shipped: Path, tmp_path: Path) -> None:
-    from edge_quantize.bundle import verify
+    from edge_quantize.bundling.bundle import verify
 
     verify(shipped)
     flipped = tmp_path / shipped.name
@@ -176,10 +176,12 @@ def test_the_card_says_what_was_not_measured(shipped: Path) -> None:
 def test_a_bundle_is_built_signed_and_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The whole command on a gate small enough to train here: it tells bright chips from dark ones."""
     keras = pytest.importorskip("keras", reason="the host toolchain: pip install 'edge-fer[host]'")
-    from edge_quantize import bundle, chips, sign
+    from edge_quantize.bundling import bundle, sign
+    from edge_quantize.evaluation import chips
 
-    from edge.backend.cpu import CpuBackend
-    from edge.bundle import check_golden, judge_answers, load_bundle
+    from edge.bundle.golden import check_golden, judge_answers
+    from edge.bundle.manifest import load_bundle
+    from edge.inference.cpu import CpuBackend
 
     rng = np.random.default_rng(0)
     labels = np.arange(80, dtype=np.int64) % 2

@@ -11,7 +11,8 @@ from edge.errors import BundleError, ConfigError, SourceError
 
 keras = pytest.importorskip("keras", reason="the host toolchain: pip install 'edge-fer[host]'")
 
-from edge_quantize import convert, float_model, golden, score  # noqa: E402 - after the skip
+from edge_quantize.bundling import convert, float_model, golden  # noqa: E402
+from edge_quantize.evaluation import score  # noqa: E402 - after the skip
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 
 from edge.errors import ConfigError, SourceError
-from edge.preprocess import to_input
+from edge.vision.preprocess import to_input
 
 keras = pytest.importorskip("keras", reason="the host toolchain: pip install 'edge-fer[host]'")
 
-from edge_quantize import chips as chip_sets  # noqa: E402 - after the skip
-from edge_quantize import convert, float_model, quant_error, score  # noqa: E402
+from edge_quantize.bundling import convert, float_model, quant_error  # noqa: E402
 from edge_quantize.cli import main  # noqa: E402
+from edge_quantize.evaluation import chips as chip_sets  # noqa: E402 - after the skip
+from edge_quantize.evaluation import score  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 import pytest
-from edge_quantize import data
+from edge_quantize.datasets import fer2013 as data
 
 from edge.errors import SourceError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from edge_quantize.data import Fer2013
+    from edge_quantize.datasets.fer2013 import Fer2013
 
 
 def test_targets_mix_label_and_votes() -> None:

@@ -15,13 +15,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from edge_quantize.bundling.sign import keygen
 from edge_quantize.cli import main
 from edge_quantize.edgetpu.compiler import read_log
-from edge_quantize.sign import keygen
 
-from edge.backend.flatbuffer import Table, read_model
-from edge.bundle import load_bundle
-from tests.bundles import without_detector
+from edge.bundle.flatbuffer import Table, read_model
+from edge.bundle.manifest import load_bundle
+from tests.support.bundles import without_detector
 
 ROLES = ("gate", "fer_unmasked", "fer_masked")
 PART_OF_SET = "mobilenet_v1_{}_quant_cocompiled_with_3quant_edgetpu.tflite"

@@ -16,7 +16,7 @@ from edge_quantize.edgetpu.graph import read_graph
 from edge_quantize.edgetpu.names import NAMES, TYPES
 from flatbuffers import Builder
 
-from edge.backend.flatbuffer import Malformed
+from edge.bundle.flatbuffer import Malformed
 
 NAMES_OF = ("split_concat", "keras_lstm_mnist_ptq")
 

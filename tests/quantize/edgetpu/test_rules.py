@@ -10,7 +10,7 @@ from edge_quantize.edgetpu.checker import check
 from edge_quantize.edgetpu.graph import Graph, Op, Tensor
 from edge_quantize.edgetpu.rules import DTYPE, LIMIT, MAPPED, RANK, SUBGRAPH, UNSUPPORTED, VERSION
 
-from edge.backend.flatbuffer import Table
+from edge.bundle.flatbuffer import Table
 
 Shape = tuple[int, ...]
 IMAGE: Shape = (1, 8, 8, 16)

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 import pytest
-from edge_quantize import (
-    cli,
+from edge_quantize import cli
+from edge_quantize.datasets.fer2013 import Fer2013
+from edge_quantize.evaluation import (
     corruptions,
     crop,
     evaluate,
@@ -23,13 +24,12 @@ from edge_quantize import (
     robustness,
     sheets,
 )
-from edge_quantize.data import Fer2013
-from edge_quantize.landmarks import POINT, Landmarks
+from edge_quantize.masks.landmarks import POINT, Landmarks
 
-from edge.bundle import load_bundle
-from edge.detect.haar import Haar
-from edge.preprocess import chip
+from edge.bundle.manifest import load_bundle
 from edge.types import CropSpec, FaceBox
+from edge.vision.detect.haar import Haar
+from edge.vision.preprocess import chip
 from tests.conftest import MATERIAL
 
 if TYPE_CHECKING:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
-from edge_quantize import leak, masks
-from edge_quantize.data import load_fer2013
-from edge_quantize.landmarks import POINT
+from edge_quantize.datasets.fer2013 import load_fer2013
+from edge_quantize.evaluation import leak_test as leak
+from edge_quantize.masks import synthesis as masks
+from edge_quantize.masks.landmarks import POINT
 
 from edge.types import EMOTIONS
 

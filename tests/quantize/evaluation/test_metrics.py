@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from edge_quantize import metrics
+from edge_quantize.evaluation import metrics
 
 
 def test_wilson_interval_is_the_published_one() -> None:

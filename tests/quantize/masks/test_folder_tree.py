@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import pytest
 from edge_quantize.cli import main
-from edge_quantize.own_faces import faces_of
-from edge_quantize.templates import read_template
+from edge_quantize.datasets.own_faces import faces_of
+from edge_quantize.masks.templates import read_template
 
 from edge.errors import SourceError
 from tests.conftest import MATERIAL

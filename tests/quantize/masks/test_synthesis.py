@@ -7,9 +7,19 @@ import os
 import cv2
 import numpy as np
 import pytest
-from edge_quantize import data, mask_sets, masks
-from edge_quantize.landmarks import MESH_POINTS, POINT
-from edge_quantize.templates import ANCHORS, FROZEN_VARIANTS, KINDS, TRAIN_VARIANTS, UNSEEN_KIND, draw, read_template
+from edge_quantize.datasets import fer2013 as data
+from edge_quantize.masks import sets as mask_sets
+from edge_quantize.masks import synthesis as masks
+from edge_quantize.masks.landmarks import MESH_POINTS, POINT
+from edge_quantize.masks.templates import (
+    ANCHORS,
+    FROZEN_VARIANTS,
+    KINDS,
+    TRAIN_VARIANTS,
+    UNSEEN_KIND,
+    draw,
+    read_template,
+)
 
 from edge.errors import SourceError
 

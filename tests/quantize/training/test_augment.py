@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from edge_quantize.augment import CAMERA_EFFECTS, Augment, augment, erase, light
+from edge_quantize.training.augment import CAMERA_EFFECTS, Augment, augment, erase, light
 
 if TYPE_CHECKING:
     from edge.types import U8

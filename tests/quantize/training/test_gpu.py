@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from edge_quantize import data, nets
-from edge_quantize.augment import Augment
-from edge_quantize.gpu import pack
+from edge_quantize.datasets import fer2013 as data
+from edge_quantize.training import nets
+from edge_quantize.training.augment import Augment
+from edge_quantize.training.gpu import pack
 
 from edge.errors import SourceError
-from edge.preprocess import to_input
+from edge.vision.preprocess import to_input
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -28,7 +29,7 @@ def torch() -> ModuleType:
 
 @pytest.mark.parametrize("name", ["fer-cpu", "fer-gpu", "gate"])
 def test_torch_gives_the_committed_logits(torch: ModuleType, name: str) -> None:
-    from edge_quantize.gpu.torch_net import TorchNet, set_torch_weights, torch_weights
+    from edge_quantize.training.gpu.torch_net import TorchNet, set_torch_weights, torch_weights
 
     weights = nets.seeded_weights(nets.NETS[name])
     model = TorchNet(nets.NETS[name]).eval()
@@ -42,8 +43,8 @@ def test_torch_gives_the_committed_logits(torch: ModuleType, name: str) -> None:
 
 
 def test_the_device_moves_chips_as_opencv_does(torch: ModuleType) -> None:
-    from edge_quantize.augment import warp
-    from edge_quantize.gpu import device_augment
+    from edge_quantize.training.augment import warp
+    from edge_quantize.training.gpu import device_augment
 
     y, x = np.mgrid[:48, :48]
     chip = (128 + 60 * np.sin(x / 5) + 50 * np.cos(y / 7)).astype(np.uint8)
@@ -57,7 +58,7 @@ def test_the_device_moves_chips_as_opencv_does(torch: ModuleType) -> None:
 
 
 def test_the_device_effects_stay_in_range(torch: ModuleType) -> None:
-    from edge_quantize.gpu.device_augment import augment
+    from edge_quantize.training.gpu.device_augment import augment
 
     torch.manual_seed(0)
     chips = torch.randint(0, 256, (64, 48, 48), dtype=torch.uint8)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from edge_quantize import nets
+from edge_quantize.training import nets
 
-from edge.preprocess import to_input
+from edge.vision.preprocess import to_input
 
 keras = pytest.importorskip("keras", reason="the host extra is not installed")
 FORWARD = Path(nets.__file__).parent / "frozen" / "forward.npz"

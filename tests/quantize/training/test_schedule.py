@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 import pytest
-from edge_quantize import loop, train
-from edge_quantize.data import fold_numbers
-from edge_quantize.own_samples import own_samples
-from edge_quantize.recipe import Recipe
-from edge_quantize.run_folder import RunFolder
-from edge_quantize.schedule import Watch, replayed
+from edge_quantize.datasets.fer2013 import fold_numbers
+from edge_quantize.training import loop, train
+from edge_quantize.training.own_samples import own_samples
+from edge_quantize.training.recipe import Recipe
+from edge_quantize.training.run_folder import RunFolder
+from edge_quantize.training.schedule import Watch, replayed
 
 from edge.errors import ConfigError, SourceError
 

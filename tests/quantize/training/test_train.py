@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from edge_quantize import cli, loop, nets, predict, teacher, train
-from edge_quantize.augment import Augment
-from edge_quantize.batches import batches
-from edge_quantize.recipe import RECIPES, Recipe, load_recipe, recipe_from
-from edge_quantize.run_folder import RunFolder, load_all
-from edge_quantize.samples import Labelled, Samples
+from edge_quantize import cli
+from edge_quantize.training import loop, nets, predict, teacher, train
+from edge_quantize.training.augment import Augment
+from edge_quantize.training.batches import batches
+from edge_quantize.training.recipe import RECIPES, Recipe, load_recipe, recipe_from
+from edge_quantize.training.run_folder import RunFolder, load_all
+from edge_quantize.training.samples import Labelled, Samples
 
 from edge.errors import ConfigError, EdgeError, SourceError
 

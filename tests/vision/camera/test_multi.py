@@ -10,14 +10,14 @@ import cv2
 import numpy as np
 import pytest
 
-from edge.camera import open_cameras, patient
-from edge.camera.mailbox import Mailbox
-from edge.camera.patient import Patient
-from edge.camera.several import Several
-from edge.config_camera import CameraSection
+from edge.config.camera import CameraSection
 from edge.errors import SourceError
 from edge.types import Frame
-from tests.wire import wait
+from edge.vision.camera import open_cameras, reconnecting
+from edge.vision.camera.mailbox import Mailbox
+from edge.vision.camera.multi import Several
+from edge.vision.camera.reconnecting import Patient
+from tests.support.wire import wait
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -118,7 +118,7 @@ def test_one_that_fails_is_opened_again_while_the_others_go_on(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    monkeypatch.setattr(patient, "FIRST_RETRY", 0.01)
+    monkeypatch.setattr(reconnecting, "FIRST_RETRY", 0.01)
     bell = threading.Event()
     steady, broken, mended = Tray(bell), Tray(bell), Tray(bell)
     shelf = Shelf(broken)

@@ -10,21 +10,21 @@ import cv2
 import numpy as np
 import pytest
 
-from edge.camera import open_camera, open_cameras, patient
-from edge.camera import picamera2 as module
-from edge.config_camera import CameraSection
+from edge.config.camera import CameraSection
 from edge.errors import SourceError
-from edge.outbox import Outbox
-from edge.vision import Vision
-from tests import picamera2_double as double
+from edge.outbox.outbox import Outbox
+from edge.vision.camera import open_camera, open_cameras, reconnecting
+from edge.vision.camera import picamera2 as module
+from edge.vision.service import Vision
 from tests.conftest import MATERIAL
+from tests.support import picamera2_double as double
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from edge.camera import Camera
     from edge.config import Config
     from edge.types import U8, Frame, Track
+    from edge.vision.camera import Camera
 
 RAMP = (np.add.outer(np.arange(720) // 8, np.arange(1280) // 8) % 220).astype(np.uint8)
 
@@ -229,7 +229,7 @@ def frame_of(camera: Camera, number: int) -> None:
 def test_one_of_several_that_is_absent_is_waited_for(
     sensor: double.Sensor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(patient, "FIRST_RETRY", 0.1)
+    monkeypatch.setattr(reconnecting, "FIRST_RETRY", 0.1)
     camera = two()
     assert 'camera_absent name="picamera2 1"' in caplog.text
     assert "No camera number 1" in caplog.text

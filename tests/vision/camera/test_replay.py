@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-from edge.camera.replay import Replay, read_still
 from edge.errors import SourceError
+from edge.vision.camera.replay import Replay, read_still
 
 if TYPE_CHECKING:
     from pathlib import Path

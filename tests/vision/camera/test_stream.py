@@ -12,19 +12,19 @@ import cv2
 import numpy as np
 import pytest
 
-from edge.camera import open_camera, open_cameras, patient, stream
-from edge.camera.rotation import turned
-from edge.camera.rtsp import address, with_credentials
-from edge.camera.stream import Stream
-from edge.config_camera import CameraSection
+from edge.config.camera import CameraSection
 from edge.errors import ConfigError, SourceError
-from tests.rtsp_server import RtspCamera
+from edge.vision.camera import open_camera, open_cameras, reconnecting, stream
+from edge.vision.camera.rotation import turned
+from edge.vision.camera.rtsp import address, with_credentials
+from edge.vision.camera.stream import Stream
+from tests.support.rtsp_server import RtspCamera
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from edge.camera import Camera
     from edge.types import U8, Frame
+    from edge.vision.camera import Camera
 
 REPO = Path(__file__).resolve().parents[2]
 SECRET = "s3cret/:@ü"  # noqa: S105 - of a camera that this file plays
@@ -44,7 +44,7 @@ def next_frame(camera: Camera, seconds: float = 60) -> Frame:
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Retries without long pauses."""
-    for module in (stream, patient):
+    for module in (stream, reconnecting):
         monkeypatch.setattr(module, "FIRST_RETRY", 0.05)
         monkeypatch.setattr(module, "LAST_RETRY", 0.2)
 
@@ -118,8 +118,8 @@ def test_one_of_several_that_is_not_there_yet_is_waited_for() -> None:
 
 WATCH = """
 import logging, sys
-from edge.camera import open_camera
-from edge.config import CameraSection
+from edge.vision.camera import open_camera
+from edge.config.schema import CameraSection
 logging.basicConfig(level=logging.DEBUG)
 try:
     camera = open_camera(CameraSection(kind="rtsp", source=sys.stdin.readline().strip()))

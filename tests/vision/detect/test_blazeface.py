@@ -15,17 +15,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edge.backend.cpu import CpuBackend
-from edge.bundle import check_golden, golden_answers, load_bundle
-from edge.detect.blazeface import LAP, SIDE, BlazeFace, letterbox, regions
-from edge.detect.choose import ROLE, detector_roles, judge, open_detector
-from edge.detect.overlap import iou, weighted_nms
+from edge.bundle.golden import check_golden, golden_answers
+from edge.bundle.manifest import load_bundle
 from edge.errors import BundleError
-from edge.outbox import Outbox
-from edge.vision import Vision
-from tests.bundles import restate_golden, without_detector
+from edge.inference.cpu import CpuBackend
+from edge.outbox.outbox import Outbox
+from edge.vision.detect.blazeface import LAP, SIDE, BlazeFace, letterbox, regions
+from edge.vision.detect.choose import ROLE, detector_roles, judge, open_detector
+from edge.vision.detect.overlap import iou, weighted_nms
+from edge.vision.service import Vision
 from tests.conftest import MATERIAL
-from tests.pictures import NOBODY, on_canvas, turned
+from tests.support.bundles import restate_golden, without_detector
+from tests.support.pictures import NOBODY, on_canvas, turned
 
 if TYPE_CHECKING:
     from collections.abc import Callable

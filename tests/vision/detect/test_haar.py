@@ -9,11 +9,11 @@ import cv2
 import numpy as np
 import pytest
 
-from edge.camera.replay import Replay
-from edge.detect.haar import Haar
-from edge.detect.overlap import one_per_face
 from edge.types import FaceBox
-from tests.pictures import NOBODY, on_canvas, turned
+from edge.vision.camera.replay import Replay
+from edge.vision.detect.haar import Haar
+from edge.vision.detect.overlap import one_per_face
+from tests.support.pictures import NOBODY, on_canvas, turned
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from edge.cli import main
-from edge.detect.hog import Hog
 from edge.errors import ConfigError
+from edge.vision.detect.hog import Hog
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -22,9 +22,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     check.add_argument("--json", action="store_true", help="for programs")
     args = parser.parse_args(argv)
     try:
-        from edge_aggregate.check import check_log
-
         from edge.errors import EdgeError
+        from edge_aggregate.check import check_log
     except ImportError as error:
         print(f'edge-aggregate: {error.name} is not installed: pip install "edge-fer[aggregate]"', file=sys.stderr)
         return 2

@@ -10,8 +10,9 @@ from typing import Final
 
 INSTALL: Final = 'edge-quantize needs TensorFlow and more: pip install "edge-fer[host]"'
 COMMANDS: Final = (
-    *("masks", "leak", "train", "evaluate", "crop", "convert", "bundle", "sign", "gpu.pack"),
-    *("edgetpu.check_command", "edgetpu.compile_command", "edgetpu.inspect_command"),
+    *("commands.masks", "evaluation.leak_test", "training.train", "evaluation.report", "evaluation.crop"),
+    *("bundling.convert", "bundling.bundle", "bundling.sign", "training.gpu.pack"),
+    *("commands.check", "commands.compile", "commands.inspect"),
 )
 
 

@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
-from edge_quantize.convert import to_int8_tflite
 
-from edge.backend.model_check import check_model
-from edge.detect.blazeface import SIDE
+from edge.bundle.model_check import check_model
 from edge.errors import SourceError
+from edge.vision.detect.blazeface import SIDE
+from edge_quantize.bundling.convert import to_int8_tflite
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -169,7 +169,7 @@ def quantised(content: bytes, images: Sequence[U8]) -> bytes:
         images: BGR (128, 128, 3) with faces of all sizes; ranges of activations are taken from them.
 
     """
-    from edge_quantize.refit import fitted
+    from edge_quantize.bundling.refit import fitted
 
     frames = to_input(np.stack(images))
     pins = np.stack([np.full((1, SIDE, SIDE, 3), level, np.float32) for level in (-1.0, 127 / 128)])

@@ -11,23 +11,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from edge_quantize import convert, detector, float_model, golden, metrics, quant_error, score
-from edge_quantize.blazeface import weights_file
-from edge_quantize.chips import for_role, real_held_out
-from edge_quantize.model_card import write_card
-from edge_quantize.progress import bar
-from edge_quantize.sign import read_secret_key, sign_bundle
 
-from edge.bundle import golden_answers, load_bundle
-from edge.detect.choose import judge
+from edge.bundle.golden import golden_answers
+from edge.bundle.manifest import load_bundle
 from edge.errors import ConfigError
+from edge.vision.detect.choose import judge
+from edge_quantize.bundling import convert, detector, float_model, golden, quant_error
+from edge_quantize.bundling.blazeface import weights_file
+from edge_quantize.bundling.model_card import write_card
+from edge_quantize.bundling.sign import read_secret_key, sign_bundle
+from edge_quantize.evaluation import metrics, score
+from edge_quantize.evaluation.chips import for_role, real_held_out
+from edge_quantize.progress import bar
 
 if TYPE_CHECKING:
     import argparse
 
-    from edge_quantize.chips import RoleChips
-    from edge_quantize.quant_error import LayerError
     from minisign import SecretKey
+
+    from edge_quantize.bundling.quant_error import LayerError
+    from edge_quantize.evaluation.chips import RoleChips
 
 ROLES: Final = ("gate", "fer_unmasked", "fer_masked")
 LICENSE: Final = "Apache-2.0"

@@ -15,20 +15,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from edge_quantize import metrics, quant_error, score
-from edge_quantize.float_model import ends_in_softmax, load_model, predict, with_temperature
 
 from edge.errors import BundleError, ConfigError
-from edge.preprocess import CHIP, to_input
+from edge.vision.preprocess import CHIP, to_input
+from edge_quantize.bundling import quant_error
+from edge_quantize.bundling.float_model import ends_in_softmax, load_model, predict, with_temperature
+from edge_quantize.evaluation import metrics, score
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-    from edge_quantize.quant_error import LayerError
     from numpy.typing import NDArray
 
     from edge.types import F32, U8
+    from edge_quantize.bundling.quant_error import LayerError
 
 INPUT_SCALE: Final = 1 / 128
 OUTPUT_SCALE: Final = 1 / 256
@@ -195,7 +196,7 @@ def refuse_loss(paired: Paired, name: str, bound: float = MAX_LOSS, layers: Sequ
 
 def command(args: argparse.Namespace) -> int:
     """Run `edge-quantize convert`."""
-    from edge_quantize.chips import for_role
+    from edge_quantize.evaluation.chips import for_role
 
     if args.report is not None:
         quant_error.check_report(args.report)

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import cv2
 import numpy as np
-from edge_quantize import blazeface, score
-from edge_quantize.data import data_root
 
-from edge.bundle import ANSWERS, AnchorGrid
-from edge.detect.blazeface import BlazeFace, letterbox
-from edge.detect.overlap import centred, iou
+from edge.bundle.manifest import ANSWERS, AnchorGrid
 from edge.errors import BundleError, SourceError
+from edge.vision.detect.blazeface import BlazeFace, letterbox
+from edge.vision.detect.overlap import centred, iou
+from edge_quantize.bundling import blazeface
+from edge_quantize.datasets.fer2013 import data_root
+from edge_quantize.evaluation import score
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -132,7 +133,7 @@ def golden(made: dict[str, Any], flat: bytes) -> dict[str, NDArray[Any]]:
     """
     detector = int8_blazeface(made, flat, min_face=1, tiles=0)
     kept = []
-    for file in sorted(files("edge.demo_material").iterdir(), key=str):
+    for file in sorted(files("edge.commands.demo.material").iterdir(), key=str):
         if file.name.endswith(".png"):
             portrait = cv2.imdecode(np.frombuffer(file.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
             picture = letterbox(portrait.astype(np.uint8, copy=False))[0]

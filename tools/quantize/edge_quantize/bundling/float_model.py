@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from edge.errors import ConfigError, SourceError
-from edge.preprocess import CHIP, to_input
+from edge.vision.preprocess import CHIP, to_input
 
 if TYPE_CHECKING:
     from pathlib import Path

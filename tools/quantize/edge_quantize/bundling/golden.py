@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from edge_quantize import score
 
 from edge.errors import BundleError
+from edge_quantize.evaluation import score
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,11 +8,12 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from edge_quantize import score
 
-from edge.backend.flatbuffer import read_model
+from edge.bundle.flatbuffer import read_model
 from edge.errors import ConfigError, SourceError
-from edge.preprocess import to_input, to_int8
+from edge.inference.tflite import to_int8
+from edge.vision.preprocess import to_input
+from edge_quantize.evaluation import score
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -16,7 +16,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from edge_quantize.blazeface import Block, Weights
+
+from edge_quantize.bundling.blazeface import Block, Weights
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

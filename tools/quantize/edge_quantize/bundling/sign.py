@@ -11,9 +11,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge.bundle import load_bundle
+from edge.bundle.manifest import load_bundle
+from edge.bundle.signature import SUFFIX, key_id
 from edge.errors import ConfigError
-from edge.signature import SUFFIX, key_id
 
 if TYPE_CHECKING:
     import argparse

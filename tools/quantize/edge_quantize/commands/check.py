@@ -7,18 +7,16 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from edge.bundle.manifest import load_bundle
 from edge_quantize.edgetpu.budget import place, room
 from edge_quantize.edgetpu.checker import check_file
-
-from edge.bundle import load_bundle
 
 if TYPE_CHECKING:
     import argparse
 
+    from edge.bundle.manifest import Bundle
     from edge_quantize.edgetpu.budget import Share
     from edge_quantize.edgetpu.checker import Report
-
-    from edge.bundle import Bundle
 
 HOTTEST_FIRST: Final = ("detector", "gate", "fer_unmasked", "fer_masked")
 """By how often they run: on every frame, on every face, on the faces of one route."""

@@ -10,15 +10,14 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Final
 
-from edge_quantize.bundle import verify
-from edge_quantize.edgetpu.check_command import hottest_first
+from edge.bundle.manifest import load_bundle
+from edge.bundle.signature import SUFFIX
+from edge.errors import BundleError, ConfigError
+from edge_quantize.bundling.bundle import verify
+from edge_quantize.bundling.sign import read_secret_key, sign_bundle
+from edge_quantize.commands.check import hottest_first
 from edge_quantize.edgetpu.checker import check_file
 from edge_quantize.edgetpu.compiler import compiled_path, run_compiler, verify_set
-from edge_quantize.sign import read_secret_key, sign_bundle
-
-from edge.bundle import load_bundle
-from edge.errors import BundleError, ConfigError
-from edge.signature import SUFFIX
 
 if TYPE_CHECKING:
     import argparse

@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
 def _photo(args: argparse.Namespace) -> int:
     """Put a mask on the face of one photograph and write it at the same size."""
-    from edge_quantize import landmarks, masks
-    from edge_quantize.templates import KINDS, TRAIN_VARIANTS, read_template
+    from edge_quantize.masks import landmarks
+    from edge_quantize.masks import synthesis as masks
+    from edge_quantize.masks.templates import KINDS, TRAIN_VARIANTS, read_template
 
     if args.out is None:
         msg = "--image needs --out FILE"
@@ -63,12 +64,13 @@ def contact_sheet(faces: U8, made: U8, columns: int = 16, rows: int = 6) -> U8:
 
 def _data_set(args: argparse.Namespace) -> int:
     """Write landmarks, renderings, the frozen test set, real chips, contact sheets and the reject log."""
-    from edge_quantize import landmarks, mask_sets, real_masks
-    from edge_quantize.data import data_root, load_fer2013
-    from edge_quantize.progress import bar
-    from edge_quantize.templates import KINDS
-
     from edge.types import EMOTIONS
+    from edge_quantize.datasets import real_photos as real_masks
+    from edge_quantize.datasets.fer2013 import data_root, load_fer2013
+    from edge_quantize.masks import landmarks
+    from edge_quantize.masks import sets as mask_sets
+    from edge_quantize.masks.templates import KINDS
+    from edge_quantize.progress import bar
 
     folder: Path = args.folder
     fer = load_fer2013()
@@ -117,7 +119,7 @@ def command(args: argparse.Namespace) -> int:
 
 def _tree(args: argparse.Namespace) -> int:
     """Put masks on the faces of a folder tree or CSV."""
-    from edge_quantize.mask_tree import mask_tree
+    from edge_quantize.masks.folder_tree import mask_tree
     from edge_quantize.progress import bar
 
     if args.out is None:

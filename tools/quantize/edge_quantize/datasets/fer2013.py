@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge.errors import SourceError
-from edge.preprocess import CHIP
 from edge.types import EMOTIONS
+from edge.vision.preprocess import CHIP
 
 U8 = NDArray[np.uint8]
 I32 = NDArray[np.int32]
@@ -106,7 +106,7 @@ class RealCrops:
 def data_root() -> Path:
     """Folder of the datasets: $EDGE_DATA, else `../shared/data` beside the repository."""
     named = os.environ.get("EDGE_DATA")
-    return Path(named) if named else Path(__file__).resolve().parents[3] / "shared" / "data"
+    return Path(named) if named else Path(__file__).resolve().parents[5] / "shared" / "data"
 
 
 def load_arrays(path: Path, names: tuple[str, ...]) -> dict[str, NDArray[np.generic]]:

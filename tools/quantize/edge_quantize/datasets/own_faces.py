@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Final
 import cv2
 import numpy as np
 
-from edge.camera.replay import STILLS, read_still
 from edge.errors import SourceError
 from edge.types import EMOTIONS
+from edge.vision.camera.replay import STILLS, read_still
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

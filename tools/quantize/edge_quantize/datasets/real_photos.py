@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 
 from edge.errors import SourceError
-from edge.preprocess import chip
 from edge.types import CropSpec, FaceBox
+from edge.vision.preprocess import chip
 
 if TYPE_CHECKING:
     from collections.abc import Callable

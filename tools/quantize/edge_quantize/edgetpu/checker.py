@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from edge.errors import SourceError
 from edge_quantize.edgetpu.budget import Need, measure
 from edge_quantize.edgetpu.executable import EDGETPU_OP
 from edge_quantize.edgetpu.graph import open_model, read_graph
 from edge_quantize.edgetpu.partition import first_subset
 from edge_quantize.edgetpu.rules import MAPPED, SUBGRAPH, Verdict, judge, refusal
-
-from edge.errors import SourceError
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,10 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from edge.errors import BackendError, BundleError
 from edge_quantize.edgetpu.executable import read_compiled
 from edge_quantize.edgetpu.graph import open_model, read_graph
-
-from edge.errors import BackendError, BundleError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

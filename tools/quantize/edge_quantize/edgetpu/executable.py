@@ -10,10 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from edge.bundle.flatbuffer import Malformed, Table, read_table
 from edge_quantize.edgetpu.flexbuffer import read_bytes
 from edge_quantize.edgetpu.graph import CUSTOM, read_graph
-
-from edge.backend.flatbuffer import Malformed, Table, read_table
 
 if TYPE_CHECKING:
     from edge_quantize.edgetpu.graph import Op

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from edge.backend.flatbuffer import Malformed
+from edge.bundle.flatbuffer import Malformed
 
 MAP: Final = 9
 STRING: Final = 5

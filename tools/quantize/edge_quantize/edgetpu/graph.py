@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
-from edge_quantize.edgetpu.names import NAMES, TYPES
 
-from edge.backend.flatbuffer import Malformed, Table, read_model
-from edge.backend.model_check import WIDTH
+from edge.bundle.flatbuffer import Malformed, Table, read_model
+from edge.bundle.model_check import WIDTH
 from edge.errors import SourceError
+from edge_quantize.edgetpu.names import NAMES, TYPES
 
 if TYPE_CHECKING:
     from collections.abc import Callable

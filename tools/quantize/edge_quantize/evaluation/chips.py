@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from edge_quantize import mask_sets
-from edge_quantize.data import Fer2013, held_out_photos, load_fer2013
 
 from edge.errors import ConfigError, SourceError
-from edge.preprocess import chip
 from edge.types import EMOTIONS, ROUTES, CropSpec, FaceBox
+from edge.vision.preprocess import chip
+from edge_quantize.datasets.fer2013 import Fer2013, held_out_photos, load_fer2013
+from edge_quantize.masks import sets as mask_sets
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Final
 import cv2
 import numpy as np
 
-from edge.preprocess import chip
 from edge.types import CropSpec, FaceBox
+from edge.vision.preprocess import chip
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from edge_quantize import in_scene, metrics, robustness
-from edge_quantize.chips import fer2013
-from edge_quantize.progress import bar
 
-from edge.backend.cpu import CpuBackend
-from edge.bundle import load_bundle
-from edge.detect.choose import KINDS, detector_roles, open_detector
+from edge.bundle.manifest import load_bundle
 from edge.errors import SourceError
+from edge.inference.cpu import CpuBackend
 from edge.types import CropSpec
+from edge.vision.detect.choose import KINDS, detector_roles, open_detector
+from edge_quantize.evaluation import in_scene, metrics, robustness
+from edge_quantize.evaluation.chips import fer2013
+from edge_quantize.progress import bar
 
 if TYPE_CHECKING:
     import argparse

@@ -11,28 +11,29 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-from edge_quantize import in_scene, landmarks, metrics, robustness, score, sheets
-from edge_quantize.chips import MASKS, device_crop, fer2013, frozen, real_held_out
-from edge_quantize.expression import expression, happy_bias
-from edge_quantize.mistakes import Mistake, surest
-from edge_quantize.progress import bar
-from edge_quantize.templates import KINDS, UNSEEN_KIND
 
-from edge.backend.cpu import CpuBackend
-from edge.bundle import Bundle, load_bundle
-from edge.detect.choose import detector_roles, open_detector
+from edge.bundle.manifest import Bundle, load_bundle
+from edge.inference.cpu import CpuBackend
 from edge.types import ROUTES
+from edge.vision.detect.choose import detector_roles, open_detector
+from edge_quantize.evaluation import in_scene, metrics, robustness, score, sheets
+from edge_quantize.evaluation.chips import MASKS, device_crop, fer2013, frozen, real_held_out
+from edge_quantize.evaluation.expression import expression, happy_bias
+from edge_quantize.evaluation.mistakes import Mistake, surest
+from edge_quantize.masks import landmarks
+from edge_quantize.masks.templates import KINDS, UNSEEN_KIND
+from edge_quantize.progress import bar
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
     from pathlib import Path
 
-    from edge_quantize.data import Fer2013
     from numpy.typing import NDArray
 
-    from edge.detect import Detector
     from edge.types import F32, U8
+    from edge.vision.detect import Detector
+    from edge_quantize.datasets.fer2013 import Fer2013
 
 MIXTURE_SEED: Final = 20261121
 SAMPLE_SEED: Final = 20261121
@@ -248,6 +249,6 @@ def evaluate(folder: Path) -> Evaluation:
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Register `evaluate`."""
-    from edge_quantize import report
+    from edge_quantize.evaluation import report
 
     report.add_parser(subparsers)

@@ -5,17 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from edge_quantize import metrics
-from edge_quantize.data import FERPLUS_TO_EMOTION, Fer2013
-from edge_quantize.groups import by_group
 
 from edge.types import EMOTIONS
+from edge_quantize.datasets.fer2013 import FERPLUS_TO_EMOTION, Fer2013
+from edge_quantize.evaluation import metrics
+from edge_quantize.evaluation.groups import by_group
 
 if TYPE_CHECKING:
-    from edge_quantize.landmarks import Landmarks
     from numpy.typing import NDArray
 
     from edge.types import F32
+    from edge_quantize.masks.landmarks import Landmarks
 
 
 def single_pictures(fer: Fer2013, rows: NDArray[np.int64]) -> NDArray[np.bool_]:

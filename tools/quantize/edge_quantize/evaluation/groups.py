@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
-from edge_quantize import metrics
-from edge_quantize.landmarks import POINT
+
+from edge_quantize.evaluation import metrics
+from edge_quantize.masks.landmarks import POINT
 
 if TYPE_CHECKING:
-    from edge_quantize.landmarks import Landmarks
     from numpy.typing import NDArray
 
     from edge.types import U8
+    from edge_quantize.masks.landmarks import Landmarks
 
 QUARTERS = (0.25, 0.5, 0.75)
 TURNED = (0.15, 0.35)

@@ -16,19 +16,19 @@ from typing import TYPE_CHECKING, Any, Final
 
 import cv2
 import numpy as np
-from edge_quantize import metrics
 
-from edge.camera.replay import Replay
 from edge.errors import SourceError
-from edge.preprocess import chip
+from edge.vision.camera.replay import Replay
+from edge.vision.preprocess import chip
+from edge_quantize.evaluation import metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
-    from edge.detect import Detector
     from edge.types import U8, CropSpec, FaceBox
+    from edge.vision.detect import Detector
 
 SEED: Final = 20261121
 FACES: Final = 1200

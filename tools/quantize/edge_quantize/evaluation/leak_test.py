@@ -20,21 +20,23 @@ from typing import TYPE_CHECKING, Any, Final
 
 import cv2
 import numpy as np
-from edge_quantize import landmarks, mask_sets, masks
-from edge_quantize.chips import MASKS, fer2013
-from edge_quantize.data import take_groups
-from edge_quantize.progress import bar
 
 from edge.types import EMOTIONS
+from edge_quantize.datasets.fer2013 import take_groups
+from edge_quantize.evaluation.chips import MASKS, fer2013
+from edge_quantize.masks import landmarks
+from edge_quantize.masks import sets as mask_sets
+from edge_quantize.masks import synthesis as masks
+from edge_quantize.progress import bar
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
-    from edge_quantize.landmarks import Landmarks
     from numpy.typing import NDArray
 
     from edge.types import U8
+    from edge_quantize.masks.landmarks import Landmarks
 
 CHANCE: Final = 1 / len(EMOTIONS)
 MOST_BALANCED: Final = CHANCE + 0.03

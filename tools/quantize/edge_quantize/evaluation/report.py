@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import cv2
-from edge_quantize.corruptions import CORRUPTIONS
-from edge_quantize.report_page import GROUPS, TITLES, to_html
 
 from edge.errors import SourceError
 from edge.types import CELLS, EMOTIONS
+from edge_quantize.evaluation.corruptions import CORRUPTIONS
+from edge_quantize.evaluation.report_page import GROUPS, TITLES, to_html
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-    from edge_quantize.evaluate import Evaluation
+    from edge_quantize.evaluation.evaluate import Evaluation
 
 RUNS: Final = Path("build/train")
 _SHARE: Final = ("what", "accuracy (95 % Wilson)", "n")
@@ -178,7 +178,7 @@ def looks(runs: Path) -> dict[str, int]:
 
 def command(args: argparse.Namespace) -> int:
     """Run `edge-quantize evaluate`."""
-    from edge_quantize.evaluate import evaluate
+    from edge_quantize.evaluation.evaluate import evaluate
 
     if args.runs is not None and not args.runs.is_dir():
         msg = f"{args.runs}: no folder of training runs: give the parent of the run folders, or leave --runs out"

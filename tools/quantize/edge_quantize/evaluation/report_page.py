@@ -6,15 +6,14 @@ import html
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from edge_quantize import report_plots as plots
-from edge_quantize.run_folder import curves
-
 from edge.types import CELLS, EMOTIONS, ROUTES
+from edge_quantize.evaluation import report_plots as plots
+from edge_quantize.training.run_folder import curves
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from edge_quantize.evaluate import Evaluation
+    from edge_quantize.evaluation.evaluate import Evaluation
 
 GROUPS: Final = ("by_luminance_quartile", "by_sharpness_quartile", "by_yaw", "by_chin")
 """Groups of faces that are reported of both expression models."""

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 import cv2
 import numpy as np
-from edge_quantize import metrics
 from matplotlib.figure import Figure
+
+from edge_quantize.evaluation import metrics
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edge_quantize.mistakes import Mistake
-
     from edge.types import U8
+    from edge_quantize.evaluation.mistakes import Mistake
 
 WORST_LOSS: Final = 8
 """Points that any corruption of PublicTest-C may cost at most."""

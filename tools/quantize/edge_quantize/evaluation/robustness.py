@@ -5,20 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from edge_quantize import in_scene, metrics, score
-from edge_quantize.corruptions import CORRUPTIONS, corrupt
 
 from edge.types import EMOTIONS
+from edge_quantize.evaluation import in_scene, metrics, score
+from edge_quantize.evaluation.corruptions import CORRUPTIONS, corrupt
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from edge_quantize.data import Fer2013
     from numpy.typing import NDArray
 
-    from edge.bundle import Bundle
-    from edge.detect import Detector
+    from edge.bundle.manifest import Bundle
     from edge.types import U8
+    from edge.vision.detect import Detector
+    from edge_quantize.datasets.fer2013 import Fer2013
 
 SAD = EMOTIONS.index("sad")
 

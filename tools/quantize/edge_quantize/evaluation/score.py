@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edge.backend.model_check import check_model
+from edge.bundle.model_check import check_model
 from edge.errors import BundleError
-from edge.preprocess import to_int8
+from edge.inference.tflite import to_int8
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Final
 
 import cv2
 import numpy as np
-from edge_quantize import in_scene
-from edge_quantize.corruptions import CORRUPTIONS, corrupt
 
-from edge.preprocess import CHIP, chip
+from edge.vision.preprocess import CHIP, chip
+from edge_quantize.evaluation import in_scene
+from edge_quantize.evaluation.corruptions import CORRUPTIONS, corrupt
 
 if TYPE_CHECKING:
-    from edge.detect import Detector
     from edge.types import U8, CropSpec
+    from edge.vision.detect import Detector
 
 _FACE: Final = 72
 _MARGIN: Final = 104

@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import cv2
 import numpy as np
-from edge_quantize import landmarks, mask_sets, masks
-from edge_quantize.own_faces import Face, faces_of, to_png
-from edge_quantize.templates import KINDS, read_template
 
 from edge.errors import SourceError
+from edge_quantize.datasets.own_faces import Face, faces_of, to_png
+from edge_quantize.masks import landmarks
+from edge_quantize.masks import sets as mask_sets
+from edge_quantize.masks import synthesis as masks
+from edge_quantize.masks.templates import KINDS, read_template
 
 if TYPE_CHECKING:
     from collections.abc import Callable

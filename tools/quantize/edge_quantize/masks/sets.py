@@ -14,20 +14,20 @@ from typing import TYPE_CHECKING, Final
 
 import cv2
 import numpy as np
-from edge_quantize import masks
-from edge_quantize.templates import FROZEN_VARIANTS, KINDS, TRAINED_KINDS, UNSEEN_KIND
 
 from edge.errors import SourceError
+from edge_quantize.masks import synthesis as masks
+from edge_quantize.masks.templates import FROZEN_VARIANTS, KINDS, TRAINED_KINDS, UNSEEN_KIND
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from edge_quantize.landmarks import Landmarks
     from numpy.typing import NDArray
 
     from edge.types import U8
+    from edge_quantize.masks.landmarks import Landmarks
 
-FROZEN: Final = Path(__file__).parent / "frozen" / "fer2013-public.npz"
+FROZEN: Final = Path(__file__).parents[1] / "frozen" / "fer2013-public.npz"
 """Per-image parameters of the frozen masked PublicTest."""
 FROZEN_SHA256: Final = FROZEN.with_suffix(".sha256")
 """SHA-256 of its rendered array, u8 (N, 48, 48) in C order."""

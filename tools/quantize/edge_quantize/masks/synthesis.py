@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Final
 
 import cv2
 import numpy as np
-from edge_quantize.landmarks import POINT
-from edge_quantize.templates import ANCHORS, KINDS, TRAIN_VARIANTS, TRAINED_KINDS, Template, draw
+
+from edge_quantize.masks.landmarks import POINT
+from edge_quantize.masks.templates import ANCHORS, KINDS, TRAIN_VARIANTS, TRAINED_KINDS, Template, draw
 
 if TYPE_CHECKING:
     import argparse
@@ -270,6 +271,6 @@ def refusal(params: NDArray[np.void], points: NDArray[np.float32], size: tuple[i
 
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Register `masks`."""
-    from edge_quantize import mask_command
+    from edge_quantize.commands import masks as mask_command
 
     mask_command.add_parser(subparsers)

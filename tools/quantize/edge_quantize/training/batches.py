@@ -7,13 +7,14 @@ from threading import Event, Thread
 from typing import TYPE_CHECKING
 
 import numpy as np
-from edge_quantize.augment import augment
+
+from edge_quantize.training.augment import augment
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
-    from edge_quantize.augment import Augment
-    from edge_quantize.samples import F32, U8, Samples
+    from edge_quantize.training.augment import Augment
+    from edge_quantize.training.samples import F32, U8, Samples
 
 
 def batches(

@@ -8,21 +8,21 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from edge_quantize.augment import Augment, augment
-from edge_quantize.batches import batches
-from edge_quantize.nets import NETS, keras_weights
-from edge_quantize.predict import score
-from edge_quantize.progress import training_bar
-from edge_quantize.schedule import Watch
 
-from edge.preprocess import to_input
+from edge.vision.preprocess import to_input
+from edge_quantize.progress import training_bar
+from edge_quantize.training.augment import Augment, augment
+from edge_quantize.training.batches import batches
+from edge_quantize.training.nets import NETS, keras_weights
+from edge_quantize.training.predict import score
+from edge_quantize.training.schedule import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from edge_quantize.recipe import Recipe
-    from edge_quantize.run_folder import RunFolder
-    from edge_quantize.samples import U8, Samples
+    from edge_quantize.training.recipe import Recipe
+    from edge_quantize.training.run_folder import RunFolder
+    from edge_quantize.training.samples import U8, Samples
 
 SAVE_EVERY = 180.0
 """Seconds between checkpoints."""

@@ -8,20 +8,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from edge_quantize.data import fold_numbers, take_groups
-from edge_quantize.own_faces import faces_of
-from edge_quantize.progress import bar
-from edge_quantize.samples import Labelled, Samples
 
 from edge.errors import SourceError
-from edge.preprocess import chip
 from edge.types import EMOTIONS, ROUTES, CropSpec, FaceBox
+from edge.vision.preprocess import chip
+from edge_quantize.datasets.fer2013 import fold_numbers, take_groups
+from edge_quantize.datasets.own_faces import faces_of
+from edge_quantize.progress import bar
+from edge_quantize.training.samples import Labelled, Samples
 
 if TYPE_CHECKING:
-    from edge_quantize.own_faces import Face
-    from edge_quantize.recipe import Recipe
-    from edge_quantize.samples import I64, U8
     from numpy.typing import NDArray
+
+    from edge_quantize.datasets.own_faces import Face
+    from edge_quantize.training.recipe import Recipe
+    from edge_quantize.training.samples import I64, U8
 
 OTHER_NAMES: Final = {
     "anger": "angry", "disgusted": "disgust", "fearful": "fear", "happiness": "happy", "sadness": "sad",

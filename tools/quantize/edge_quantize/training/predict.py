@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edge.preprocess import to_input
+from edge.vision.preprocess import to_input
 
 if TYPE_CHECKING:
-    from edge_quantize.samples import F32, U8, Labelled
+    from edge_quantize.training.samples import F32, U8, Labelled
 
 
 def probabilities(model: Any, chips: U8, batch: int = 256) -> F32:  # noqa: ANN401 - keras ships no types

@@ -9,10 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
-from edge_quantize.augment import Augment
-from edge_quantize.nets import NETS
-
 from edge.errors import ConfigError
+from edge_quantize.training.augment import Augment
+from edge_quantize.training.nets import NETS
 
 RECIPES: Final = Path(__file__).parent / "recipes"
 Role = Literal["gate", "fer_unmasked", "fer_masked"]

@@ -16,16 +16,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from edge_quantize.data import load_arrays
-from edge_quantize.recipe import Recipe, recipe_from
 
 from edge.errors import ConfigError, SourceError
+from edge_quantize.datasets.fer2013 import load_arrays
+from edge_quantize.training.recipe import Recipe, recipe_from
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from edge_quantize.nets import Weights
     from numpy.typing import NDArray
+
+    from edge_quantize.training.nets import Weights
 
 LOG_COLUMNS = ("step", "seconds", "rate", "loss", "agreement", "val_loss", "val_accuracy")
 
@@ -151,7 +152,7 @@ def origin() -> dict[str, str]:
             found[package] = version(package)
         except PackageNotFoundError:
             continue
-    here = Path(__file__).parent
+    here = Path(__file__).parents[1]
     for key, arguments in {"commit": ("rev-parse", "HEAD"), "changed": ("status", "--porcelain", ".")}.items():
         try:
             done = subprocess.run(  # noqa: S603 - fixed arguments

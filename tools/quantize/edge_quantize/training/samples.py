@@ -6,7 +6,9 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from edge_quantize.data import (
+from numpy.typing import NDArray
+
+from edge_quantize.datasets.fer2013 import (
     Fer2013,
     held_out_photos,
     load_fer2013,
@@ -14,13 +16,12 @@ from edge_quantize.data import (
     load_rendered,
     soft_targets,
 )
-from edge_quantize.nets import NETS
-from numpy.typing import NDArray
+from edge_quantize.training.nets import NETS
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from edge_quantize.recipe import Recipe
+    from edge_quantize.training.recipe import Recipe
 
 U8 = NDArray[np.uint8]
 F32 = NDArray[np.float32]
@@ -61,7 +62,7 @@ def load_samples(recipe: Recipe, masks: Path) -> Samples:
     Raises SourceError when data are missing or damaged.
     """
     if recipe.data is not None:
-        from edge_quantize.own_samples import own_samples
+        from edge_quantize.training.own_samples import own_samples
 
         samples = own_samples(recipe)
     else:

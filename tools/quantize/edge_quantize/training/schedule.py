@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from edge_quantize.recipe import Recipe
+    from edge_quantize.training.recipe import Recipe
 
 
 @dataclass(slots=True)

@@ -7,16 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from edge_quantize.data import load_arrays, load_fer2013
-from edge_quantize.nets import NETS, build_keras, set_keras_weights
-from edge_quantize.predict import probabilities
-from edge_quantize.run_folder import RunFolder
 
 from edge.errors import ConfigError, SourceError
+from edge_quantize.datasets.fer2013 import load_arrays, load_fer2013
+from edge_quantize.training.nets import NETS, build_keras, set_keras_weights
+from edge_quantize.training.predict import probabilities
+from edge_quantize.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
-    from edge_quantize.recipe import Recipe
-    from edge_quantize.samples import F32, U8, Samples
+    from edge_quantize.training.recipe import Recipe
+    from edge_quantize.training.samples import F32, U8, Samples
 
 
 def with_teacher(recipe: Recipe, samples: Samples, runs: Path) -> Samples:

@@ -9,22 +9,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from edge_quantize.loop import State, estimate_normalisation, run_steps
-from edge_quantize.nets import NETS, build_keras, keras_weights, set_keras_weights
-from edge_quantize.predict import score
-from edge_quantize.recipe import Recipe, load_recipe
-from edge_quantize.run_folder import RunFolder, load_all
-from edge_quantize.samples import load_samples
-from edge_quantize.schedule import replayed
-from edge_quantize.teacher import with_teacher
 
 from edge.errors import ConfigError
+from edge_quantize.training.loop import State, estimate_normalisation, run_steps
+from edge_quantize.training.nets import NETS, build_keras, keras_weights, set_keras_weights
+from edge_quantize.training.predict import score
+from edge_quantize.training.recipe import Recipe, load_recipe
+from edge_quantize.training.run_folder import RunFolder, load_all
+from edge_quantize.training.samples import load_samples
+from edge_quantize.training.schedule import replayed
+from edge_quantize.training.teacher import with_teacher
 
 if TYPE_CHECKING:
     import argparse
 
-    from edge_quantize.nets import Weights
-    from edge_quantize.samples import Samples
+    from edge_quantize.training.nets import Weights
+    from edge_quantize.training.samples import Samples
 
 
 def _start_weights(init: str, runs: Path) -> Weights:

@@ -1,4 +1,4 @@
-"""The augmentation of `edge_quantize.augment` on whole batches on the device; JPEG is left out."""
+"""The augmentation of `edge_quantize.training.augment` on whole batches on the device; JPEG is left out."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - PyTorch's own usage
-from edge_quantize.augment import SIDE_LIT
+
+from edge_quantize.training.augment import SIDE_LIT
 
 if TYPE_CHECKING:
-    from edge_quantize.augment import Augment
     from torch import Tensor
+
+    from edge_quantize.training.augment import Augment
 
 BLUR_REACH = 3
 """Half the side of a blur kernel in pixels."""

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from edge_quantize.data import TILE_FILES, data_root, load_arrays
 
 from edge.errors import SourceError
+from edge_quantize.datasets.fer2013 import TILE_FILES, data_root, load_arrays
 
 if TYPE_CHECKING:
     import argparse
@@ -76,7 +76,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def _command(args: argparse.Namespace) -> int:
-    size, total = pack(data_root(), args.masks, args.out, Path(__file__).resolve().parents[3])
+    size, total = pack(data_root(), args.masks, args.out, Path(__file__).resolve().parents[5])
     print(f"{args.out}: {size / MIB:.1f} MiB, with the repository {total / MIB:.1f} MiB")
-    print(f"there: python3 tools/quantize/gpu/train_gpu.py check --pack {args.out}")
+    print(f"there: python3 tools/quantize/edge_quantize/training/gpu/train_gpu.py check --pack {args.out}")
     return 0

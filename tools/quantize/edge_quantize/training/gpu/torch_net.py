@@ -1,4 +1,4 @@
-"""The layer table of `edge_quantize.nets`, built in plain PyTorch.
+"""The layer table of `edge_quantize.training.nets`, built in plain PyTorch.
 
 Three traps lie between the two builders: TensorFlow's `same` at stride 2 pads (0, 1) where PyTorch pads
 (1, 1); PyTorch's BN momentum is the share of the new statistics; kernels are HWIO there and OIHW here.
@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - PyTorch's own usage
-from edge_quantize.nets import BN_EPSILON, BN_MOMENTUM, Net, Row, check_weights, convolutions, projects
 from torch import Tensor, nn
+
+from edge_quantize.training.nets import BN_EPSILON, BN_MOMENTUM, Net, Row, check_weights, convolutions, projects
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from edge_quantize.nets import Weights
     from numpy.typing import NDArray
+
+    from edge_quantize.training.nets import Weights
 
 
 class Conv(nn.Module):  # type: ignore[misc]  # PyTorch is not there when types are checked

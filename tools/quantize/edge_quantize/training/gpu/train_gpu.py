@@ -1,9 +1,9 @@
 """Training on a GPU machine in plain PyTorch, in commands of at most ten minutes.
 
-    python3 tools/quantize/gpu/train_gpu.py check
-    python3 tools/quantize/gpu/train_gpu.py teach   --out OUT [--teachers 2]
-    python3 tools/quantize/gpu/train_gpu.py student --recipe gpu_unmasked --out OUT
-    python3 tools/quantize/gpu/train_gpu.py student --recipe gpu_masked --out OUT
+    python3 tools/quantize/edge_quantize/training/gpu/train_gpu.py check
+    python3 tools/quantize/edge_quantize/training/gpu/train_gpu.py teach   --out OUT [--teachers 2]
+    python3 tools/quantize/edge_quantize/training/gpu/train_gpu.py student --recipe gpu_unmasked --out OUT
+    python3 tools/quantize/edge_quantize/training/gpu/train_gpu.py student --recipe gpu_masked --out OUT
 
 Each reads build/gpu-pack (`edge-quantize gpu-pack`) and files of the earlier commands from --out, or from the
 pack where they were carried back into it. OUT then holds `teacher_logits.npz` (8 views, fp16) and the
@@ -22,24 +22,14 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[5]
 
 
 def _find_packages() -> None:
     """Make `edge` and `edge_quantize` importable on a machine where nothing is installed."""
     if importlib.util.find_spec("edge_quantize") is not None:
         return
-    sys.path.insert(0, str(ROOT))
-    folder = ROOT / "tools" / "quantize"
-    spec = importlib.util.spec_from_file_location(
-        "edge_quantize", folder / "__init__.py", submodule_search_locations=[str(folder)]
-    )
-    if spec is None or spec.loader is None:
-        msg = f"no package in {folder}"
-        raise ImportError(msg)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["edge_quantize"] = module
-    spec.loader.exec_module(module)
+    sys.path[:0] = [str(ROOT), str(ROOT / "tools" / "quantize")]
 
 
 _find_packages()
@@ -47,19 +37,20 @@ _find_packages()
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402, N812
-from edge_quantize.data import load_arrays, load_fer2013, soft_targets  # noqa: E402
-from edge_quantize.gpu.device_augment import augment, warp  # noqa: E402
-from edge_quantize.gpu.torch_net import TorchNet, set_torch_weights, torch_weights  # noqa: E402
-from edge_quantize.nets import NETS, seeded_weights  # noqa: E402
-from edge_quantize.recipe import Recipe, load_recipe  # noqa: E402
 
 from edge.errors import EdgeError, SourceError  # noqa: E402
-from edge.preprocess import to_input  # noqa: E402
+from edge.vision.preprocess import to_input  # noqa: E402
+from edge_quantize.datasets.fer2013 import load_arrays, load_fer2013, soft_targets  # noqa: E402
+from edge_quantize.training.gpu.device_augment import augment, warp  # noqa: E402
+from edge_quantize.training.gpu.torch_net import TorchNet, set_torch_weights, torch_weights  # noqa: E402
+from edge_quantize.training.nets import NETS, seeded_weights  # noqa: E402
+from edge_quantize.training.recipe import Recipe, load_recipe  # noqa: E402
 
 if TYPE_CHECKING:
-    from edge_quantize.data import I64, U8, Fer2013
     from numpy.typing import NDArray
     from torch import Tensor
+
+    from edge_quantize.datasets.fer2013 import I64, U8, Fer2013
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 BOUND = 1e-4
@@ -71,7 +62,9 @@ SHOW_EVERY = 20.0
 def check() -> float:
     """Largest |Δlogit| against the committed forward pass; raises SourceError above `BOUND`."""
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-    golden = load_arrays(ROOT / "tools/quantize/frozen/forward.npz", ("chips", "fer-cpu", "fer-gpu", "gate"))
+    golden = load_arrays(
+        ROOT / "tools/quantize/edge_quantize/frozen/forward.npz", ("chips", "fer-cpu", "fer-gpu", "gate")
+    )
     x = _batch(golden["chips"].astype(np.uint8))
     worst = 0.0
     for name in ("fer-cpu", "fer-gpu", "gate"):
@@ -146,7 +139,7 @@ def _estimate_normalisation(model: TorchNet, chips: Tensor, recipe: Recipe, batc
 @torch.no_grad()  # type: ignore[untyped-decorator]
 def logits_of(model: TorchNet, chips: U8, views: int = 1) -> NDArray[np.float32]:
     """Logits (views, N, classes): as it is, mirrored, then slightly moved and turned."""
-    from edge_quantize.augment import Augment
+    from edge_quantize.training.augment import Augment
 
     moved = Augment(rotate=6, scale=(0.93, 1.07), shift=0.04)
     found = []
@@ -212,8 +205,8 @@ def render(fer: Fer2013, pack: Path, processes: int) -> tuple[U8, I64, U8, I64]:
 
     Where another OpenCV renders other pixels than were frozen, there is nothing to score on: no test chips.
     """
-    from edge_quantize import mask_sets
-    from edge_quantize.landmarks import Landmarks
+    from edge_quantize.masks import sets as mask_sets
+    from edge_quantize.masks.landmarks import Landmarks
 
     found = load_arrays(pack / "landmarks.npz", ("points", "found"))
     marks = Landmarks(found["points"].astype(np.float32), found["found"].astype(np.bool_))

@@ -1,0 +1,1 @@
+"""`edge demo`: the whole path on real faces, with a broker of its own."""

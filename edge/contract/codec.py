@@ -1,0 +1,107 @@
+"""Payloads to bytes and back, and a committed window to the payload that is sent of it."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from edge.contract.fields import ContractError, utc_text
+from edge.contract.payloads import Counts, Draws, Models, Prev, Privacy, Rows, Window
+
+if TYPE_CHECKING:
+    from edge.types import TimeQuality, WindowReport
+
+EVENT_TYPE: Final = "edge.counts.v1"
+
+_P = TypeVar("_P", bound=BaseModel)
+
+
+def encode(payload: BaseModel) -> bytes:
+    """Canonical JSON: compact, UTF-8, fields in the contract's order. The same payload is the same bytes."""
+    body = payload.model_dump(mode="json", by_alias=True)
+    return json.dumps(body, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def decode(model: type[_P], data: bytes | str) -> _P:
+    """Read a payload, ignoring unknown fields. Raises ContractError naming the first field that is wrong."""
+    try:
+        return model.model_validate_json(data, extra="ignore")
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"])) or "payload"
+        msg = f"not a {model.__name__.lower()} payload: {where}: {first['msg']}"
+        raise ContractError(msg) from error
+
+
+def decode_counts(data: bytes | str) -> Counts:
+    """Read a `counts` or `live` payload. Raises ContractError."""
+    return decode(Counts, data)
+
+
+def counts_payload(
+    report: WindowReport,
+    *,
+    site: str,
+    device: str,
+    boot_id: str,
+    seq: int,
+    prev: tuple[str, int] | None,
+    start: datetime | None = None,
+    time_quality: TimeQuality | None = None,
+) -> Counts:
+    """The payload of a committed window; `start` and `time_quality` replace the report's own label.
+
+    Raises ContractError when the report breaks the contract (a cell beyond `CELL_LIMIT`, say).
+    """
+    cells = [value for row in report.counts.values() for value in row.values()]
+    try:
+        return Counts(
+            site=site,
+            device=device,
+            boot_id=boot_id,
+            seq=seq,
+            prev=None if prev is None else Prev(boot_id=prev[0], last_seq=prev[1]),
+            window=Window(
+                start=start or report.start,
+                seconds=round(report.seconds, 3),
+                time_quality=time_quality or report.time_quality,
+            ),
+            counts=Rows.model_validate(report.counts),
+            suppressed_cells=sum(value is None for value in cells),
+            visitors=sum(value for value in cells if value is not None),
+            coverage=round(report.coverage, 4),
+            scene=report.scene,
+            privacy=Privacy(
+                mechanism=report.privacy.mechanism,
+                epsilon=report.privacy.epsilon,
+                unit=report.privacy.unit,
+                min_count=report.privacy.min_count,
+                exhausted=report.privacy.exhausted,
+            ),
+            models=Models(
+                gate=report.models.gate,
+                fer_unmasked=report.models.fer_unmasked,
+                fer_masked=report.models.fer_masked,
+                route=report.models.route,
+            ),
+            flush=report.flush,
+            noise_draws=Draws.model_validate(report.noise_draws),
+        )
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        msg = f"window {boot_id}/{seq} cannot be sent: {'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise ContractError(msg) from error
+
+
+def cloudevents(payload: Counts) -> list[tuple[str, str]]:
+    """The CloudEvents 1.0 user properties of a `counts` message; `time` is the window's end."""
+    return [
+        ("specversion", "1.0"),
+        ("id", f"{payload.boot_id}/{payload.seq}"),
+        ("source", f"/{payload.site}/{payload.device}"),
+        ("type", EVENT_TYPE),
+        ("time", utc_text(payload.window.start + timedelta(seconds=payload.window.seconds))),
+    ]

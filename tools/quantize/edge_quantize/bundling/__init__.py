@@ -1,0 +1,1 @@
+"""From float nets to a verified int8 bundle."""

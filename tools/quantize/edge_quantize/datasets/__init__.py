@@ -1,0 +1,1 @@
+"""Datasets as arrays, leak-free splits, other people's faces."""

@@ -1,0 +1,1 @@
+"""What a bundle is worth: scores, robustness, scenes, and the report."""

@@ -1,0 +1,1 @@
+"""Synthetic masks: landmarks, templates, and how one is put on a face."""

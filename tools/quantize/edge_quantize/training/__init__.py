@@ -1,0 +1,1 @@
+"""Nets, recipes, augmentation and the training loop."""
