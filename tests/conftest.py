@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from edge.types import U8
 
 ROOT = Path(__file__).resolve().parents[1]
-MATERIAL = ROOT / "edge" / "commands" / "demo" / "material"
+MATERIAL = ROOT / "edge" / "demo_material"
 
 
 def _absent(reason: str) -> None:

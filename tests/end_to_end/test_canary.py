@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from edge.types import U8, CropSpec, FaceBox, Frame, Track
 
 STRACE = shutil.which("strace")
-PORTRAIT = REPO / "edge" / "commands" / "demo" / "material" / "astronaut.png"
+PORTRAIT = REPO / "edge" / "demo_material" / "astronaut.png"
 RUN = 24
 """Bytes of a canary: long enough never to occur by chance, short enough to survive any packing in rows."""
 TRACK = 7_310_554_217_961_337

@@ -161,7 +161,7 @@ def test_every_window_arrives_once_through_a_broker_crash(tmp_path: Path, clip: 
 
 
 def test_without_a_broker_the_rows_are_kept(tmp_path: Path, bundle_folder: Path) -> None:
-    portrait = REPO / "edge" / "commands" / "demo" / "material" / "astronaut.png"
+    portrait = REPO / "edge" / "demo_material" / "astronaut.png"
     config = configure(tmp_path, portrait, bundle_folder, free_port())
     assert edge("run", "--config", config, "--drain-timeout", "1").wait(PATIENCE_S) == 75
     assert len(committed(tmp_path)) == 1
@@ -212,7 +212,7 @@ def test_the_demo_falls_back_to_mqtt_3_1_1(tmp_path: Path, bundle_folder: Path) 
     pytest.importorskip("amqtt", reason="comes with the extra: pip install edge-fer[demo]")
     assert bundle_folder.exists()
     for i in range(4):
-        shutil.copy(REPO / "edge" / "commands" / "demo" / "material" / "astronaut.png", tmp_path / f"{i}.png")
+        shutil.copy(REPO / "edge" / "demo_material" / "astronaut.png", tmp_path / f"{i}.png")
     done = subprocess.run(
         [sys.executable, "-m", "edge", "demo", "--broker", "amqtt", "--source", str(tmp_path)],
         cwd=REPO, env={**os.environ, "DEMO_WINDOW": "1"}, capture_output=True, timeout=PATIENCE_S, check=False,

@@ -110,7 +110,7 @@ def test_faces_are_counted_before_during_and_after(
 def test_no_face_is_written_on_its_way_to_the_worker(
     tmp_path: Path, compiled_bundle: Path, tpus: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    portrait = REPO / "edge" / "commands" / "demo" / "material" / "astronaut.png"
+    portrait = REPO / "edge" / "demo_material" / "astronaut.png"
     config = configure(tmp_path, portrait, compiled_bundle, free_port())
     sought = canaries(config, monkeypatch)
     tpus.plug()

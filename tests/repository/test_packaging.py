@@ -36,7 +36,7 @@ def test_the_wheel_holds_the_three_packages_and_their_data(wheel: zipfile.ZipFil
         "edge/py.typed",
         "edge/cli.py",
         "edge/vision/camera/replay.py",
-        "edge/commands/demo/material/astronaut_masked.png",
+        "edge/demo_material/astronaut_masked.png",
         "edge/publisher/web/page.html",
         "edge_quantize/cli.py",
         "edge_quantize/recipes/gate.toml",
@@ -104,7 +104,7 @@ def test_the_pins_that_were_tried() -> None:
 )
 def test_a_missing_extra_is_one_line_and_exit_2(module: str, missing: str, install: str, tmp_path: Path) -> None:
     arguments = {
-        "edge.cli": ["vision", "--source", str(REPO / "edge/commands/demo/material/hopper.png")],
+        "edge.cli": ["vision", "--source", str(REPO / "edge/demo_material/hopper.png")],
         "edge_quantize.cli": ["train", "--recipe", "gate"],
         "edge_aggregate.cli": ["check", "none"],
     }[module]

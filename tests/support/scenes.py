@@ -43,7 +43,7 @@ MARGIN: Final = 1.7
 """Side of a portrait in widths of the face."""
 VISIBLE: Final = 1.0
 """Seconds in a window that make a person be in it."""
-MATERIAL: Final = Path(__file__).resolve().parents[2] / "edge" / "commands" / "demo" / "material"
+MATERIAL: Final = Path(__file__).resolve().parents[2] / "edge" / "demo_material"
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,7 +50,7 @@ SECONDS: Final = 40
 
 
 def _portrait(name: str) -> U8:
-    data = np.frombuffer((files("edge.commands.demo.material") / f"{name}.png").read_bytes(), np.uint8)
+    data = np.frombuffer((files("edge.demo_material") / f"{name}.png").read_bytes(), np.uint8)
     return cv2.imdecode(data, cv2.IMREAD_COLOR).astype(np.uint8, copy=False)
 
 

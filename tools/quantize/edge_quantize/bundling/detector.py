@@ -133,7 +133,7 @@ def golden(made: dict[str, Any], flat: bytes) -> dict[str, NDArray[Any]]:
     """
     detector = int8_blazeface(made, flat, min_face=1, tiles=0)
     kept = []
-    for file in sorted(files("edge.commands.demo.material").iterdir(), key=str):
+    for file in sorted(files("edge.demo_material").iterdir(), key=str):
         if file.name.endswith(".png"):
             portrait = cv2.imdecode(np.frombuffer(file.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
             picture = letterbox(portrait.astype(np.uint8, copy=False))[0]
