@@ -18,7 +18,7 @@ from edge.vision.preprocess import to_input
 if TYPE_CHECKING:
     from types import ModuleType
 
-FORWARD = Path(nets.__file__).parent / "frozen" / "forward.npz"
+FORWARD = Path(nets.__file__).parents[1] / "frozen" / "forward.npz"
 
 
 @pytest.fixture

@@ -17,9 +17,9 @@ from edge_quantize import cli
 from edge_quantize.training import loop, nets, predict, teacher, train
 from edge_quantize.training.augment import Augment
 from edge_quantize.training.batches import batches
+from edge_quantize.training.labelled import Labelled, Samples
 from edge_quantize.training.recipe import RECIPES, Recipe, load_recipe, recipe_from
 from edge_quantize.training.run_folder import RunFolder, load_all
-from edge_quantize.training.samples import Labelled, Samples
 
 from edge.errors import ConfigError, EdgeError, SourceError
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
     from edge_quantize.training.augment import Augment
-    from edge_quantize.training.samples import F32, U8, Samples
+    from edge_quantize.training.labelled import F32, U8, Samples
 
 
 def batches(

@@ -20,9 +20,9 @@ from edge_quantize.training.schedule import Watch
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from edge_quantize.training.labelled import U8, Samples
     from edge_quantize.training.recipe import Recipe
     from edge_quantize.training.run_folder import RunFolder
-    from edge_quantize.training.samples import U8, Samples
 
 SAVE_EVERY = 180.0
 """Seconds between checkpoints."""

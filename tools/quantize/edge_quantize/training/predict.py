@@ -9,7 +9,7 @@ import numpy as np
 from edge.vision.preprocess import to_input
 
 if TYPE_CHECKING:
-    from edge_quantize.training.samples import F32, U8, Labelled
+    from edge_quantize.training.labelled import F32, U8, Labelled
 
 
 def probabilities(model: Any, chips: U8, batch: int = 256) -> F32:  # noqa: ANN401 - keras ships no types

@@ -15,8 +15,8 @@ from edge_quantize.training.predict import probabilities
 from edge_quantize.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
+    from edge_quantize.training.labelled import F32, U8, Samples
     from edge_quantize.training.recipe import Recipe
-    from edge_quantize.training.samples import F32, U8, Samples
 
 
 def with_teacher(recipe: Recipe, samples: Samples, runs: Path) -> Samples:
