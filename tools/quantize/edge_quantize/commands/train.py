@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge.errors import ConfigError
 from edge_quantize.training.recipe import load_recipe
 from edge_quantize.training.run_folder import RunFolder
-from edge_quantize.training.train import train, train_folds
 
 if TYPE_CHECKING:
     import argparse
 
 
 def _command(args: argparse.Namespace) -> int:
+    if find_spec("torch") is None:
+        msg = "training needs PyTorch: make torch (pip install torch==2.13.0; the CPU build is enough)"
+        raise ConfigError(msg)
+    from edge_quantize.training.train import train, train_folds
+
     recipe = load_recipe(args.recipe)
     data = None if args.data is None else str(args.data.resolve())
     changes = {"budget_minutes": args.budget_minutes, "seed": args.seed, "data": data}
