@@ -30,7 +30,7 @@ def event(name: str, /, **fields: object) -> str:
     """One log line; values with spaces or quotes are written as JSON strings."""
     words = [f"event={name}"]
     for key, value in fields.items():
-        text = str(value)
+        text = str(value).encode(errors="backslashreplace").decode()  # a file's name may be no UTF-8
         plain = text and not any(c.isspace() or c in '"=' for c in text)
         words.append(f"{key}={text if plain else json.dumps(text, ensure_ascii=False)}")
     return " ".join(words)
@@ -38,7 +38,17 @@ def event(name: str, /, **fields: object) -> str:
 
 def fields(line: str) -> dict[str, str]:
     """Keys and values of a line that `event` has made; anything else in it is left out."""
-    return {k: json.loads(v, strict=False) if v.startswith('"') else v for k, v in _FIELD.findall(line)}
+    return {k: _unquoted(v) for k, v in _FIELD.findall(line)}
+
+
+def _unquoted(value: str) -> str:
+    """A quoted value without its quotes; as it is where `event` did not quote it."""
+    if not value.startswith('"'):
+        return value
+    try:
+        return str(json.loads(value, strict=False))
+    except ValueError:
+        return value
 
 
 class Calm(logging.Filter):
@@ -102,7 +112,8 @@ class Journal(logging.Handler):
         }
         entries |= {f"EDGE_{key.upper()}": " ".join(value.splitlines()) for key, value in fields(message).items()}
         with suppress(OSError):
-            self._socket.send("".join(f"{name}={value}\n" for name, value in entries.items()).encode())
+            text = "".join(f"{name}={value}\n" for name, value in entries.items())
+            self._socket.send(text.encode(errors="backslashreplace"))
 
 
 def set_up(level: int) -> None:

@@ -16,7 +16,7 @@ import numpy as np
 
 from edge.errors import SourceError
 from edge.types import EMOTIONS
-from edge.vision.camera.replay import STILLS, read_still
+from edge.vision.camera.pictures import SUFFIXES, read_still
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,7 +75,7 @@ def faces_of(source: Path) -> list[Face]:
             Face(folder.name, path.stem, path)
             for folder in sorted(p for p in source.iterdir() if p.is_dir())
             for path in sorted(folder.rglob("*"))
-            if path.suffix.lower() in STILLS
+            if path.suffix.lower() in SUFFIXES
         ]
     else:
         msg = f"{source}: neither a folder with a folder for each class nor a .csv"
