@@ -85,7 +85,7 @@ lock: .venv/dev.stamp  ## compile the hashed locks anew
 	$(COMPILE) --python-version 3.13 --extra device -o requirements/device-trixie.txt
 	$(COMPILE) --python-version 3.11 --extra demo -o requirements/demo-bookworm.txt
 	$(COMPILE) --python-version 3.13 --extra demo -o requirements/demo-trixie.txt
-	$(COMPILE) --python-version 3.11 --extra host --extra demo --extra hog --group dev -o requirements/dev.txt
+	$(COMPILE) --python-version 3.11 --extra host --extra demo --extra hog --extra tflite-runtime --group dev -o requirements/dev.txt
 	$(subst pyproject.toml,,$(COMPILE)) --python-version 3.11 --group fleet -o requirements/fleet.txt
 
 # What tests need beyond PyPI, as program:package: a real broker, and strace for the privacy canary.

@@ -52,7 +52,7 @@ def time_models(config: Config, invocations: int) -> tuple[str, str, dict[str, d
     bundle = load_bundle(config.models.bundle, config.models.public_key)
     kind = chosen_kind(bundle, config.detector.kind)
     roles = needed_roles(bundle, config)
-    backend = open_backend(bundle, roles, config.models.accelerator, judge)
+    backend = open_backend(bundle, roles, config.models.accelerator, judge, runtime=config.models.runtime)
     try:
         golden, found = golden_answers(bundle, roles), {}
         for role in roles:

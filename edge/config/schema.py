@@ -99,6 +99,7 @@ class ModelsSection(_Section):
     public_key: str | None = Field(default=None, min_length=1)
     strategy: Strategy = "gate"
     accelerator: Literal["auto", "edgetpu", "cpu"] = "auto"
+    runtime: Literal["auto", "litert", "tflite"] = "auto"
     uncertain_below: float | None = Field(default=None, ge=0, le=1)
 
 

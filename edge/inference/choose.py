@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from edge.bundle.golden import Judge
     from edge.bundle.manifest import Bundle
     from edge.inference.protocol import Backend
+    from edge.inference.tflite import Choice
 
 log = logging.getLogger("edge.backend")
 
@@ -25,18 +26,21 @@ def open_backend(
     accelerator: Literal["auto", "edgetpu", "cpu"],
     judge: Judge,
     patience: Patience | None = None,
+    *,
+    runtime: Choice = "auto",
 ) -> Backend:
     """The backend that `models.accelerator` asks for, its golden answers checked by `judge`.
 
     `auto` takes the Edge TPUs that work, now and whenever one comes, and the CPU meanwhile; `edgetpu` does too but does
-    not start without one.
+    not start without one. `runtime` as `models.runtime`.
 
     Raises:
         BundleError: a model is damaged or computes wrongly; with `edgetpu`, is not compiled.
         BackendError: no runtime; with `edgetpu`, no Edge TPU that works.
 
     """
-    cpu = CpuBackend(bundle, roles)
+    cpu = CpuBackend(bundle, roles, choice=runtime)
+    log.info(event("runtime", cpu=cpu.runtime))
     check_golden(bundle, cpu, roles, judge)
     if accelerator == "cpu":
         log.info(event("backend", chosen="cpu", reason="so configured"))
@@ -46,7 +50,7 @@ def open_backend(
         log.info(event("backend", chosen="cpu", reason=f"the bundle's {lacking[0]} is not compiled for the Edge TPU"))
         return cpu
     patience = patience or Patience()
-    tpu = EdgeTpuBackend(bundle, roles, cpu, judge, patience)
+    tpu = EdgeTpuBackend(bundle, roles, cpu, judge, patience, runtime)
     required = accelerator == "edgetpu"
     works = tpu.wait(patience.failures if required else 1)
     if required and not works:

@@ -7,17 +7,20 @@ the firmware, 18d1:9302 after); PCIe: the `apex` driver's class.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from edge.errors import BackendError
-from edge.inference.tflite import Signature, check_signature, runtime
+from edge.inference.tflite import Signature, check_signature, runtime, runtime_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     import numpy as np
     from numpy.typing import NDArray
+
+    from edge.inference.tflite import Choice
 
     Run = Callable[[NDArray[np.generic]], NDArray[np.generic]]
     """One input of the model's shape without the batch, to its output without the batch."""
@@ -75,7 +78,9 @@ def option(device: Device, number: int) -> str:
 _MEND: Final = "check cable, power and the udev rule that gives this user the device (docs/hardware.md)"
 
 
-def open_model(file: str, content: bytes, device: str, wanted: tuple[Signature, Signature]) -> Run:
+def open_model(
+    file: str, content: bytes, device: str, wanted: tuple[Signature, Signature], choice: Choice = "auto"
+) -> Run:
     """A compiled model on one Edge TPU, through pycoral where it imports, else the runtime's own delegate.
 
     Args:
@@ -83,17 +88,19 @@ def open_model(file: str, content: bytes, device: str, wanted: tuple[Signature, 
         content: the model.
         device: the delegate's option, see `option`.
         wanted: input and output as the manifest states them.
+        choice: `models.runtime`.
 
     Raises:
         BackendError: no library, no device, or a model that the pair of runtime and library refuses.
         BundleError: the model is not what the manifest states.
 
     """
+    chosen = runtime(choice, delegate=True)
     try:
         from pycoral.adapters import common
         from pycoral.utils.edgetpu import load_edgetpu_delegate
     except ImportError:
-        common, load_edgetpu_delegate = None, _load_delegate
+        common, load_edgetpu_delegate = None, partial(chosen.load_delegate, LIBRARY)
     try:
         delegate = load_edgetpu_delegate({"device": device})
     except OSError as error:
@@ -103,10 +110,13 @@ def open_model(file: str, content: bytes, device: str, wanted: tuple[Signature, 
         msg = f"{LIBRARY} opens no device {device} ({error}): {_MEND}"
         raise BackendError(msg) from error
     try:
-        interpreter = runtime().Interpreter(model_content=content, experimental_delegates=[delegate])
+        interpreter = chosen.Interpreter(model_content=content, experimental_delegates=[delegate])
         interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
-        msg = f"{file}: refused on {device} ({error}): compile the bundle again, or install a {LIBRARY} that fits"
+        by = runtime_name(chosen)
+        msg = (
+            f"{file}: refused on {device} by {by} ({error}): compile the bundle again, or install a {LIBRARY} that fits"
+        )
         raise BackendError(msg) from error
     given, asked = check_signature(file, interpreter, *wanted)
 
@@ -121,7 +131,3 @@ def open_model(file: str, content: bytes, device: str, wanted: tuple[Signature, 
         return answer
 
     return run
-
-
-def _load_delegate(options: dict[str, str]) -> Any:  # noqa: ANN401 - the runtime ships no types
-    return runtime().load_delegate(LIBRARY, options)

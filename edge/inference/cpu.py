@@ -10,12 +10,13 @@ import numpy as np
 from edge.bundle.flatbuffer import Malformed
 from edge.bundle.model_check import check_model
 from edge.errors import BackendError, BundleError
-from edge.inference.tflite import check_signature, dequantise, runtime, stated, to_int8
+from edge.inference.tflite import check_signature, dequantise, runtime, runtime_name, stated, to_int8
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from edge.bundle.manifest import Bundle, Tensor
+    from edge.inference.tflite import Choice
     from edge.types import F32, U8
 
 
@@ -24,7 +25,7 @@ class CpuBackend:
 
     name = "cpu"
 
-    def __init__(self, bundle: Bundle, roles: tuple[str, ...], threads: int = 2) -> None:
+    def __init__(self, bundle: Bundle, roles: tuple[str, ...], threads: int = 2, choice: Choice = "auto") -> None:
         """Load the models of `roles`, the detector with one thread, whatever `threads` is.
 
         Raises BundleError when a file is no model of the manifest's signature.
@@ -32,7 +33,9 @@ class CpuBackend:
         threads = min(threads, len(os.sched_getaffinity(0)))  # on one core they would only wait for each other
         self.restarts = 0
         self._models: dict[str, tuple[Any, int, int, Tensor]] = {}
-        make = runtime().Interpreter
+        chosen = runtime(choice)
+        self.runtime = runtime_name(chosen)
+        make = chosen.Interpreter
         for role in roles:
             entry, path = bundle.entry(role), bundle.path(role)
             content = bundle.read(role)

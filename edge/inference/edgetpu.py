@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from edge.inference.coral import Device
     from edge.inference.protocol import Backend
     from edge.inference.shared_memory import Model, Rows
+    from edge.inference.tflite import Choice
     from edge.types import F32, U8
 
 log = logging.getLogger("edge.backend")
@@ -87,7 +88,13 @@ class EdgeTpuBackend:
     """See `edge.inference.protocol.Backend`. Several TPUs share the inputs of a request."""
 
     def __init__(
-        self, bundle: Bundle, roles: tuple[str, ...], fallback: Backend, judge: Judge, patience: Patience | None = None
+        self,
+        bundle: Bundle,
+        roles: tuple[str, ...],
+        fallback: Backend,
+        judge: Judge,
+        patience: Patience | None = None,
+        choice: Choice = "auto",
     ) -> None:
         """Check the compiled models; `wait` then starts the workers, whose golden answers `judge` compares.
 
@@ -97,7 +104,7 @@ class EdgeTpuBackend:
         self.trouble = "no Edge TPU on USB or PCIe"
         """Why no TPU, or not every one, is in use: the last reason."""
         self._bundle, self._fallback, self._judge = bundle, fallback, judge
-        self._patience = patience or Patience()
+        self._patience, self._choice = patience or Patience(), choice
         self._models = {role: number for number, role in enumerate(roles)}
         self._golden = golden_answers(bundle, roles)
         self._store = Store([self._compiled(role) for role in roles])
@@ -257,7 +264,7 @@ class EdgeTpuBackend:
         held = {s.number for s in same if s.worker is not None}
         seat.number = next(n for n in range(len(same)) if n not in held)
         try:
-            seat.worker = WorkerProcess(seat.device, seat.number, self._store, self._patience.start_s)
+            seat.worker = WorkerProcess(seat.device, seat.number, self._store, self._patience.start_s, self._choice)
         except OSError as error:
             self._failed(seat, Died(f"cannot be started: {error.strerror}"))
             return

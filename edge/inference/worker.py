@@ -49,7 +49,7 @@ def _serve(link: socket.socket, order: dict[str, Any]) -> None:
     models: list[tuple[Run, Rows, Rows]] = []
     for plan in plans:
         at, size = plan.content
-        run = open_model(plan.file, store[at : at + size], device, (plan.input, plan.output))
+        run = open_model(plan.file, store[at : at + size], device, (plan.input, plan.output), order["runtime"])
         models.append((run, *plan.exchange(exchange)))
     for plan, (run, _, outputs) in zip(plans, models, strict=True):
         for row, one in enumerate(rows(plan.input, store, *plan.golden)):

@@ -17,6 +17,7 @@ from edge.inference.shared_memory import DONE, REQUEST, memory
 if TYPE_CHECKING:
     from edge.inference.coral import Device
     from edge.inference.shared_memory import Rows, Store
+    from edge.inference.tflite import Choice
 
 _PACKET: Final = 1 << 12
 
@@ -47,7 +48,7 @@ class Wrong(WorkerFailed):
 class WorkerProcess:
     """One worker for one device. It is starting until `started` has returned its golden outputs."""
 
-    def __init__(self, device: Device, number: int, store: Store, start_s: float) -> None:
+    def __init__(self, device: Device, number: int, store: Store, start_s: float, choice: Choice = "auto") -> None:
         """Start it for the `number`-th device of its kind; it has `start_s` seconds to get ready.
 
         Raises OSError when there is no room for another process.
@@ -62,6 +63,7 @@ class WorkerProcess:
             "exchange": exchange,
             "device": device,
             "number": number,
+            "runtime": choice,
             "plans": store.plans,
         }
         try:

@@ -75,7 +75,9 @@ class Vision:
         self._roles = roles = ROLES[config.models.strategy]
         self._detector = chosen_kind(self._bundle, config.detector.kind)
         wanted = needed_roles(self._bundle, config)
-        self._backend = open_backend(self._bundle, wanted, config.models.accelerator, judge)
+        self._backend = open_backend(
+            self._bundle, wanted, config.models.accelerator, judge, runtime=config.models.runtime
+        )
         log.info(event("detector", chosen=describe(self._detector, self._backend.name)))
         self._sights = self._look_with(Router(self._backend, config.models.strategy))
         digests = {role: self._bundle.digest(role) if role in roles else None for role in ROLES["gate"]}

@@ -88,7 +88,7 @@ def test_locks_are_pinned_hashed_and_name_no_place(lock: Path) -> None:
 def test_the_pins_that_were_tried() -> None:
     bookworm = (REPO / "requirements" / "device-bookworm.txt").read_text()
     trixie = (REPO / "requirements" / "device-trixie.txt").read_text()
-    for pin in ("tflite-runtime==2.14.0", "numpy==1.26.4", "opencv-python-headless==4.11.0.86"):
+    for pin in ("ai-edge-litert==2.3.0", "numpy==1.26.4", "opencv-python-headless==4.11.0.86"):
         assert pin in bookworm
     for pin in ("ai-edge-litert==2.3.0", "numpy==2.", "opencv-python-headless==4.14.0.94"):
         assert pin in trixie

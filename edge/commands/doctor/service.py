@@ -65,7 +65,7 @@ def checked_bundle(config: Config) -> Bundle:
 
     bundle = load_bundle(config.models.bundle, config.models.public_key)
     roles = needed_roles(bundle, config)
-    backend = CpuBackend(bundle, roles, threads=1)
+    backend = CpuBackend(bundle, roles, threads=1, choice=config.models.runtime)
     check_golden(bundle, backend, roles, judge)
     bundle.crop(open_detector(bundle, backend=backend, **config.detector.model_dump()).kind)
     for role in roles if config.models.accelerator == "edgetpu" else ():

@@ -132,7 +132,9 @@ def _computes(config: Config, told: VisionFile | None) -> Iterator[Finding]:
             mend = "edge-quantize compile, on an x86-64 machine"
             yield Finding("warning", "tpu", f"{bundle.manifest.name} is not compiled for it", _SLOW, mend)
             return
-        backend = EdgeTpuBackend(bundle, roles, CpuBackend(bundle, roles, threads=1), judge)
+        choice = config.models.runtime
+        cpu = CpuBackend(bundle, roles, threads=1, choice=choice)
+        backend = EdgeTpuBackend(bundle, roles, cpu, judge, choice=choice)
     except EdgeError as error:
         yield Finding("error", "tpu", str(error), _SLOW, "install the bundle again")
         return
