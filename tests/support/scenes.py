@@ -25,7 +25,7 @@ from edge.outbox.outbox import Outbox
 from edge.types import Frame
 from edge.vision import pipeline as sight
 from edge.vision import service as vision
-from edge.vision.camera.replay import read_still
+from edge.vision.camera.pictures import read_still
 from edge.vision.detect.haar import Haar
 from edge.vision.track import Tracker
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from edge.errors import SourceError
-from edge.vision.camera.replay import Replay, read_still
+from edge.vision.camera.pictures import read_still
+from edge.vision.camera.replay import Replay
 
 if TYPE_CHECKING:
     from pathlib import Path
