@@ -131,8 +131,8 @@ def _avi(data: Bytes) -> Contents:
         if kind in {b"RIFF", b"LIST"}:
             at += 12
             continue
-        if kind == b"avih" and frames is None:
-            frames = int.from_bytes(data[at + 24 : at + 28], "little") or None
+        if kind == b"strh" and data[at + 8 : at + 12] == b"vids" and frames is None:
+            frames = int.from_bytes(data[at + 40 : at + 44], "little") or None
         empty += kind[2:] in {b"dc", b"db"} and size == 0
         at += 8 + size + size % 2
     return Contents(frames, empty, whole=at <= len(data) + 1 and end <= len(data) + 1)

@@ -18,11 +18,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from edge.types import U8
+    from edge.vision.camera.container import Contents
 
 DEFAULT_FPS: Final = 25.0
 """For containers that state neither times nor a rate."""
 GIVE_UP: Final = 250
 """Frames in a row that cannot be decoded end a film."""
+EVEN: Final = 3e-3
+"""Seconds by which the steps of an even film differ at most, for its times are rounded."""
 
 
 def film_frames(path: Path, missing: Callable[[int, str], None]) -> Iterator[tuple[float, float, U8]]:
@@ -61,38 +64,50 @@ def _frames(path: Path, name: str, missing: Callable[[int, str], None]) -> Itera
         step = 1 / rate if 0 < rate < 1000 else 1 / DEFAULT_FPS
         held: tuple[float, U8] | None = None
         shortest, longest = np.inf, 0.0
-        count = bad = lost = 0
-        while bad < GIVE_UP:
-            good, image = capture.read()
-            if not good:
-                # The end, or a damaged stretch after which an MP4 goes on.
-                bad += 1
-                if found.frames is not None and count + lost + bad > found.frames:
-                    break
-                continue
-            t = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+        count = lost = 0
+        for t, image, bad in _decoded(capture, found):
             if held is not None:
                 if t <= held[0]:  # some containers give no times: fall back to the stated rate
-                    t = held[0] + step
+                    t = held[0] + step  # noqa: PLW2901 - the better value of the same thing
                 if not bad:  # what was lost was not watched
                     step = t - held[0]
                     shortest, longest = min(shortest, step), max(longest, step)
                 yield held[0], step, held[1]
-            held = t, turned(image.astype(np.uint8, copy=False), degrees)
-            count, lost, bad = count + 1, lost + bad, 0
+            held = t, turned(image, degrees)
+            count, lost = count + 1, lost + bad
         if held is not None:
             yield held[0], step, held[1]
-        stated = found.frames
-        if stated is None and not found.whole:
-            # Cut off, and nothing says how much is gone: the guess holds where frames come evenly, else at least one.
-            even = longest - shortest < 3e-3
-            stated = max(count + 1, round(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if even else 0)
-        lost = max(0, lost - found.empty)
-        if stated is not None:
-            gone = stated - found.empty - count
-            # A decoder may keep a leading frame or two for itself, so 2 % less in a whole file is no damage.
-            lost = max(lost, gone if gone > stated * (0.02 if found.whole else 0.0) else 0)
-        if count and lost:
-            missing(lost, f"{count} of {stated} stated frames decoded" if stated else f"{count} decoded, {lost} not")
+            # The guess of a container that states no count holds where frames come evenly.
+            guess = round(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if longest - shortest < EVEN else 0
+            _tell_missing(found, count, lost, guess, missing)
     finally:
         capture.release()
+
+
+def _decoded(capture: cv2.VideoCapture, found: Contents) -> Iterator[tuple[float, U8, int]]:
+    """(t, image, how many could not be decoded before it)."""
+    bad = seen = 0
+    while bad < GIVE_UP:
+        good, image = capture.read()
+        seen += 1
+        if good:
+            yield capture.get(cv2.CAP_PROP_POS_MSEC) / 1000, image.astype(np.uint8, copy=False), bad
+            bad = 0
+            continue
+        # The end, or a damaged stretch after which an MP4 goes on.
+        bad += 1
+        if found.frames is not None and seen > found.frames:
+            return
+
+
+def _tell_missing(found: Contents, count: int, lost: int, guess: int, missing: Callable[[int, str], None]) -> None:
+    stated = found.frames
+    if stated is None and not found.whole:
+        stated = max(count + 1, guess)  # cut off: at least one is gone
+    lost = max(0, lost - found.empty)
+    if stated is not None:
+        gone = stated - found.empty - count
+        # A decoder may keep a leading frame or two for itself, so 2 % less in a whole file is no damage.
+        lost = max(lost, gone if gone > stated * (0.02 if found.whole else 0.0) else 0)
+    if lost:
+        missing(lost, f"{count} of {count + lost if stated is None else stated} stated frames decoded")
