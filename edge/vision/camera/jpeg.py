@@ -35,3 +35,9 @@ def jpeg_ends(data: bytes) -> bool:
                 return False
             at = end.start()
     return False
+
+
+def without_leading_filler(data: bytes) -> bytes:
+    """A JPEG whose first segment follows its start mark at once: decoders know a JPEG by that; others as they are."""
+    first = _MARKER.search(data, 2) if data.startswith(b"\xff\xd8") else None
+    return data if first is None or first.start() == 2 else data[:2] + data[first.start() :]

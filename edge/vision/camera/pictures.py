@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from edge.errors import SourceError
-from edge.vision.camera.jpeg import jpeg_ends
+from edge.vision.camera.jpeg import jpeg_ends, without_leading_filler
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,6 +65,8 @@ def picture_kind(path: Path) -> Kind | None:
     if data[4:8] == b"ftyp" and data[8:12] in _HEIC:
         msg = f"{path}: a HEIC picture, which is not decoded here: save it as JPEG or PNG"
         raise SourceError(msg)
+    if data.startswith(b"\xff\xd8"):
+        return Kind("JPEG", moves=False)
     try:
         with _opened(path) as image:
             kind = image.format or ""
@@ -92,6 +94,7 @@ def read_pages(path: Path) -> Iterator[U8]:
     if not jpeg_ends(data):
         msg = f"{path}: the picture ends before its end mark (truncated): copy the file again"
         raise SourceError(msg)
+    data = without_leading_filler(data)
     pages = 0
     try:
         with _opened(io.BytesIO(data)) as image:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import struct
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -64,7 +64,7 @@ def images(count: int) -> list[Image.Image]:
 def test_a_still_is_turned_once_as_its_exif_says(tmp_path: Path, ending: str, orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    how = {"webp": {"lossless": True}, "jpg": {"quality": 95, "subsampling": 0}}.get(ending, {})
+    how: dict[str, Any] = {"webp": {"lossless": True}, "jpg": {"quality": 95, "subsampling": 0}}.get(ending, {})
     path = tmp_path / f"a.{ending}"
     images(1)[0].save(path, exif=exif, **how)
     laid = images(1)[0]
@@ -132,7 +132,7 @@ def test_what_moves_by_one_frame_only_is_a_still(tmp_path: Path, ending: str) ->
 @pytest.mark.parametrize("ending", ["gif", "webp", "png"])
 def test_an_animation_is_a_film_with_its_own_times(tmp_path: Path, ending: str) -> None:
     first, *rest = images(5)
-    how = {"lossless": True} if ending == "webp" else {}
+    how: dict[str, Any] = {"lossless": True} if ending == "webp" else {}
     first.save(tmp_path / f"a.{ending}", save_all=True, append_images=rest, duration=[100, 200, 300, 100, 100], **how)
     replay = Replay(tmp_path / f"a.{ending}")
     seen = frames(replay)
@@ -212,8 +212,8 @@ def stretched(path: Path) -> None:
     data = bytearray(path.read_bytes())
     at, n = 0, 0
     while at < len(data):
-        mark, width = _number(data, at, keep=True)
-        size, more = _number(data, at + width, keep=False)
+        mark, width = _number(bytes(data), at, keep=True)
+        size, more = _number(bytes(data), at + width, keep=False)
         at += width + more
         if mark == 0x1549A966 or mark in {_SEGMENT, _CLUSTER}:  # Info too: it holds the duration
             continue
