@@ -64,7 +64,8 @@ def images(count: int) -> list[Image.Image]:
 def test_a_still_is_turned_once_as_its_exif_says(tmp_path: Path, ending: str, orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    how: dict[str, Any] = {"webp": {"lossless": True}, "jpg": {"quality": 95, "subsampling": 0}}.get(ending, {})
+    hows: dict[str, dict[str, Any]] = {"webp": {"lossless": True}, "jpg": {"quality": 95, "subsampling": 0}}
+    how = hows.get(ending, {})
     path = tmp_path / f"a.{ending}"
     images(1)[0].save(path, exif=exif, **how)
     laid = images(1)[0]
