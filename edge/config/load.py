@@ -98,9 +98,18 @@ def development(source: str | None = None, models: Path | None = None) -> Config
 
 
 def _kind_of(source: str | None) -> Literal["v4l2", "rtsp", "replay"]:
+    """Which camera a `--source` means: a device, an address, else a path, colons and all.
+
+    Raises ConfigError for an address that is not RTSP; it is not repeated, for it may hold a password.
+    """
     if source is None or source.startswith("/dev/v"):
         return "v4l2"
-    return "rtsp" if source.startswith(("rtsp://", "rtsps://")) else "replay"
+    if source.lower().startswith(("rtsp://", "rtsps://")):
+        return "rtsp"
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", source) and not Path(source).exists():
+        msg = "--source: only rtsp:// and rtsps:// addresses are watched: give one, a device, or a file or folder"
+        raise ConfigError(msg)
+    return "v4l2" if source and Path(source).is_char_device() else "replay"
 
 
 def _absolute(table: dict[str, Any], folder: Path) -> dict[str, Any]:

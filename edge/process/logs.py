@@ -38,17 +38,15 @@ def event(name: str, /, **fields: object) -> str:
 
 def fields(line: str) -> dict[str, str]:
     """Keys and values of a line that `event` has made; anything else in it is left out."""
-    return {k: _unquoted(v) for k, v in _FIELD.findall(line)}
+    return {key: _value(text) for key, text in _FIELD.findall(line)}
 
 
-def _unquoted(value: str) -> str:
-    """A quoted value without its quotes; as it is where `event` did not quote it."""
-    if not value.startswith('"'):
-        return value
+def _value(text: str) -> str:
+    """A value as it was before `event` quoted it; one that another program quoted stays as it is."""
     try:
-        return str(json.loads(value, strict=False))
+        return str(json.loads(text, strict=False)) if text.startswith('"') else text
     except ValueError:
-        return value
+        return text
 
 
 class Calm(logging.Filter):
@@ -66,7 +64,10 @@ class Calm(logging.Filter):
         """Whether to write it; the first of a new span may get `muted=<n>`."""
         if record.levelno < logging.WARNING:
             return True
-        name = record.getMessage().partition(" ")[0]
+        try:
+            name = record.getMessage().partition(" ")[0]
+        except (TypeError, ValueError, KeyError):  # arguments that do not fit: the handler says so
+            return True
         now = self._monotonic()
         since, lines = self._said.get(name, (now, 0))
         if now - since >= SPAN_S:
@@ -102,7 +103,13 @@ class Journal(logging.Handler):
             raise
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Send one datagram; a journal that does not take it ends nothing."""
+        """Send one datagram; neither a journal that does not take it nor a line that cannot be made ends anything."""
+        try:
+            self._send(record)
+        except Exception:  # noqa: BLE001 - as the handlers of the library do: what is said must not end who says it
+            self.handleError(record)
+
+    def _send(self, record: logging.LogRecord) -> None:
         message = " ".join(record.getMessage().splitlines())
         entries = {
             "MESSAGE": message,
@@ -112,8 +119,9 @@ class Journal(logging.Handler):
         }
         entries |= {f"EDGE_{key.upper()}": " ".join(value.splitlines()) for key, value in fields(message).items()}
         with suppress(OSError):
-            text = "".join(f"{name}={value}\n" for name, value in entries.items())
-            self._socket.send(text.encode(errors="backslashreplace"))
+            # File names need not be UTF-8: what is not shows as \udcff.
+            lines = "".join(f"{name}={value}\n" for name, value in entries.items())
+            self._socket.send(lines.encode(errors="backslashreplace"))
 
 
 def set_up(level: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ import numpy as np
 from edge.types import FaceBox
 from edge.vision import scene
 from edge.vision.preprocess import MIN_FACE, chip
-from edge.vision.track import Tracker, chip_weight
+from edge.vision.track import SIGHTINGS, SPACING, Tracker, chip_weight
 from edge.vision.window import MAX_GAP
 
 if TYPE_CHECKING:
@@ -38,6 +39,11 @@ class Sight:
         """From when to when (window time) the last frame stands for what is there, and its scene."""
         self.spent: dict[str, float] = {}
         """Seconds per stage."""
+        self.vote_possible = False
+        """Whether a face that stood there all the time would have voted, in any window that was closed."""
+        self.scenes: dict[Scene, int] = {}
+        """Frames by scene, of the whole run."""
+        self._looks, self._looked_at = 0, -math.inf
         self._detector, self._router, self._crop = detector, router, crop
         self._tracker = Tracker(uncertain_below)
         self._watch = scene.Watch(masks)
@@ -52,8 +58,10 @@ class Sight:
         small = frame.image if frame.lores is None else frame.lores
         seen = self._watch.judge(small, frame.t, still=frame.still)
         self._watch.black_out(*(i for i in (frame.image, frame.lores) if i is not None))
+        self.scenes[seen] = self.scenes.get(seen, 0) + 1
         boxes: list[FaceBox] = []
         if seen == "ok":
+            self._look(frame)
             zoom = frame.image.shape[1] / small.shape[1]
             found = self._detector.detect(small, thorough=frame.still)
             boxes = [_zoomed(b, zoom) if zoom != 1 else b for b in found]
@@ -79,7 +87,16 @@ class Sight:
 
     def votes(self) -> list[Vote]:
         """The window's votes; starts the next window."""
+        self.vote_possible |= self._looks >= SIGHTINGS
+        self._looks, self._looked_at = 0, -math.inf
         return self._tracker.votes()
+
+    def _look(self, frame: Frame) -> None:
+        """Count the frames of this window that the tracker would take for a sighting each."""
+        if frame.still:
+            self._looks = SIGHTINGS
+        elif frame.t - self._looked_at >= SPACING - 1e-6:
+            self._looks, self._looked_at = self._looks + 1, frame.t
 
     def credit(self, window: Window, until: float) -> None:
         """Count the last frame's time, up to `until`, as watched in `window`."""

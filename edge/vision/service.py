@@ -29,6 +29,7 @@ from edge.vision.pipeline import Sight
 from edge.vision.privacy import Policy, flush_due, release, tally
 from edge.vision.recorder import Recorder
 from edge.vision.route import FER_ROLE, ROLES, Router
+from edge.vision.track import SIGHTINGS, SPACING
 from edge.vision.window import MAX_GAP, Timeline, Window
 
 if TYPE_CHECKING:
@@ -238,12 +239,29 @@ class Vision:
         self._close_until(end)
         if end - self._window.start > SHORTEST:
             self._close(end)
+        if not self._live and not any(sight.vote_possible for sight in self._sights):
+            self._say_why_nobody_voted(end)
         try:
             self._recorder.close()
         finally:
             self._backend.close()
             with contextlib.suppress(StorageError):
                 self._tell("ended", force=True)
+
+    def _say_why_nobody_voted(self, end: float) -> None:
+        """A replay that could not have counted anybody is no replay of an empty room."""
+        seen: dict[Scene, int] = {}
+        for sight in self._sights:
+            seen |= {scene: seen.get(scene, 0) + n for scene, n in sight.scenes.items()}
+        what = ", ".join(f"{n} {scene}" for scene, n in seen.items()) or "none"
+        log.warning(
+            event(
+                "no_vote_possible",
+                why=f"{end:.3g} s, frames: {what}; a vote needs {SIGHTINGS} looks {SPACING:g} s apart in one window, "
+                "or a still",
+                next="give a longer film or a longer window; a dark, covered or frozen picture is not searched",
+            )
+        )
 
     # ---- commands and figures
 

@@ -51,8 +51,7 @@ def test_the_journal_gets_the_fields(tmp_path: Path) -> None:
 
 def test_without_a_journal_lines_go_to_standard_error() -> None:
     code = (
-        "import logging; from edge.process import logs; logs.set_up(logging.INFO); "
-        "logging.getLogger('edge.x').info('event=a')"
+        "import logging; from edge.process import logs; logs.set_up(logging.INFO); logging.getLogger('edge.x').info('event=a')"
     )
     for stream in ("", "0:0"):
         environ = {**os.environ, "JOURNAL_STREAM": stream}
@@ -95,3 +94,21 @@ def test_every_line_is_an_event_and_every_warning_says_what_is_next() -> None:
                 keys = {keyword.arg for keyword in made.keywords}
                 assert keys & {"next", "why"}, (path, call.lineno)
     assert found > 30
+
+
+def test_no_name_and_no_line_ends_the_journal(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal:
+        journal.bind(str(tmp_path / "socket"))
+        handler = Journal(str(tmp_path / "socket"))
+        handler.emit(record(event("frame_dropped", why=os.fsdecode(b"caf\xe9.jpg: empty"))))
+        assert b"EDGE_WHY=caf\\udce9.jpg: empty\n" in journal.recv(4096)
+        handler.emit(record('another program says path="C:\\new\\x"'))
+        assert b"EDGE_PATH=" in journal.recv(4096)
+        misfit = logging.LogRecord("paho", logging.WARNING, "", 0, "%d rows", ("many",), None)
+        logging.raiseExceptions, kept = False, logging.raiseExceptions
+        try:
+            assert Calm().filter(misfit)
+            handler.emit(misfit)
+        finally:
+            logging.raiseExceptions = kept
+        handler.close()

@@ -1,129 +1,177 @@
-"""Pictures from files, told by their content: stills, animations, pages; each the way up its header says.
+"""Pictures by their content, not their name: stills, pages and animations, upright.
 
-OpenCV decodes, Pillow reads headers and animations: OpenCV releases differ in whose orientation they follow (WebP's
-only from 4.14 on) and show the first picture of an animation as if it were all.
+Pillow says what a file is, how it lies (EXIF) and how many pictures it holds; OpenCV decodes the common stills, since
+it refuses every one that was cut off, and Pillow the rest. Neither release of OpenCV is asked to turn anything.
 """
 
 from __future__ import annotations
 
-import re
+import io
 import warnings
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import cv2
 import numpy as np
-from PIL import Image, ImageSequence
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from edge.errors import SourceError
+from edge.vision.camera.jpeg import jpeg_ends, without_leading_filler
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from numpy.typing import NDArray
+
     from edge.types import U8
 
-Kind = Literal["still", "animation", "pages", "film"]
+_FORMATS: Final = ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "PPM", "AVIF")
+_BY_OPENCV: Final = {"JPEG", "MPO", "PNG", "WEBP", "BMP", "PPM"}
+_HEIC: Final = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
+STILLS: Final = {
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".pgm", ".ppm", ".pbm", ".pnm",
+    ".gif", ".avif", ".heic", ".heif",
+}  # fmt: skip
+"""Names of pictures: a file so named that is none is damaged, any other is something else."""
+SHORT: Final = 0.02
+USUAL: Final = 0.1
+"""Seconds: browsers show a frame that asks for less than `SHORT` for so long."""
 
-SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".pgm", ".ppm")
-"""What is taken for a picture when its content does not say."""
-_STILL: Final = re.compile(rb"\xff\xd8\xff|\x89PNG\r\n|BM|P[1-6][\s#]|RIFF.{4}WEBP|II\*\0|MM\0\*", re.DOTALL)
-_TIFF: Final = (b"II*\0", b"MM\0*")
-_EXIF_ORIENTATION: Final = 0x0112
-_LEAST: Final = 0.02
-"""Seconds a picture of an animation lasts at least; browsers show those that ask for less for .1 s."""
-_UNSTATED: Final = 0.1
-
-
-def kind_of(path: Path) -> Kind:
-    """What a file is, by its content; by its suffix where the content says nothing. Raises SourceError."""
-    try:
-        with path.open("rb") as file:
-            head = file.read(32)
-    except OSError as error:
-        msg = f"{path}: {error.strerror}: give a file that can be read"
-        raise SourceError(msg) from error
-    if head.startswith(b"GIF8"):
-        return "still" if _count(path) == 1 else "film"
-    if not _STILL.match(head):
-        return "still" if path.suffix.lower() in SUFFIXES else "film"
-    if _count(path) < 2 or head.startswith(b"\xff\xd8"):  # the second picture in a phone's JPEG is no second moment
-        return "still"
-    return "pages" if head.startswith(_TIFF) else "animation"
+_TURNED: Final[dict[int, tuple[int | None, int | None]]] = {  # EXIF: (rotation, then flip)
+    2: (None, 1),
+    3: (cv2.ROTATE_180, None),
+    4: (None, 0),
+    5: (cv2.ROTATE_90_CLOCKWISE, 1),
+    6: (cv2.ROTATE_90_CLOCKWISE, None),
+    7: (cv2.ROTATE_90_CLOCKWISE, 0),
+    8: (cv2.ROTATE_90_COUNTERCLOCKWISE, None),
+}
 
 
-def _count(path: Path) -> int:
-    """Pictures in a file; 0 where Pillow cannot tell."""
+class Kind(NamedTuple):
+    """What a file holds. `moves`: an animation, else stills; `format` is Pillow's name of it."""
+
+    format: str
+    moves: bool
+
+
+def picture_kind(path: Path) -> Kind | None:
+    """What kind of picture a file is by its content; None for a film, a text, an empty or a damaged file.
+
+    Raises SourceError for a file that cannot be read, or is a HEIC.
+    """
+    data = _content(path, 64)
+    if data[4:8] == b"ftyp" and data[8:12] in _HEIC:
+        msg = f"{path}: a HEIC picture, which is not decoded here: save it as JPEG or PNG"
+        raise SourceError(msg)
+    if data.startswith(b"\xff\xd8"):
+        return Kind("JPEG", moves=False)
     try:
         with _opened(path) as image:
-            return int(getattr(image, "n_frames", 1))
-    except (OSError, ValueError, SyntaxError, EOFError):
-        return 0
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # OpenCV has a bound of its own
-        with Image.open(path) as image:
-            yield image
+            kind = image.format or ""
+            several = getattr(image, "is_animated", False)
+            return Kind(kind, moves=several and kind in {"GIF", "WEBP", "PNG", "AVIF"})
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, EOFError):
+        return None
 
 
 def read_still(path: Path) -> U8:
-    """One picture as uint8 BGR (H, W, 3), upright by its header; grey, alpha and 16-bit pictures are converted.
+    """The first picture of a file as uint8 BGR (H, W, 3), upright; grey, alpha and 16 bits are converted.
 
     Raises SourceError for a file that is missing, empty, cut off or no picture. Damage inside a JPEG, WebP or
     uncompressed picture cannot be seen: these formats carry no checksum.
     """
+    return next(read_pages(path))
+
+
+def read_pages(path: Path) -> Iterator[U8]:
+    """Each page of a TIFF, the one picture of any other still; see `read_still`."""
     data = _content(path)
-    if not data.startswith(b"GIF8"):
-        return _upright(_decoded(path, data), path, data)
-    for image, _ in read_animation(path):
-        return image
-    msg = f"{path}: not one frame could be decoded: give another file"
-    raise SourceError(msg)
-
-
-def read_pages(path: Path) -> list[U8]:
-    """Every page of a TIFF as uint8 BGR (H, W, 3). Raises SourceError."""
-    data = _content(path)
-    good, pages = cv2.imdecodemulti(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    if not good:
-        msg = f"{path}: its pages cannot be decoded (truncated or damaged): give another file"
-        raise SourceError(msg)
-    return [np.asarray(page, np.uint8) for page in pages]
-
-
-def read_animation(path: Path) -> Iterator[tuple[U8, float]]:
-    """Each picture of an animation as uint8 BGR (H, W, 3), and how many seconds it lasts. Raises SourceError."""
-    try:
-        with _opened(path) as image:
-            for picture in ImageSequence.Iterator(image):
-                colour = np.asarray(picture.convert("RGB"), np.uint8)
-                asked = float(picture.info.get("duration", 0)) / 1000  # WebP's is known once it is decoded
-                yield colour[:, :, ::-1].copy(), asked if asked >= _LEAST else _UNSTATED
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-        msg = f"{path}: {error}: the animation cannot be decoded (truncated or damaged): give another file"
-        raise SourceError(msg) from error
-
-
-def _content(path: Path) -> bytes:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        msg = f"{path}: {error.strerror}: give a picture that can be read"
-        raise SourceError(msg) from error
     if not data:
         msg = f"{path}: the file is empty (0 bytes): give another picture"
         raise SourceError(msg)
-    return data
-
-
-def _decoded(path: Path, data: bytes) -> U8:
-    """The picture as it is stored (a TIFF: upright, OpenCV turns those whatever it is told)."""
-    if not _jpeg_ends(data):
+    if not jpeg_ends(data):
         msg = f"{path}: the picture ends before its end mark (truncated): copy the file again"
         raise SourceError(msg)
+    data = without_leading_filler(data)
+    pages = 0
+    try:
+        with _opened(io.BytesIO(data)) as image:
+            if image.format in _BY_OPENCV:
+                yield _by_opencv(path, data, _orientation(image))
+                return
+            for page in range(getattr(image, "n_frames", 1) if image.format == "TIFF" else 1):
+                image.seek(page)
+                yield _bgr(image)
+                pages += 1
+    except UnidentifiedImageError:
+        yield _by_opencv(path, data, 1)
+    except Image.DecompressionBombError as error:
+        msg = f"{path}: {error}: give a smaller picture"
+        raise SourceError(msg) from error
+    except (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError, KeyError) as error:
+        where = f"page {pages + 1}: " if pages else ""
+        msg = f"{path}: {where}the picture is truncated or damaged ({error}): copy the file again"
+        raise SourceError(msg) from error
+
+
+def animation_frames(path: Path) -> Iterator[tuple[float, float, U8] | None]:
+    """(t, duration, uint8 BGR) of each frame of an animation, in seconds; None last where it could not go on."""
+    t = 0.0
+    try:
+        with _opened(path) as image:
+            first = 1 if image.info.get("default_image") else 0  # what an APNG shows where nothing moves
+            turn = _orientation(image)
+            for number in range(first, getattr(image, "n_frames", 1)):
+                image.seek(number)
+                image.load()
+                seconds = float(image.info.get("duration") or 0) / 1000
+                seconds = seconds if seconds >= SHORT else USUAL
+                yield t, seconds, _turn(_bgr(image, upright=False), turn)
+                t += seconds
+    except (OSError, ValueError, SyntaxError, EOFError, UnidentifiedImageError):
+        yield None
+
+
+def _content(path: Path, limit: int = -1) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(limit)
+    except OSError as error:
+        msg = f"{path}: {error.strerror}: give a file that can be read"
+        raise SourceError(msg) from error
+
+
+@contextmanager
+def _opened(source: Path | io.BytesIO) -> Iterator[Image.Image]:
+    with warnings.catch_warnings():
+        # Of odd metadata and large pictures; what is too large is an error.
+        warnings.simplefilter("ignore")
+        with Image.open(source, formats=_FORMATS) as image:
+            yield image
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF's 1 to 8; 1 where it is absent or unreadable."""
+    try:
+        value = image.getexif().get(0x0112, 1)
+    except (OSError, ValueError, SyntaxError, EOFError, KeyError, TypeError, IndexError):
+        return 1
+    return value if isinstance(value, int) else 1
+
+
+def _turn(image: U8, orientation: int) -> U8:
+    rotation, flip = _TURNED.get(orientation, (None, None))
+    out: cv2.typing.MatLike = image
+    if rotation is not None:
+        out = cv2.rotate(out, rotation)
+    if flip is not None:
+        out = cv2.flip(out, flip)
+    return out.astype(np.uint8, copy=False)
+
+
+def _by_opencv(path: Path, data: bytes, orientation: int) -> U8:
     try:
         image: cv2.typing.MatLike | None = cv2.imdecode(
             np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
@@ -132,53 +180,21 @@ def _decoded(path: Path, data: bytes) -> U8:
         msg = f"{path}: {error.err}: give a smaller picture"
         raise SourceError(msg) from error
     if image is None:
-        msg = f"{path}: no picture OpenCV can decode (truncated, damaged, or another format): give another file"
+        msg = f"{path}: no picture that can be decoded (truncated, damaged, or another format): give another file"
         raise SourceError(msg)
-    return image.astype(np.uint8, copy=False)
+    return _turn(image.astype(np.uint8, copy=False), orientation)
 
 
-def _upright(image: U8, path: Path, data: bytes) -> U8:
-    """The picture turned and mirrored as its EXIF orientation (1 to 8) says."""
-    if data.startswith(_TIFF):
-        return image
-    try:
-        with _opened(path) as header:
-            orientation = int(header.getexif().get(_EXIF_ORIENTATION, 1))
-    except (OSError, ValueError, TypeError, SyntaxError, EOFError):  # a header that Pillow cannot read says nothing
-        return image
-    if orientation in {5, 6, 7, 8}:
-        image = image.swapaxes(0, 1)
-    if orientation in {3, 4, 7, 8}:
-        image = image[::-1]
-    if orientation in {2, 3, 6, 7}:
-        image = image[:, ::-1]
-    return np.ascontiguousarray(image)
+def _bgr(image: Image.Image, *, upright: bool = True) -> U8:
+    image.load()
+    one: Image.Image = ImageOps.exif_transpose(image) if upright else image
+    if one.mode.startswith("I"):  # 16 bits, which Pillow would clip
+        return _grey_bgr(np.asarray(one).astype(np.float64) / 256)
+    if one.mode == "F":
+        grey = np.asarray(one)
+        return _grey_bgr(grey * 255.0 if grey.max(initial=0) <= 1 else grey)
+    return np.ascontiguousarray(np.asarray(one.convert("RGB"))[..., ::-1])
 
 
-_MARKER: Final = re.compile(rb"\xff+([^\x00\xff])", re.DOTALL)
-"""A JPEG marker with its fill bytes (ITU-T T.81, B.1.1.2). What lies before it is passed over, as libjpeg does."""
-_SCAN_END: Final = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])", re.DOTALL)
-"""A marker inside scan data that is neither a stuffed byte nor a restart."""
-_ALONE: Final = frozenset((0x01, *range(0xD0, 0xD9)))
-"""Markers without a length: TEM, restarts, start of image."""
-
-
-def _jpeg_ends(data: bytes) -> bool:
-    """Tell whether a JPEG has its end-of-image mark; True for another format.
-
-    OpenCV refuses what stops short, but a copy that was interrupted may keep the file's length and hold
-    zeros from there on: libjpeg decodes those to grey and only warns. What follows the mark is not looked at.
-    """
-    if not data.startswith(b"\xff\xd8"):
-        return True
-    at, pattern = 2, _MARKER
-    while (found := pattern.search(data, at)) is not None:
-        marker, at, pattern = found[1][0], found.end(), _MARKER
-        if marker == 0xD9:
-            return True
-        if marker in _ALONE:
-            continue
-        at += int.from_bytes(data[at : at + 2])
-        if marker == 0xDA:  # start of scan
-            pattern = _SCAN_END
-    return False
+def _grey_bgr(grey: NDArray[np.floating[Any]]) -> U8:
+    return np.repeat(np.clip(grey, 0, 255).astype(np.uint8)[..., None], 3, axis=2)

@@ -1,4 +1,4 @@
-"""Replay: a film (MP4, GIF …), an animation, a picture, or a folder of pictures. Lossless: every frame, in order.
+"""Replay: a film, an animation, a still, or a folder of stills, told apart by content. Lossless and in order.
 
 Frames carry the clip's own times, so the same clip gives the same windows however fast it is processed.
 """
@@ -6,17 +6,15 @@ Frames carry the clip's own times, so the same clip gives the same windows howev
 from __future__ import annotations
 
 import logging
-import os
 import time
 from typing import TYPE_CHECKING, Final
-
-import cv2
-import numpy as np
 
 from edge.errors import SourceError
 from edge.process.logs import event
 from edge.types import Frame
-from edge.vision.camera.pictures import kind_of, read_animation, read_pages, read_still
+from edge.vision.camera.container import looks_like_film
+from edge.vision.camera.film import film_frames
+from edge.vision.camera.pictures import STILLS, animation_frames, picture_kind, read_pages
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Iterator
@@ -26,25 +24,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-DEFAULT_FPS: Final = 25.0
-"""For containers that state neither times nor a rate."""
-VOTE_FRAMES: Final = 3
-VOTE_SECONDS: Final = 0.4
-"""What a visitor must be seen for, as `edge.vision.track` asks; a still is spared."""
-TOO_SHORT: Final = f"a visitor votes after {VOTE_FRAMES} frames over {VOTE_SECONDS} s: give a longer film, or a picture"
 NAMED: Final = 10
-"""Ignored files that are named, at most."""
-GIVE_UP: Final = 250
-"""Frames in a row that cannot be decoded end a film."""
-
-
-def _gif_ends(path: Path) -> bool:
-    """Tell whether a GIF has its trailer, which is all that shows a cut; True for another format."""
-    with path.open("rb") as file:
-        if file.read(3) != b"GIF":
-            return True
-        file.seek(max(3, path.stat().st_size - 1024))
-        return file.read().rstrip(b"\0").endswith(b";")
+"""At most so many ignored files of a folder are named in one line."""
 
 
 _EBML: Final = b"\x1a\x45\xdf\xa3"
@@ -106,11 +87,21 @@ class Replay:
         self._source, self._loop, self._still_seconds = source, loop, still_seconds
         self._began = time.monotonic() if realtime else None
         self._index = 0
+        self._moves = False
+        self._stills = [source]
         if not source.exists():
             msg = f"{source}: no such file or folder: mend camera.source"
             raise SourceError(msg)
-        self._stills = _pictures(source) if source.is_dir() else []
-        self._run = self._folder_run if self._stills else self._file_run(source)
+        if source.is_dir():
+            self._stills = self._folder()
+        elif not source.is_file():
+            msg = f"{source}: neither a file nor a folder: a replay needs one; copy it into a file first"
+            raise SourceError(msg)
+        else:
+            kind = picture_kind(source)
+            self._moves = kind is not None and kind.moves and kind.format != "GIF"
+            if self._moves or _is_film(source):
+                self._stills = []
         self._frames = self._all()
         self._next: Frame | None = None
         self._advance()  # a source without one good frame fails here, not later
@@ -147,8 +138,7 @@ class Replay:
         offset, moments = 0.0, False
         while True:
             end = offset
-            for t, duration, image, still in self._run():
-                moments = moments or not still
+            for t, duration, image, still in self._still_run() if self._stills else self._film_run():
                 yield Frame(image, offset + t, self._index, duration, still)
                 self._index += 1
                 end = offset + t + duration
@@ -166,82 +156,80 @@ class Replay:
         self.drops[cause] = self.drops.get(cause, 0) + frames
         log.warning(event("frame_dropped", cause=cause, why=detail, next="mend or replace this file"))
 
-    def _file_run(self, path: Path) -> Callable[[], Iterator[tuple[float, float, U8, bool]]]:
-        """What goes through one file, once."""
-        kind = kind_of(path)
-        if kind == "film":
-            return self._video_run
-        if kind == "animation":
-            return self._animation_run
-        return lambda: self._in_turn(read_pages(path) if kind == "pages" else [read_still(path)])
+    def _folder(self) -> list[Path]:
+        """The stills of a folder by name; whatever else lies there is named in the log."""
+        try:
+            inside = sorted(self._source.iterdir())
+        except OSError as error:
+            msg = f"{self._source}: {error.strerror}: mend camera.source or its rights"
+            raise SourceError(msg) from error
+        stills = [path for path in inside if _is_still(path)]
+        rest = [path.name for path in inside if path not in set(stills)]
+        names = ", ".join(rest[:NAMED]) + (f" and {len(rest) - NAMED} more" if len(rest) > NAMED else "")
+        if not stills:
+            inside_are = f"only {names}" if rest else "it is empty"
+            msg = f"{self._source}: no picture in this folder, {inside_are}: name a folder of pictures, or one film"
+            raise SourceError(msg)
+        if rest:
+            log.warning(
+                event("folder_ignored", files=names, why="no stills", next="replay a film or an animation by itself")
+            )
+        return stills
 
-    def _folder_run(self) -> Iterator[tuple[float, float, U8, bool]]:
-        return self._in_turn(self._readable())
-
-    def _readable(self) -> Iterator[U8]:
+    def _still_run(self) -> Iterator[tuple[float, float, U8, bool]]:
+        t = 0.0
         for path in self._stills:
             try:
-                yield read_still(path)
+                for image in read_pages(path):
+                    yield t, self._still_seconds, image, True
+                    t += self._still_seconds
             except SourceError as error:
-                if len(self._stills) == 1:
+                if len(self._stills) == 1 and not t:
                     raise
                 self._drop("undecodable", str(error))
 
-    def _in_turn(self, images: Iterable[U8]) -> Iterator[tuple[float, float, U8, bool]]:
-        for k, image in enumerate(images):
-            yield k * self._still_seconds, self._still_seconds, image, True
+    def _film_run(self) -> Iterator[tuple[float, float, U8, bool]]:
+        """(t, duration, image, False) of each frame; a film of one frame is a still."""
+        frames = self._animation() if self._moves else film_frames(self._source, self._missing)
+        first = next(frames, None)
+        if first is None:
+            return
+        second = next(frames, None)
+        if second is None and not self.drops:
+            yield 0.0, self._still_seconds, first[2], True
+            return
+        yield *first, False
+        if second is not None:
+            yield *second, False
+        for frame in frames:
+            yield *frame, False
 
-    def _animation_run(self) -> Iterator[tuple[float, float, U8, bool]]:
-        t = 0.0
-        for image, seconds in read_animation(self._source):
-            yield t, seconds, image, False
-            t += seconds
+    def _animation(self) -> Iterator[tuple[float, float, U8]]:
+        for number, frame in enumerate(animation_frames(self._source)):
+            if frame is None:
+                self._missing(1, f"{number} frames decoded, then it is damaged")
+                return
+            yield frame
 
-    def _video_run(self) -> Iterator[tuple[float, float, U8, bool]]:
-        """(t, duration, image, False) of each frame; one frame is held back until its duration is known."""
-        # An absolute path, or FFmpeg takes what stands before a colon for a protocol; by number if it is no UTF-8.
-        number = os.open(self._source, os.O_RDONLY)
-        name = str(self._source.absolute())
-        readable = name.encode(errors="surrogateescape").decode(errors="replace") == name
-        capture = cv2.VideoCapture(name if readable else f"/proc/self/fd/{number}")
-        # As the header says, whatever this release of OpenCV takes for the default.
-        capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)
-        try:
-            if not capture.isOpened():
-                msg = f"{self._source}: no video OpenCV can open (empty, truncated, or another format)"
-                raise SourceError(msg)
-            rate = capture.get(cv2.CAP_PROP_FPS)
-            step = 1 / rate if 0 < rate < 1000 else 1 / DEFAULT_FPS
-            stated = capture.get(cv2.CAP_PROP_FRAME_COUNT)
-            exact = counts_frames(self._source)
-            held: tuple[float, U8] | None = None
-            count = bad = lost = 0
-            while bad < GIVE_UP:
-                good, image = capture.read()
-                if not good:
-                    # The end, or a damaged stretch after which an MP4 goes on.
-                    bad += 1
-                    if count + lost + bad > stated:
-                        break
-                    continue
-                t = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
-                if held is not None:
-                    if t <= held[0]:  # some containers give no times: fall back to the stated rate
-                        t = held[0] + step
-                    step = t - held[0] if not bad else step  # what was lost was not watched
-                    yield held[0], step, held[1], False
-                held = t, image.astype(np.uint8, copy=False)
-                count, lost, bad = count + 1, lost + bad, 0
-            if held is not None:
-                yield held[0], step, held[1], False
-            if count:
-                self._note_missing(count, lost, stated if exact else 0)
-        finally:
-            capture.release()
-            os.close(number)
+    def _missing(self, frames: int, why: str) -> None:
+        self._drop("undecodable", f"{self._source}: {why}", frames)
 
-    def _note_missing(self, count: int, lost: int, stated: float) -> None:
-        # Containers round their count, so 2 % less is no damage.
-        missing = max(lost, round(stated) - count if count < stated * 0.98 else 0, not _gif_ends(self._source))
-        if missing:
-            self._drop("undecodable", f"{self._source}: {count} of {stated:.0f} stated frames decoded", missing)
+
+def _is_film(path: Path) -> bool:
+    """Whether a file is to be decoded as a film: by its content, and by its name only where that says nothing."""
+    kind = picture_kind(path)
+    if kind is not None:
+        return kind.moves
+    return looks_like_film(path) or path.suffix.lower() not in STILLS - {".gif"}
+
+
+def _is_still(path: Path) -> bool:
+    """Whether a file of a folder is a still, or was meant as one and is damaged. A pipe is not opened."""
+    if not path.is_file():
+        return False
+    named = path.suffix.lower() in STILLS
+    try:
+        kind = picture_kind(path)
+        return not kind.moves if kind is not None else named and not looks_like_film(path)
+    except (SourceError, OSError):
+        return named

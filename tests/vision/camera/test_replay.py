@@ -36,7 +36,7 @@ def film(path: Path, count: int = 10, fps: float = 10.0) -> Path:
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), fps, (64, 48))
     assert writer.isOpened()
     for i in range(count):
-        writer.write(np.full((48, 64, 3), 20 * i, np.uint8))
+        writer.write(np.full((48, 64, 3), 20 * i % 256, np.uint8))
     writer.release()
     return path
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from edge.errors import SourceError
 from edge.types import EMOTIONS
-from edge.vision.camera.pictures import SUFFIXES, read_still
+from edge.vision.camera.pictures import STILLS, read_still
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
