@@ -30,7 +30,7 @@ def event(name: str, /, **fields: object) -> str:
     """One log line; values with spaces or quotes are written as JSON strings."""
     words = [f"event={name}"]
     for key, value in fields.items():
-        text = str(value).encode(errors="backslashreplace").decode()  # a file's name may be no UTF-8
+        text = str(value)
         plain = text and not any(c.isspace() or c in '"=' for c in text)
         words.append(f"{key}={text if plain else json.dumps(text, ensure_ascii=False)}")
     return " ".join(words)

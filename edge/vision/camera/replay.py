@@ -17,7 +17,7 @@ from edge.vision.camera.film import film_frames
 from edge.vision.camera.pictures import STILLS, animation_frames, picture_kind, read_pages
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator, Iterable, Iterator
+    from collections.abc import Generator, Iterator
     from pathlib import Path
 
     from edge.types import U8
@@ -26,50 +26,6 @@ log = logging.getLogger(__name__)
 
 NAMED: Final = 10
 """At most so many ignored files of a folder are named in one line."""
-
-
-_EBML: Final = b"\x1a\x45\xdf\xa3"
-
-
-def counts_frames(path: Path) -> bool:
-    """Tell whether the frame count that OpenCV states for a film can be held against what was decoded.
-
-    MP4 and AVI list their frames. Elsewhere it is duration × rate, which is nothing for a film of varying rate; a
-    Matroska that stops short of its stated length has lost the rest, and then the guess is the best there is.
-    """
-    with path.open("rb") as file:
-        head = file.read(4096)
-        file.seek(max(0, path.stat().st_size - 4096))
-        tail = file.read()
-    if head[4:8] in {b"ftyp", b"moov", b"mdat", b"wide"} or (head[:4] == b"RIFF" and head[8:12] == b"AVI "):
-        return True
-    return head.startswith(_EBML) and (not tail.rstrip(b"\0") or not _segment_fits(head, path.stat().st_size))
-
-
-def _segment_fits(head: bytes, size: int) -> bool:
-    """Whether a Matroska's segment ends within its file (RFC 8794: an id, then a length of 1 to 8 bytes)."""
-    at = head.find(b"\x18\x53\x80\x67") + 4
-    if at < 4 or at >= len(head) or not head[at]:
-        return True
-    width = 9 - head[at].bit_length()
-    length = int.from_bytes(head[at : at + width]) & ((1 << 7 * width) - 1)
-    unknown = length == (1 << 7 * width) - 1
-    return unknown or at + width + length <= size
-
-
-def _pictures(folder: Path) -> list[Path]:
-    """The pictures of a folder in the order of their names; what else lies there is named in the log."""
-    files = sorted(path for path in folder.iterdir() if path.is_file())
-    found = [path for path in files if kind_of(path) == "still"]
-    passed = [path.name for path in files if path not in found]
-    if not found:
-        what = f"only {', '.join(passed[:NAMED])}" if passed else "it is empty"
-        msg = f"{folder}: no picture in this folder, {what}: give a folder of pictures, or one film"
-        raise SourceError(msg)
-    if passed:
-        more = f" and {len(passed) - NAMED} more" if len(passed) > NAMED else ""
-        log.warning(event("files_ignored", folder=folder, files=", ".join(passed[:NAMED]) + more, next="no pictures"))
-    return found
 
 
 class Replay:
@@ -135,7 +91,7 @@ class Replay:
         self.ended = self._next is None
 
     def _all(self) -> Generator[Frame, None, None]:
-        offset, moments = 0.0, False
+        offset = 0.0
         while True:
             end = offset
             for t, duration, image, still in self._still_run() if self._stills else self._film_run():
@@ -145,12 +101,9 @@ class Replay:
             if end == offset:
                 msg = f"{self._source}: not one frame could be decoded: give another file"
                 raise SourceError(msg)
-            if not self._loop:
-                if moments and (self._index < VOTE_FRAMES or end < VOTE_SECONDS):
-                    frames = f"{self._index} frames in {end:.2f} s"
-                    log.warning(event("no_vote_possible", source=self._source, why=frames, next=TOO_SHORT))
-                return
             offset = end
+            if not self._loop:
+                return
 
     def _drop(self, cause: str, detail: str, frames: int = 1) -> None:
         self.drops[cause] = self.drops.get(cause, 0) + frames

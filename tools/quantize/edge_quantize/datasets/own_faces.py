@@ -75,7 +75,7 @@ def faces_of(source: Path) -> list[Face]:
             Face(folder.name, path.stem, path)
             for folder in sorted(p for p in source.iterdir() if p.is_dir())
             for path in sorted(folder.rglob("*"))
-            if path.suffix.lower() in SUFFIXES
+            if path.suffix.lower() in STILLS
         ]
     else:
         msg = f"{source}: neither a folder with a folder for each class nor a .csv"
