@@ -27,7 +27,7 @@ PIECE: Final = 4
 """Channels that lie together in a tile."""
 LONGEST: Final = 1 << 16
 """Bytes of one tile's four output channels from which on weights are never kept, though there is room: 4 × 16,384 are
-streamed and their biases kept (pairs: bright), 4 × 9 × 512 are kept (pairs: MobileNets); the limit between is not known,
+streamed and their biases kept (pairs: bright), 4 × 1,024 are kept (pairs: yamnet); the limit between is not known,
 a count of 16 bits would explain it."""
 
 
