@@ -72,11 +72,16 @@ TEN = tensor((1, 10))
         ("MEAN", [X, integers(1, 2)], FLAT, {}, 2, MAPPED),
         ("MEAN", [X, integers(3)], tensor((1, 8, 8)), {}, 2, MAPPED),
         ("MEAN", [tensor((1, 8, 8, 6)), integers(-1)], tensor((1, 8, 8)), {}, 2, LIMIT),
-        ("MEAN", [X, integers(0)], X, {}, 2, LIMIT),
+        ("MEAN", [X, integers(0)], X, {}, 2, MAPPED),
         ("MEAN", [X, tensor((2,), "int32")], FLAT, {}, 2, DTYPE),
         ("SOFTMAX", [tensor((1, 7))], tensor((1, 7)), {}, 2, MAPPED),
         ("SOFTMAX", [X], X, {}, 2, LIMIT),
-        ("SOFTMAX", [tensor((1, 16_001))], tensor((1, 16_001)), {}, 2, LIMIT),
+        ("SOFTMAX", [tensor((1, 16_384))], tensor((1, 16_384)), {}, 2, MAPPED),
+        ("SOFTMAX", [tensor((1, 16_385))], tensor((1, 16_385)), {}, 2, LIMIT),
+        ("SPLIT", [integers(0), tensor((1, 96, 64, 1))], tensor((1, 96, 64, 1)), {}, 2, MAPPED),
+        ("LOGISTIC", [tensor((1, 1917, 91))], tensor((1, 1917, 91)), {}, 2, MAPPED),
+        ("LOGISTIC", [tensor((1, 12_804, 91))], tensor((1, 12_804, 91)), {}, 2, LIMIT),
+        ("RESHAPE", [tensor((1, 28, 28, 255)), integers(1, 784, 3, 85)], tensor((1, 784, 3, 85)), {}, 1, LIMIT),
         ("DEQUANTIZE", [FLAT], tensor((1, 16), "float32"), {}, 2, DTYPE),
         ("ARG_MAX", [FLAT, integers(1)], tensor((1,), "int64"), {}, 1, DTYPE),
         ("CAST", [FLAT], tensor((1, 16), "int32"), {}, 1, DTYPE),
@@ -93,7 +98,7 @@ TEN = tensor((1, 10))
         ("RESIZE_BILINEAR", [tensor((1, 1, 1, 16)), integers(33, 33)], tensor((1, 33, 33, 16)), {}, 3, LIMIT),
         ("STRIDED_SLICE", [X, *[integers(0, 0, 0, 0)] * 2, integers(1, 1, 1, 1)], X, {}, 2, MAPPED),
         ("STRIDED_SLICE", [X, *[integers(0, 0, 0, 0)] * 2, integers(1, 2, 2, 1)], X, {}, 2, LIMIT),
-        ("TILE", [X, integers(1, 2, 2, 1)], tensor((1, 16, 16, 16)), {}, 3, UNSUPPORTED),
+        ("TILE", [X, integers(1, 2, 2, 1)], tensor((1, 16, 16, 16)), {}, 3, MAPPED),
     ],
 )
 def test_one_operator_alone(
@@ -135,3 +140,13 @@ def test_a_grouped_convolution_of_version_6_refuses_the_file() -> None:
     report = check(newer)
     assert report.mapped == 0
     assert "Didn't find op for builtin opcode 'CONV_2D' version '6'" in str(report.refused)
+
+
+def test_a_reshape_by_a_computed_shape_refuses_the_file() -> None:
+    shape = tensor((2,), "int32")
+    op = Op("RESHAPE", 1, (0, 1), (2,), Table(), np.zeros(0, np.uint8), 0)
+    report = check(Graph((X, shape, tensor((1, 1024))), (op,), (0, 1), (2,)))
+    assert report.mapped == 0
+    assert "dynamic-sized tensors: RESHAPE (operator 0)" in str(report.refused)
+    fixed = check(Graph((X, integers(1, 1024), tensor((1, 1024))), (op,), (0,), (2,)))
+    assert (fixed.refused, fixed.mapped) == (None, 1)

@@ -10,7 +10,8 @@ from edge_quantize.edgetpu.budget import Need, measure
 from edge_quantize.edgetpu.executable import EDGETPU_OP
 from edge_quantize.edgetpu.graph import open_model, read_graph
 from edge_quantize.edgetpu.partition import first_subset
-from edge_quantize.edgetpu.rules import MAPPED, SUBGRAPH, Verdict, judge, refusal
+from edge_quantize.edgetpu.refusal import refusal
+from edge_quantize.edgetpu.rules import MAPPED, SUBGRAPH, Verdict, judge
 
 if TYPE_CHECKING:
     from pathlib import Path

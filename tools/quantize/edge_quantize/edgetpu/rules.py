@@ -25,7 +25,14 @@ DTYPE: Final = "Operation is working on an unsupported data type"
 RANK: Final = "Tensor has unsupported rank (up to 3 innermost dimensions mapped)"
 LIMIT: Final = "Operation is otherwise supported, but not mapped due to some unspecified limitation"
 
-MAX_SOFTMAX: Final = 16_000
+MAX_SOFTMAX: Final = 16_384
+"""The table says 16,000; 1×16384 was mapped (pairs: bright), so it is a round way to say 2 to the 14th."""
+MAX_MOVED: Final = 192 << 10
+"""Bytes of a RESHAPE, and of a CONCATENATION or LOGISTIC without a y: they are not done in strips of the image.
+185,094 map (#515's SSDLite MobileDet), a RESHAPE of 199,920 and a CONCATENATION of 262,395 do not (#512); the limit
+between is not known. The table: "certain reshapes might not be mapped for large tensor sizes"."""
+MAX_TRANSPOSE: Final = 128 << 10
+"""Bytes: 49,980 map (#512), the 150,528 of an image of 224×224 do not (#433); the limit between is not known."""
 MAX_MEAN: Final = 16_384
 """Pixels of a MEAN: 64 × 128 map, 256 × 128 do not (#461); the limit between the two is not known."""
 MAX_RESIZE_FACTOR: Final = 16
@@ -36,8 +43,6 @@ INT8: Final = frozenset({"int8", "uint8"})
 VERSIONS: Final = {"FULLY_CONNECTED": 4, "RESIZE_BILINEAR": 3, "RESIZE_NEAREST_NEIGHBOR": 3}
 """Newest version that is mapped: FULLY_CONNECTED 5 is keep_num_dims; RESIZE_* 3 is half_pixel_centers (#420, #396:
 refused by 15.0, taken by 16.0)."""
-REGISTERED: Final = {"CONV_2D": 5}
-"""Newest version the compiler reads at all; grouped convolutions are version 6 (#631)."""
 
 
 class Verdict(NamedTuple):
@@ -74,17 +79,6 @@ def _tensors(op: Op, active: list[Tensor]) -> Verdict | None:
         # #75, #659 and others: never "unsupported data type"
         return Verdict(LIMIT, f"{other} (table: fully 8-bit quantised models only)")
     return None if other is None else Verdict(DTYPE, f"{other} (table: fully 8-bit quantised models only)")
-
-
-def refusal(graph: Graph) -> str | None:
-    """Why the compiler does not even read the model; None when it does."""
-    for op in graph.ops:
-        if op.version > REGISTERED.get(op.name, op.version):
-            return (
-                f"Didn't find op for builtin opcode '{op.name}' version '{op.version}' (#631: "
-                f"{REGISTERED[op.name]} is the newest; use plain, ungrouped convolutions or an older converter)"
-            )
-    return None
 
 
 def _shape(tensor: Tensor) -> str:
@@ -141,7 +135,9 @@ def _concatenation(graph: Graph, op: Op) -> str:
     fixed = [t for t in graph.given(op) if t.constant]
     if fixed and (len(op.inputs) != 2 or any(not _all_zero(t) for t in fixed)):
         return "a constant input that is no zero padding (table)"
-    return _no_activation(graph, op) or _batch_axis(graph, op, int(op.options.get("axis", 0)))
+    return (
+        _no_activation(graph, op) or _batch_axis(graph, op, int(op.options.get("axis", 0))) or _uncut(graph.made(op)[0])
+    )
 
 
 def _all_zero(tensor: Tensor) -> bool:
@@ -150,9 +146,23 @@ def _all_zero(tensor: Tensor) -> bool:
 
 
 def _batch_axis(graph: Graph, op: Op, axis: int) -> str:
-    if max(_axes(graph.made(op)[0], (axis,))) > 2:
+    """A dimension of 1 is none: SPLIT of a batch of 1 into 1 was mapped though the table forbids it (pairs: yamnet)."""
+    made = graph.made(op)[0]
+    place = max(_axes(made, (axis,)))
+    if place > 2 and (place >= len(made.shape) or made.shape[-1 - place] > 1):
         return "works on the batch dimension (table)"
     return ""
+
+
+def _uncut(tensor: Tensor) -> str:
+    """An image is worked on in strips of y; what has no y must be whole (`MAX_MOVED`)."""
+    if math.prod(tensor.shape[:-2]) <= 1 and tensor.size > MAX_MOVED:
+        return f"{_shape(tensor)} is {tensor.size:,} bytes in one piece (#210, #512: 185,094 map, 262,395 do not)"
+    return ""
+
+
+def _logistic(graph: Graph, op: Op) -> str:
+    return _uncut(graph.made(op)[0])
 
 
 def _split(graph: Graph, op: Op) -> str:
@@ -170,10 +180,10 @@ def _reduce(graph: Graph, op: Op) -> str:
     if where is None:
         return "the axes are computed"
     axes = _axes(given[0], where)
-    if any(axis > 2 or not 0 <= axis < len(given[0].shape) for axis in axes):
+    shape = given[0].shape[::-1]
+    if any(not 0 <= axis < len(shape) or (axis > 2 and shape[axis] > 1) for axis in axes):
         return "reduces the batch dimension (table)"
     if op.name == "MEAN":
-        shape = given[0].shape[::-1]
         if 0 in axes and shape[0] % 4:
             return f"reduces z of {shape[0]} (table: a multiple of 4)"
         pixels = math.prod(shape[axis] for axis in axes if axis)
@@ -198,7 +208,21 @@ def _prelu(graph: Graph, op: Op) -> str:
 
 
 def _reshape(graph: Graph, op: Op) -> str:
+    given, made = graph.given(op)[0], graph.made(op)[0]
+    moved = _inner(given) != _inner(made) and made.size > MAX_MOVED
+    if moved:
+        return f"{made.size:,} bytes change places (table: not for large tensors; #356, #512: 199,920 do not map)"
     return _constant_inputs(graph, op, (1,), "shape or axes")
+
+
+def _inner(tensor: Tensor) -> tuple[int, ...]:
+    """Shape without the ones before it."""
+    return tuple(np.trim_zeros(np.array(tensor.shape) - 1, "f") + 1)
+
+
+def _tile(graph: Graph, op: Op) -> str:
+    """Mapped in a real file though the table does not hold it; a batch of more than 1 is refused by its rank."""
+    return _constant_inputs(graph, op, (1,), "multiples")
 
 
 def _resize(graph: Graph, op: Op) -> str:
@@ -239,6 +263,8 @@ def _transpose(graph: Graph, op: Op) -> str:
     order = given[1].integers() if len(given) > 1 else None
     if order is None:
         return "the order is computed"
+    if given[0].size > MAX_TRANSPOSE and order != tuple(range(len(order))):
+        return f"{given[0].size:,} bytes change places (#433: 150,528 do not map)"
     moved = len(order) > 3 and order[0] != 0 and math.prod(given[0].shape[: len(order) - 3]) > 1
     return "moves the batch dimension" if moved else ""
 
@@ -246,7 +272,7 @@ def _transpose(graph: Graph, op: Op) -> str:
 RULES: Final[dict[str, Callable[[Graph, Op], str]]] = {
     **dict.fromkeys(("ADD", "SUB", "MUL", "MAXIMUM", "MINIMUM", "SQUARED_DIFFERENCE", "RSQRT"), _always),
     **dict.fromkeys(
-        ("RELU", "RELU6", "RELU_N1_TO_1", "LOGISTIC", "TANH", "L2_NORMALIZATION", "QUANTIZE", "SPACE_TO_DEPTH"), _always
+        ("RELU", "RELU6", "RELU_N1_TO_1", "TANH", "L2_NORMALIZATION", "QUANTIZE", "SPACE_TO_DEPTH"), _always
     ),
     **dict.fromkeys(("LSTM", "UNIDIRECTIONAL_SEQUENCE_LSTM"), _always),
     **dict.fromkeys(("AVERAGE_POOL_2D", "MAX_POOL_2D"), _no_activation),
@@ -255,6 +281,7 @@ RULES: Final[dict[str, Callable[[Graph, Op], str]]] = {
     **dict.fromkeys(("RESHAPE", "SQUEEZE", "EXPAND_DIMS"), _reshape),
     **dict.fromkeys(("RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR"), _resize),
     "CONCATENATION": _concatenation,
+    "LOGISTIC": _logistic,
     "PACK": _pack,
     "PAD": _pad,
     "PRELU": _prelu,
@@ -262,6 +289,7 @@ RULES: Final[dict[str, Callable[[Graph, Op], str]]] = {
     "SOFTMAX": _softmax,
     "SPLIT": _split,
     "STRIDED_SLICE": _strided_slice,
+    "TILE": _tile,
     "TRANSPOSE": _transpose,
     "TRANSPOSE_CONV": _transpose_conv,
 }
