@@ -88,8 +88,8 @@ lock: .venv/dev.stamp  ## compile the hashed locks anew
 	$(COMPILE) --python-version 3.11 --extra host --extra demo --extra hog --group dev -o requirements/dev.txt
 	$(subst pyproject.toml,,$(COMPILE)) --python-version 3.11 --group fleet -o requirements/fleet.txt
 
-# What tests need beyond PyPI, as program:package: a real broker, and strace for the privacy canary.
-SYSTEM = mosquitto:mosquitto strace:strace
+# What tests need beyond PyPI, as program:package: a real broker, strace for the privacy canary, git and keys for pull mode.
+SYSTEM = mosquitto:mosquitto strace:strace git:git gpg:gnupg ssh-keygen:openssh-client
 system:
 	@missing=; for p in $(SYSTEM); do \
 	  PATH="$$PATH:/usr/sbin" command -v $${p%:*} >/dev/null || missing="$$missing $${p#*:}"; done; \
