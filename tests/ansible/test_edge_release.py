@@ -205,7 +205,7 @@ def test_the_builder_refuses_the_same_names(tmp_path: Path) -> None:
         command = [sys.executable, str(builder), f"--name={name}", "--out", str(tmp_path)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 2
-        assert "the first one a letter or digit" in done.stderr
+        assert "at first a letter or digit" in done.stderr
 
 
 def test_what_lies_in_the_services_folder_neither_holds_nor_leads_root(device: Any, tmp_path: Path) -> None:  # noqa: ANN401
