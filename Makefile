@@ -62,11 +62,13 @@ build/fleet/venv/stamp: requirements/fleet.txt | .venv/bin/pip
 release: .venv/dev.stamp  ## tarballs a device installs from, in build/releases: NAME=0.2.0 TARGET=bookworm-arm64
 	.venv/bin/python ansible/build_release.py $(if $(NAME),--name $(NAME)) $(if $(TARGET),--target $(TARGET))
 
-lint: .venv/dev.stamp  ## ruff and mypy, both strict; who may import whom
+lint: .venv/dev.stamp  ## ruff and mypy, both strict; who may import whom; links; known vulnerabilities
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
+	.venv/bin/python -m tests.repository.links
+	.venv/bin/python -m tests.repository.audit
 
 format: .venv/dev.stamp
 	.venv/bin/ruff check --fix-only --quiet . ; .venv/bin/ruff format .

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import shutil
 import subprocess
@@ -103,6 +104,13 @@ def test_the_installed_wheel_has_its_three_commands(wheel: zipfile.ZipFile, tmp_
     version = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]["version"]
     assert version in said[0]
     assert all(text.startswith("usage: ") for text in said[1:])
+
+
+def test_every_module_that_units_playbooks_and_targets_run_is_there() -> None:
+    texts = [REPO / path for path in tracked("systemd", "ansible", "Makefile", ".ci")]
+    found = {name for path in texts for name in re.findall(r"python3? -m ([\w.]+)", path.read_text())}
+    assert {"edge.process.clock", "edge.contract.asyncapi", "tests.faults.soak"} <= found
+    assert [name for name in found if importlib.util.find_spec(name) is None] == []
 
 
 def test_folders_bear_the_names_of_their_packages() -> None:
