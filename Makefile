@@ -62,11 +62,13 @@ build/fleet/venv/stamp: requirements/fleet.txt | .venv/bin/pip
 release: .venv/dev.stamp  ## tarballs a device installs from, in build/releases: NAME=0.2.0 TARGET=bookworm-arm64
 	.venv/bin/python ansible/build_release.py $(if $(NAME),--name $(NAME)) $(if $(TARGET),--target $(TARGET))
 
-lint: .venv/dev.stamp  ## ruff and mypy, both strict; who may import whom
+lint: .venv/dev.stamp  ## ruff and mypy, both strict; who may import whom; links; known vulnerabilities
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
+	.venv/bin/python -m tests.repository.links
+	.venv/bin/python -m tests.repository.audit
 
 format: .venv/dev.stamp
 	.venv/bin/ruff check --fix-only --quiet . ; .venv/bin/ruff format .
@@ -88,8 +90,8 @@ lock: .venv/dev.stamp  ## compile the hashed locks anew
 	$(COMPILE) --python-version 3.11 --extra host --extra demo --extra hog --extra tflite-runtime --group dev -o requirements/dev.txt
 	$(subst pyproject.toml,,$(COMPILE)) --python-version 3.11 --group fleet -o requirements/fleet.txt
 
-# What tests need beyond PyPI, as program:package: a real broker, and strace for the privacy canary.
-SYSTEM = mosquitto:mosquitto strace:strace
+# What tests need beyond PyPI, as program:package: a real broker, strace for the privacy canary, git and keys for pull mode.
+SYSTEM = mosquitto:mosquitto strace:strace git:git gpg:gnupg ssh-keygen:openssh-client
 system:
 	@missing=; for p in $(SYSTEM); do \
 	  PATH="$$PATH:/usr/sbin" command -v $${p%:*} >/dev/null || missing="$$missing $${p#*:}"; done; \

@@ -14,6 +14,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -106,6 +107,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "build/releases")
     parser.add_argument("--cache", type=Path, default=ROOT / "build/wheels", help="downloaded wheels")
     arguments = parser.parse_args()
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}", arguments.name):  # as edge-release takes it
+        parser.error(f"--name {arguments.name!r}: letters, digits, . + _ -, at first a letter or digit")
     bundle = arguments.bundle or next((ROOT / "models").iterdir())
     for target in arguments.target or targets:
         tarball = build(

@@ -23,6 +23,7 @@ _GOES_WITH: Final[dict[str, tuple[str, ...]]] = {
     "size": ("picamera2", "v4l2"),
     "username": ("rtsp",),
     "password_file": ("rtsp",),
+    "unverified_tls": ("rtsp",),
     "exposure_us": ("picamera2",),
     "gain": ("picamera2",),
     "ev": ("picamera2",),
@@ -38,7 +39,8 @@ class CameraSection(BaseModel):
     id (picamera2, default 0). `realtime` paces a replay by its own times; stills last `still_seconds`. `rotation`
     turns the picture, degrees clockwise; `size` is (width, height) before that. `privacy_masks` are polygons of (x, y)
     in shares (0-1) of the turned picture. `exposure_us` and `gain` fix what is automatic otherwise, `ev` shifts it in
-    stops, `flicker_hz` is the mains frequency of lamps whose flicker is to be avoided.
+    stops, `flicker_hz` is the mains frequency of lamps whose flicker is to be avoided. `unverified_tls` says that an
+    rtsps:// camera may be anyone: what it shows is encrypted, and who shows it is not verified.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -53,6 +55,7 @@ class CameraSection(BaseModel):
     privacy_masks: Annotated[tuple[Polygon, ...], Field(strict=False, max_length=32)] = ()
     username: str | None = Field(default=None, min_length=1)
     password_file: Annotated[Path, Field(strict=False)] | None = None
+    unverified_tls: bool = False
     exposure_us: int | None = Field(default=None, ge=1, le=100_000)
     gain: float | None = Field(default=None, ge=1, le=64)
     ev: float = Field(default=0.0, ge=-8, le=8)
@@ -84,6 +87,14 @@ class CameraSection(BaseModel):
             usable = False
         if not usable:
             msg = f'kind = "rtsp" {wanted}'
+            raise ValueError(msg)
+        if (parts.scheme == "rtsps") != self.unverified_tls:
+            # FFmpeg 5.1 (OpenCV 4.11) hands no option for TLS on from RTSP; 8 (4.14) verifies issuers, not addresses.
+            msg = "rtsps:// does not verify which camera answers, and whoever does gets the password: " + (
+                "give the camera a network of its own, then set unverified_tls = true"
+                if parts.scheme == "rtsps"
+                else "unverified_tls goes with such an address only"
+            )
             raise ValueError(msg)
         if parts.username is not None and self.username is not None:
             msg = "username stands in source too: give it once"

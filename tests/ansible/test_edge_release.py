@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
+import io
+import json
+import os
+import subprocess
+import sys
+import tarfile
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import TYPE_CHECKING, Any
@@ -13,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 SOURCE = Path(__file__).resolve().parents[2] / "ansible/roles/edge/files/edge_release.py"
+PYTHON = ".".join(map(str, sys.version_info[:2]))
 STEPS = ("replace", "unlink", "symlink_to", "open")
 
 
@@ -151,3 +159,76 @@ def test_the_crashes_of_one_release_are_not_held_against_the_next(device: Any, m
 
     monkeypatch.setattr(device, "_systemctl", systemctl)
     assert device.start() == "new"
+
+
+NO_NAMES = ("../../etc", "..", ".", "", "/etc", "1/../../x", "-1", ".new", "1\n", "a" * 65, "é", "1\0", None, 7, ["1"])
+
+
+@pytest.mark.parametrize("name", NO_NAMES, ids=repr)
+def test_what_is_no_name_is_no_release(device: Any, tmp_path: Path, name: Any) -> None:  # noqa: ANN401
+    outside = tmp_path / "etc/complete"  # what `releases/../../etc` would find
+    outside.write_text("")
+    with pytest.raises(device.Refused, match="is no name of a release"):
+        device.check(name)
+    with pytest.raises(device.Refused, match="is no name of a release"):
+        device.switch(name)
+    assert runs(device) == ("1", "config 1")
+    before = sorted(tmp_path.rglob("*"))
+    for about, of in (({"version": name, "bundle": "b"}, "release"), ({"version": "9", "bundle": name}, "bundle")):
+        tarball = packed(tmp_path, json.dumps({"python": PYTHON} | about))
+        with pytest.raises(device.Refused, match=f"is no name of a {of}"):
+            device.stage(tarball, hashlib.sha256(tarball.read_bytes()).hexdigest())
+        tarball.unlink()
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("about", ["{}", "[]", "7", "{", '{"version": "9"}'])
+def test_a_release_that_does_not_say_what_it_is_is_refused(device: Any, tmp_path: Path, about: str) -> None:  # noqa: ANN401
+    tarball = packed(tmp_path, about)
+    with pytest.raises(device.Refused, match=r"has no release.json as build_release.py writes it"):
+        device.stage(tarball, hashlib.sha256(tarball.read_bytes()).hexdigest())
+
+
+def packed(folder: Path, about: str) -> Path:
+    """A release that holds nothing but what it says of itself."""
+    tarball = folder / "release.tar"
+    with tarfile.open(tarball, "w") as archive:
+        info = tarfile.TarInfo("release.json")
+        info.size = len(about.encode())
+        archive.addfile(info, io.BytesIO(about.encode()))
+    return tarball
+
+
+def test_the_builder_refuses_the_same_names(tmp_path: Path) -> None:
+    builder = SOURCE.parents[3] / "build_release.py"
+    for name in ("../x", ".", "-1", "a b"):
+        command = [sys.executable, str(builder), f"--name={name}", "--out", str(tmp_path)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 2
+        assert "at first a letter or digit" in done.stderr
+
+
+def test_what_lies_in_the_services_folder_neither_holds_nor_leads_root(device: Any, tmp_path: Path) -> None:  # noqa: ANN401
+    place = device.VISION_FILE
+    place.write_text('{"boot_id": "b1"}')
+    assert device.status()["boot_id"] == "b1"
+    elsewhere = place.rename(tmp_path / "elsewhere.json")
+    place.symlink_to(elsewhere)
+    assert device.status()["boot_id"] is None
+    place.unlink()
+    os.mkfifo(place)
+    assert device.status()["boot_id"] is None  # and it came back at all
+    place.unlink()
+    place.mkdir()
+    assert device.status()["boot_id"] is None
+    place.rmdir()
+    for text in (
+        "[" * 60_000,
+        '{"boot_id": 7}',
+        '{"boot_id": "{{ x }}"}',
+        "[]",
+        " " * 2**20 + '{"boot_id": "b"}',
+        "\xff",
+    ):
+        place.write_text(text, encoding="latin-1")
+        assert device.status()["boot_id"] is None

@@ -97,6 +97,15 @@ def test_a_camera_s_password_is_not_shown(settings: Make, tmp_path: Path) -> Non
         assert "hunter2" not in repr(list(device.cameras(config, running=running)))
 
 
+def test_an_rtsps_camera_that_nobody_verifies_is_named(settings: Make, tmp_path: Path) -> None:
+    url = f"rtsps://kiosk:hunter2@127.0.0.1:{free_port()}/x"
+    config = settings(tmp_path / "x.mp4", camera={"kind": "rtsp", "source": url, "unverified_tls": True})
+    found = list(device.cameras(config, running=True))
+    assert worst(found).level == "warning"
+    assert "nobody verifies which camera answers" in worst(found).what
+    assert "hunter2" not in repr(found)
+
+
 def test_models(settings: Make, tmp_path: Path, bundle_folder: Path) -> None:
     assert worst(service.models(settings(tmp_path / "x.mp4"))).level == "ok"
     broken = tmp_path / "bundle"

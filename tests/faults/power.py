@@ -31,16 +31,16 @@ class Machine:
 
     def __init__(self, folder: Path, *arguments: str) -> None:
         assert UML is not None
-        disk, init = folder / "disk.img", folder / "init.sh"
+        disk, init, mounted = folder / "disk.img", folder / "init.sh", folder / "mounted"
+        mounted.mkdir(exist_ok=True)  # a place of its own: a mount on /tmp or /mnt would hide a checkout there
         if not disk.exists():
             with disk.open("wb") as file:
                 file.truncate(64 * 2**20)
             subprocess.run(["mkfs.ext4", "-q", "-F", str(disk)], check=True)
-        command = shlex.join([sys.executable, str(GUEST), "/mnt/outbox.db", *arguments])
+        command = shlex.join([sys.executable, str(GUEST), str(mounted / "outbox.db"), *arguments])
         paths = ":".join([str(REPO), *(p for p in sys.path if p)])
-        # /mnt may be anywhere's mount point: the guest mounts there in its own kernel.
         init.write_text(
-            "#!/bin/sh\nmount -t proc proc /proc\nmount -t tmpfs tmpfs /tmp\nmount -t ext4 /dev/ubda /mnt\n"
+            f"#!/bin/sh\nmount -t proc proc /proc\nmount -t ext4 /dev/ubda {shlex.quote(str(mounted))}\n"
             f"PYTHONPATH={shlex.quote(paths)} {command}\nsync\nhalt -f -f\n"
         )
         init.chmod(0o755)

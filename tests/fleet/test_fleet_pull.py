@@ -1,4 +1,4 @@
-"""A kiosk that asks by itself: ansible-pull from a repository, Debian's own Ansible, and no key but the kiosk's."""
+"""A kiosk that asks by itself: a signed repository by https, Debian's own Ansible, and no key but the kiosk's."""
 
 from __future__ import annotations
 
@@ -23,7 +23,17 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.fleet_long
 
-FILES, REPOSITORY = f"http://{NET}.20:8000", f"git://{NET}.20/fleet.git"
+FILES, REPOSITORY = f"http://{NET}.20:8000", f"https://{NET}.20:8443/fleet.git"
+SERVE = """
+import functools, http.server, ssl, sys
+folder, certificate, key = sys.argv[1:]
+handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=folder)
+server = http.server.ThreadingHTTPServer(("", 8443), handler)
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain(certificate, key)
+server.socket = context.wrap_socket(server.socket, server_side=True)
+server.serve_forever()
+"""
 
 
 @pytest.fixture
@@ -59,13 +69,20 @@ def served(fleet: Fleet, kiosk: Device, tmp_path: Path) -> Iterator[None]:
     shutil.copytree(ANSIBLE, folder / "work/ansible")
     (folder / "work/inventory").write_text(json.dumps(inventory))
     shutil.copy(release, folder)
-    git = ("git", "-C", folder / "work", "-c", "user.name=a", "-c", "user.email=a@b")
-    for step in (("init", "-q", "-b", "main"), ("add", "."), ("commit", "-qm", "fleet")):
+    call("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", tmp_path / "operator")
+    git = ("git", "-C", folder / "work", "-c", "user.name=a", "-c", "user.email=a@b", "-c", "gpg.format=ssh")
+    sign = ("-c", f"user.signingkey={tmp_path / 'operator'}", "commit", "-S", "-q", "-m", "fleet")
+    for step in (("init", "-q", "-b", "main"), ("add", "."), sign):
         call(*git, *step)
     call("git", "clone", "-q", "--bare", folder / "work", folder / "fleet.git")
+    call("git", "-C", folder / "fleet.git", "update-server-info")
+    (kiosk.root / "etc/edge/pull-signers").write_text(f"fleet {(tmp_path / 'operator.pub').read_text()}")
+    shutil.copy(ANSIBLE / "files/edge_pull.py", kiosk.root / "root")
+    kiosk.run("git config --system http.sslCAInfo /etc/edge/identity/ca.crt")
+    fleet.certify("git", f"{NET}.20")
     commands = (
         (sys.executable, "-m", "http.server", "--directory", folder, "8000"),
-        ("git", "daemon", "--export-all", f"--base-path={folder}"),
+        (sys.executable, "-c", SERVE, folder, fleet.pki / "git.crt", fleet.pki / "git.key"),
     )
     said = subprocess.DEVNULL
     servers = [subprocess.Popen(fleet.bed.control(*command), stdout=said, stderr=said) for command in commands]
@@ -77,8 +94,7 @@ def served(fleet: Fleet, kiosk: Device, tmp_path: Path) -> Iterator[None]:
 
 @pytest.mark.usefixtures("served")
 def test_a_kiosk_pulls_its_release_by_itself(fleet: Fleet, kiosk: Device) -> None:
-    first = f"ansible-pull --url {REPOSITORY} --directory /var/cache/edge-pull/repository --inventory inventory"
-    said = kiosk.run(f"{first} --limit {kiosk.name} ansible/pull.yml 2>&1", check=False)
+    said = kiosk.run(f"python3 /root/edge_pull.py {REPOSITORY} --limit {kiosk.name} 2>&1", check=False)
     assert said.returncode == 0, said.stdout
     status = fleet.status(kiosk)
     assert (status["current"], status["trial"], status["active"]) == (fleet.release, None, True)

@@ -33,6 +33,7 @@ def cameras(config: Config, *, running: bool) -> Iterator[Finding]:
     """Each camera gives a frame; one that a running service holds is left alone."""
     for section in config.camera:
         name = f"{section.kind} {_public(section)}"
+        yield from _unverified(section, name)
         if section.kind in {"v4l2", "picamera2"}:
             yield from _member("video")
         if running and section.kind != "replay":
@@ -73,6 +74,15 @@ def _public(section: CameraSection) -> str:
     from edge.vision.camera.rtsp import address
 
     return address(section.source or "") if section.kind == "rtsp" else section.source or "default"
+
+
+def _unverified(section: CameraSection, name: str) -> Iterator[Finding]:
+    """What rtsps:// does not do."""
+    if section.unverified_tls:
+        from edge.vision.camera import UNVERIFIED
+
+        what = f"{name}: encrypted, and nobody verifies which camera answers"
+        yield Finding("warning", "camera", what, "whoever answers gets the password and can show faces", UNVERIFIED)
 
 
 def _member(group: str) -> Iterator[Finding]:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
+
+from edge.process.logs import event
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from edge.config.camera import CameraSection
     from edge.types import Frame
+
+log = logging.getLogger(__name__)
+
+UNVERIFIED: Final = "let no other machine into the camera's network; give this device a user of its own there"
+"""What to do about a camera whose certificate nobody verifies."""
 
 
 class Camera(Protocol):
@@ -107,6 +115,8 @@ def open_camera(section: CameraSection, bell: threading.Event | None = None) -> 
         from edge.vision.camera.rtsp import open_url, with_credentials
 
         url = section.source or ""
+        if section.unverified_tls:
+            log.warning(event("camera_unverified", name=camera_name(section), next=UNVERIFIED))
         capture = partial(open_url, with_credentials(url, section.username, section.password_file))
         hint = "is it on, are path, user and password right, and may this service reach it (docs/operate.md)?"
     return Stream(camera_name(section), capture, rotation=section.rotation, bell=bell, hint=hint)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, cast
 import cv2
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from edge.config.camera import CameraSection
 from edge.errors import ConfigError, SourceError
@@ -18,7 +19,9 @@ from edge.vision.camera import open_camera, open_cameras, reconnecting, stream
 from edge.vision.camera.rotation import turned
 from edge.vision.camera.rtsp import address, with_credentials
 from edge.vision.camera.stream import Stream
+from tests.support.certificates import certificate
 from tests.support.rtsp_server import RtspCamera
+from tests.support.tls_front import TlsFront
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +29,7 @@ if TYPE_CHECKING:
     from edge.types import U8, Frame
     from edge.vision.camera import Camera
 
-REPO = Path(__file__).resolve().parents[2]
+REPO = Path(__file__).resolve().parents[3]
 SECRET = "s3cret/:@ü"  # noqa: S105 - of a camera that this file plays
 PICTURE = cv2.GaussianBlur(np.random.default_rng(5).integers(0, 256, (96, 128, 3), np.uint8), (0, 0), 8).astype(
     np.uint8
@@ -165,6 +168,29 @@ def test_credentials_are_in_no_log_whatever_happens() -> None:
         assert f"rtsp://127.0.0.1:{server.port}" in text
         assert "hunter" not in text
         assert "kiosk" not in text
+
+
+def test_rtsps_tells_a_stranger_the_password_so_it_must_be_asked_for(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What OpenCV does on this pin set, TLS options or none: the day it refuses a stranger, the key can go."""
+    certificate(tmp_path, "ca", "the camera's authority")
+    certificate(tmp_path, "stranger", "stranger")
+    with RtspCamera([PICTURE], user="kiosk", password="hunter2") as server:  # noqa: S106
+        with TlsFront(server.port, tmp_path, "stranger") as front:
+            url = f"rtsps://kiosk:hunter2@127.0.0.1:{front.port}/live"
+            with pytest.raises(ValidationError, match="does not verify which camera answers") as caught:
+                CameraSection(kind="rtsp", source=url)
+            assert "hunter2" not in str(caught.value.errors()[0]["msg"])
+            with pytest.raises(ValidationError, match="goes with such an address only"):
+                CameraSection(kind="rtsp", source=server.url, unverified_tls=True)
+            camera = open_camera(CameraSection(kind="rtsp", source=url, unverified_tls=True))
+            next_frame(camera)
+            camera.close()
+        assert b"Authorization: Basic" in front.heard
+    (said,) = (r.getMessage() for r in caplog.records if "camera_unverified" in r.getMessage())
+    assert f"rtsps://127.0.0.1:{front.port}" in said
+    assert "hunter2" not in said
 
 
 def test_a_url_is_named_by_its_host_only() -> None:

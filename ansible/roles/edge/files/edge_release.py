@@ -18,7 +18,9 @@ import argparse
 import hashlib
 import json
 import os
+import re
 import shutil
+import stat
 import subprocess
 import sys
 import tarfile
@@ -52,6 +54,9 @@ GPIO_MADE = OPT / "made-group-gpio"
 """Raspberry Pi OS has this group; elsewhere systemd-sysusers makes it, for its new member."""
 SERVICES = ("edge-vision.service", "edge-publisher.service")
 STARTED_S = 180.0  # as the units' TimeoutStartSec
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
+"""Of releases and bundles: one folder's name, so never a way out of the folder it lies in."""
+VISION_FILE_BYTES = 64 * 1024
 
 
 class Refused(Exception):
@@ -87,8 +92,15 @@ def _version(link: Path) -> str | None:
     return link.readlink().name if link.is_symlink() else None
 
 
+def _name(name: object, of: str) -> str:
+    if not isinstance(name, str) or not NAME.fullmatch(name):
+        msg = f"{str(name)[:80]!r} is no name of a {of}: letters, digits, . + _ -, at first a letter or digit"
+        raise Refused(msg)
+    return name
+
+
 def _release(version: str) -> Path:
-    release = RELEASES / version
+    release = RELEASES / _name(version, "release")
     if not (release / "complete").exists():
         msg = f"release {version} is not on this device ({release}): stage it first"
         raise Refused(msg)
@@ -124,15 +136,20 @@ def stage(tarball: Path, sha256: str) -> str:
         msg = f"{tarball}: sha256 is {found[:12]}…, not {sha256[:12]}…: copy it again"
         raise Refused(msg)
     with tarfile.open(tarball) as archive:
-        about = json.load(archive.extractfile("release.json"))  # type: ignore[arg-type]
+        try:
+            about = json.load(archive.extractfile("release.json"))  # type: ignore[arg-type]
+            version, bundle = _name(about["version"], "release"), _name(about["bundle"], "bundle")
+        except (KeyError, TypeError, ValueError) as error:
+            msg = f"{tarball}: has no release.json as build_release.py writes it: build it again"
+            raise Refused(msg) from error
         python = ".".join(map(str, sys.version_info[:2]))
         if about["python"] != python:
             msg = f"{tarball}: is for Python {about['python']}, this device has {python}: build it for this target"
             raise Refused(msg)
-        release = RELEASES / about["version"]
+        release = RELEASES / version
         marker = release / "complete"
         if marker.exists() and marker.read_text() == sha256:
-            return str(about["version"])
+            return version
         if release.name in (_version(CURRENT), _version(PREVIOUS)):
             msg = f"release {release.name} is in use and differs from {tarball}: give the new one another version"
             raise Refused(msg)
@@ -156,7 +173,7 @@ def stage(tarball: Path, sha256: str) -> str:
             msg = f"{' '.join(step[:4])} …: {(done.stderr or done.stdout).strip()}"
             raise Refused(msg)
     shutil.rmtree(release / "wheels")
-    (release / "bundle").symlink_to(Path("models") / about["bundle"])
+    (release / "bundle").symlink_to(Path("models") / bundle)
     if _run("getent", "group", "gpio").returncode:
         GPIO_MADE.touch()
     _run("systemd-sysusers", str(release / "systemd/sysusers.conf"))
@@ -178,10 +195,17 @@ def check(version: str) -> str:
 
 
 def _boot_id() -> str | None:
+    # The services may write in that folder, and this is root: no link is followed, no pipe waited for.
+    def opener(path: str, flags: int) -> int:
+        return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+
     try:
-        return str(json.loads(VISION_FILE.read_text())["boot_id"])
-    except (OSError, ValueError, KeyError):
+        with open(VISION_FILE, "rb", opener=opener) as file:
+            regular = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+            boot = json.loads(file.read(VISION_FILE_BYTES))["boot_id"] if regular else None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
+    return boot if isinstance(boot, str) and re.fullmatch(r"[\w-]{1,64}", boot) else None
 
 
 def _start() -> str:
