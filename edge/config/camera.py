@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path  # noqa: TC003 - pydantic reads the annotation
 from typing import Annotated, Final, Literal, Self
 from urllib.parse import urlsplit
@@ -66,7 +67,7 @@ class CameraSection(BaseModel):
             if self.kind not in kinds and getattr(self, key) != type(self).model_fields[key].default:
                 msg = f"{key} goes with kind = {' or '.join(kinds)} only"
                 raise ValueError(msg)
-        if self.kind == "picamera2" and self.source is not None and not self.source.isdecimal():
+        if self.kind == "picamera2" and self.source is not None and not re.fullmatch("[0-9]{1,3}", self.source):
             msg = 'kind = "picamera2" takes the camera\'s number as source, e.g. "0"'
             raise ValueError(msg)
         if self.kind == "replay" and not self.source:
