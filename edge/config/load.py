@@ -68,7 +68,7 @@ def load(path: Path) -> Config:
         table = tomllib.loads(text)
     except RecursionError:
         raise ConfigProblems(path, [Problem(None, "TOML", "brackets within brackets, too deep to be read")]) from None
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # a TOMLDecodeError is one; so is a number too long to be read, or a day that is none
         at = re.search(r"line (\d+)", str(error))
         raise ConfigProblems(path, [Problem(int(at[1]) if at else None, "TOML", str(error))]) from error
     try:

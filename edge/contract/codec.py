@@ -87,7 +87,7 @@ def counts_payload(
     Raises ContractError when the report breaks the contract (a cell beyond `CELL_LIMIT`, say).
     """
     start, time_quality = start or report.start, time_quality or report.time_quality
-    if time_quality == "unsynced":
+    if time_quality == "unsynced" and start.tzinfo is not None:  # without, the window below is refused
         start = max(start, EARLIEST)
     cells = [value for row in report.counts.values() for value in row.values()]
     try:

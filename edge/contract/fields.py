@@ -46,7 +46,11 @@ def parse_utc(value: object) -> datetime:
         if not _RFC3339.match(value):
             msg = "expected an RFC 3339 time"
             raise ValueError(msg)
-        value = datetime.fromisoformat(value)
+        try:
+            value = datetime.fromisoformat(value)
+        except ValueError:  # its text would repeat the whole value
+            msg = "expected an RFC 3339 time of a day and an hour that exist"
+            raise ValueError(msg) from None
     if not isinstance(value, datetime) or value.tzinfo is None:
         msg = "expected a time with an offset"
         raise ValueError(msg)
