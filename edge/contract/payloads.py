@@ -164,7 +164,8 @@ class Counts(Wire):
 
     @model_validator(mode="after")
     def _adds_up(self) -> Self:
-        released = [v for row in self.counts.table().values() for v in row.values() if v is not None]
+        rows = self.counts.unmasked, self.counts.masked  # not `table`: this runs for every payload that is read
+        released = [v for row in rows for v in vars(row).values() if v is not None]
         if not self.flush and any(v < 0 for v in released):
             msg = "a negative cell is legal only with flush"
             raise ValueError(msg)
