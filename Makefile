@@ -43,6 +43,7 @@ test-faults: .venv/dev.stamp system  ## faults of processes, power, disk and net
 	.venv/bin/python -m pytest -m faults tests/faults
 
 soak: .venv/dev.stamp system  ## the same for hours, added to bench/soak.jsonl: MINUTES=60, again and again
+	EDGE_FUZZ_SECONDS=$(or $(FUZZ),600) EDGE_FUZZ_SEED=$$RANDOM .venv/bin/python -m pytest tests/fuzz
 	.venv/bin/python -m tests.faults.soak $(if $(MINUTES),--minutes $(MINUTES))
 
 FLEET_TOOLS := mmdebstrap:mmdebstrap systemd-nspawn:systemd-container ip:iproute2 ssh:openssh-client openssl:openssl

@@ -3,23 +3,57 @@
 # want DIR/ca.crt, DIR/NAME.crt and DIR/NAME.key, with the name as CN (devices) or as subjectAltName (the broker).
 # Made once, ca.key belongs off line. A name that exists gets a new certificate for the key it has: a renewal.
 set -eu
+fail() { echo "lab_ca.sh: $*" >&2; exit 2; }
+[ $# -ge 2 ] && [ $# -le 3 ] || fail "give DIR NAME [ADDRESS], e.g. pki broker.example 192.0.2.5"
 dir=$1 name=$2 address=${3:-}
 days=${DAYS:-825}
+# A name is a file here and a line of openssl's configuration: no slash, comma or line end may be in it.
+case $name in
+  "" | -* | .* | *[!A-Za-z0-9._-]*) fail "'$(printf %s "$name" | tr -cd '[:print:]')' is no host name: letters, digits, dots and hyphens make one" ;;
+esac
+[ ${#name} -le 64 ] || fail "a name has at most 64 characters, this one ${#name}: openssl takes no longer CN"
+not_an_address() {
+  fail "'$(printf %s "$address" | tr -cd '[:print:]')' is no IP address: give one, e.g. 192.0.2.5 or 2001:db8::5; nothing was changed"
+}
+case $address in *[!0-9A-Fa-f.:]*) not_an_address ;; esac
+case $days in "" | *[!0-9]* | ?????*) fail "DAYS=$days: give a whole number of days under 10,000" ;; esac
 umask 077
-mkdir -p "$dir"
-cd "$dir"
-if [ ! -e ca.key ]; then
-  openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc -keyout ca.key -out ca.crt -days 3650 \
-    -subj "/CN=Edge lab CA" -addext basicConstraints=critical,CA:TRUE -addext keyUsage=critical,keyCertSign,cRLSign 2>/dev/null
-fi
-[ -e "$name.key" ] || openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out "$name.key" 2>/dev/null
-cat >"$name.ext" <<EXT
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+trap 'exit 130' INT TERM
+quietly() { "$@" >"$work/said" 2>&1 || fail "$(tail -n 1 "$work/said"); nothing was changed"; }
+
+# Everything is made beside and moved when it is whole: a refusal leaves the folder as it was.
+cat >"$work/ext" <<EXT
 subjectAltName=DNS:$name${address:+,IP:$address}
 basicConstraints=critical,CA:FALSE
+keyUsage=critical,digitalSignature
+extendedKeyUsage=clientAuth,serverAuth
+subjectKeyIdentifier=hash
+authorityKeyIdentifier=keyid
 EXT
-openssl req -new -key "$name.key" -subj "/CN=$name" -out "$name.csr"
-openssl x509 -req -in "$name.csr" -CA ca.crt -CAkey ca.key -days "$days" -set_serial "0x$(openssl rand -hex 16)" \
-  -extfile "$name.ext" -out "$name.crt.new" 2>/dev/null
-mv "$name.crt.new" "$name.crt"
-rm "$name.csr" "$name.ext"
-chmod 644 ca.crt "$name.crt"
+if [ -e "$dir/$name.key" ]; then cp "$dir/$name.key" "$work/key"
+else quietly openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256 -out "$work/key"; fi
+quietly openssl req -new -key "$work/key" -subj "/CN=$name" -out "$work/csr"
+if [ -n "$address" ] && ! openssl x509 -req -in "$work/csr" -signkey "$work/key" -extfile "$work/ext" \
+  -out "$work/tried" >/dev/null 2>&1; then
+  not_an_address
+fi
+if [ -e "$dir/ca.key" ]; then
+  [ -e "$dir/ca.crt" ] || fail "$dir has ca.key and no ca.crt: bring it back; nothing was changed"
+  cp "$dir/ca.key" "$work/ca.key"
+  cp "$dir/ca.crt" "$work/ca.crt"
+else
+  quietly openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -noenc -keyout "$work/ca.key" \
+    -out "$work/ca.crt" -days 3650 -subj "/CN=Edge lab CA" -addext basicConstraints=critical,CA:TRUE \
+    -addext keyUsage=critical,keyCertSign,cRLSign -addext subjectKeyIdentifier=hash
+fi
+quietly openssl x509 -req -in "$work/csr" -CA "$work/ca.crt" -CAkey "$work/ca.key" -days "$days" \
+  -set_serial "0x$(openssl rand -hex 16)" -extfile "$work/ext" -out "$work/crt"
+chmod 644 "$work/ca.crt" "$work/crt"
+
+mkdir -p "$dir"
+put() { cp -p "$work/$1" "$dir/$2.new" && mv "$dir/$2.new" "$dir/$2"; }
+[ -e "$dir/ca.key" ] || { put ca.crt ca.crt; put ca.key ca.key; }
+[ -e "$dir/$name.key" ] || put key "$name.key"
+put crt "$name.crt"

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import stat
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from edge.bundle.newest import MANIFEST_LIMIT
 from edge.bundle.signature import Signed, verify_signature
+from edge.contract import ContractError, read_json
 from edge.errors import BundleError
 from edge.types import EMOTIONS, PREPROCESS_ID, ROUTES, CropSpec
 
@@ -23,6 +27,12 @@ if TYPE_CHECKING:
     """Compares outputs (N, …) of a role, computed on a backend, with golden ones; raises BundleError."""
 
 Role = Literal["gate", "fer_unmasked", "fer_masked", "detector"]
+
+FILE_NAME: Final = r"^[A-Za-z0-9_][A-Za-z0-9_.+-]{0,127}$"
+"""A file of the bundle: in its folder, visible, and printed as it is."""
+
+_FILE_LIMIT: Final = 256 * 2**20
+"""Bytes of a model, or of the golden answers, at most."""
 
 INPUT_SCALE: Final = 1 / 128
 """The input scale of `gray48/1`: exactly 1/128, so that no two implementations round differently."""
@@ -59,16 +69,16 @@ class Entry(_Part):
     """One model of the bundle."""
 
     role: Role
-    file: str = Field(pattern=r"^[^/\\]+$")
+    file: str = Field(pattern=FILE_NAME)
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-    edgetpu: str | None = Field(default=None, pattern=r"^[^/\\]+$")
+    edgetpu: str | None = Field(default=None, pattern=FILE_NAME)
     edgetpu_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
     source: str | None = None
     input: Tensor
     output: Tensor
     labels: list[str] = []
-    params: int | None = None
-    macs: int | None = None
+    params: int | None = Field(default=None, ge=0, le=2**63 - 1)
+    macs: int | None = Field(default=None, ge=0, le=2**63 - 1)
     metrics: dict[str, Any] = {}
     uncertain_below: float = Field(default=0.0, ge=0, le=1)
     confusion: list[list[int]] | None = None
@@ -115,7 +125,7 @@ class Manifest(_Part):
     license: str
     models: list[Entry]
     preprocess: Preprocess
-    golden: str = Field(pattern=r"^[^/\\]+$")
+    golden: str = Field(pattern=FILE_NAME)
     golden_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
 
     @model_validator(mode="after")
@@ -164,7 +174,7 @@ class Bundle:
 
     def read(self, role: str) -> bytes:
         """A role's model file. Raises BundleError when it is not the one the manifest states."""
-        return _read(self.path(role), self.entry(role).sha256)
+        return _read(self.folder, self.entry(role).file, self.entry(role).sha256)
 
     def read_edgetpu(self, role: str) -> bytes:
         """A role's model as the Edge TPU compiler left it. Raises BundleError when there is none or another one."""
@@ -172,11 +182,11 @@ class Bundle:
         if entry.edgetpu is None:
             msg = f"{self.folder}: no model of role {role} is compiled for the Edge TPU: run edge-quantize compile"
             raise BundleError(msg)
-        return _read(self.folder / entry.edgetpu, entry.edgetpu_sha256)
+        return _read(self.folder, entry.edgetpu, entry.edgetpu_sha256)
 
     def read_golden(self) -> bytes:
         """The golden answers' file. Raises BundleError when it is not the one the manifest states."""
-        return _read(self.folder / self.manifest.golden, self.manifest.golden_sha256)
+        return _read(self.folder, self.manifest.golden, self.manifest.golden_sha256)
 
     def digest(self, role: str) -> str:
         """`sha256:<64 hex>` of a role's model file."""
@@ -192,12 +202,26 @@ class Bundle:
             raise BundleError(msg) from None
 
 
-def _read(path: Path, sha256: str | None) -> bytes:
+def _content(folder: Path, name: str, limit: int, mend: str) -> bytes:
+    """A regular file that lies in the bundle itself: a link out of it could be any file, a pipe never ends."""
+    path = folder / name
     try:
-        content = path.read_bytes()
-    except OSError as error:
-        msg = f"{path}: {error.strerror}: install the bundle again"
+        if folder.resolve() not in path.resolve().parents:
+            msg = f"{path}: is a link out of the bundle: {mend}"
+            raise BundleError(msg)
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            about = os.fstat(file.fileno())
+            if not stat.S_ISREG(about.st_mode) or about.st_size > limit:
+                msg = f"{path}: is no regular file of at most {limit} bytes: {mend}"
+                raise BundleError(msg)
+            return file.read(limit)
+    except (OSError, RuntimeError) as error:  # links in a circle
+        msg = f"{path}: {getattr(error, 'strerror', None) or error}: {mend}"
         raise BundleError(msg) from error
+
+
+def _read(folder: Path, name: str, sha256: str | None) -> bytes:
+    path, content = folder / name, _content(folder, name, _FILE_LIMIT, "install the bundle again")
     digest = hashlib.sha256(content).hexdigest()
     if sha256 is not None and digest != sha256:
         msg = f"{path}: sha256 is {digest[:12]}…, the manifest says {sha256[:12]}…: install the bundle again"
@@ -218,14 +242,13 @@ def load_bundle(folder: Path, public_key: str | None = None) -> Bundle:
 
     """
     path = folder / "manifest.json"
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        msg = f"{path}: {error.strerror}: models.bundle must name a bundle folder"
-        raise BundleError(msg) from error
+    content = _content(folder, path.name, MANIFEST_LIMIT, "models.bundle must name a bundle folder")
     signed = None if public_key is None else verify_signature(content, path, public_key)
     try:
-        manifest = Manifest.model_validate_json(content)
+        manifest = Manifest.model_validate(read_json(content, limit=MANIFEST_LIMIT))
+    except (ContractError, OverflowError) as error:
+        msg = f"{path}: {error}: install the bundle again"
+        raise BundleError(msg) from error
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(p) for p in first["loc"]) or "file"

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+from edge.contract import ContractError, read_json
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+MANIFEST_LIMIT: Final = 4 * 2**20
+"""Bytes of a manifest, at most."""
 
 
 def newest_bundle(models: Path) -> Path | None:
@@ -14,7 +18,10 @@ def newest_bundle(models: Path) -> Path | None:
     found: list[tuple[str, Path]] = []
     for manifest in models.glob("*/manifest.json"):
         try:
-            found.append((str(json.loads(manifest.read_bytes())["created"]), manifest.parent))
-        except (OSError, ValueError, KeyError, TypeError):
+            with manifest.open("rb") as file:
+                told = read_json(file.read(MANIFEST_LIMIT + 1), limit=MANIFEST_LIMIT)
+        except (OSError, ContractError):
             continue
+        if isinstance(told, dict) and isinstance(told.get("created"), str):
+            found.append((told["created"], manifest.parent))
     return max(found)[1] if found else None

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import ipaddress
 import ssl
 from datetime import UTC
 from typing import TYPE_CHECKING, Protocol
 
+from edge.config.text import first_line
 from edge.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -67,16 +67,6 @@ class BrokerSettings(Protocol):
         ...
 
 
-def is_loopback(host: str) -> bool:
-    """Whether plain MQTT to this host stays on this machine."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
-
-
 def tls_context(files: TlsFiles) -> ssl.SSLContext:
     """A context that verifies the broker and shows this device's certificate. Raises ConfigError.
 
@@ -124,10 +114,4 @@ def certificate_days(files: TlsFiles | None, now: datetime) -> float | None:
 
 def password(path: Path | None) -> str | None:
     """The first line of the password file, None without one. Raises ConfigError."""
-    if path is None:
-        return None
-    try:
-        return path.read_text(encoding="utf-8").rstrip("\r\n")
-    except OSError as error:
-        msg = f"mqtt.password_file: {path} cannot be read ({error.strerror}): mend the path or its rights"
-        raise ConfigError(msg) from error
+    return None if path is None else first_line(path, "mqtt.password_file")

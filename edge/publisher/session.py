@@ -22,8 +22,9 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
+from edge.config.hosts import is_loopback
 from edge.errors import BrokerRefused, BrokerUnavailable, ConfigError
-from edge.publisher.broker import certificate_end, is_loopback, password, tls_context
+from edge.publisher.broker import certificate_end, password, tls_context
 from edge.publisher.reason_codes import UNSUPPORTED_VERSION, refusal
 
 if TYPE_CHECKING:
@@ -138,8 +139,8 @@ class Session:
         except ssl.SSLError as error:
             msg = f"broker {where}: TLS failed ({error.reason or error}): check mqtt.tls and its certificate"
             raise BrokerRefused(msg) from error
-        except OSError as error:
-            reason = error.strerror or str(error) or type(error).__name__
+        except (OSError, UnicodeError) as error:  # Python's own IDNA refuses some names before any resolver is asked
+            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
             msg = f"broker {where} cannot be reached ({reason}): retrying, the rows are kept"
             raise BrokerUnavailable(msg) from error
         deadline = time.monotonic() + CONNACK_S

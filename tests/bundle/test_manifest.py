@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ import pytest
 
 from edge.bundle.golden import check_golden, judge_answers
 from edge.bundle.manifest import load_bundle
+from edge.bundle.newest import newest_bundle
 from edge.errors import BundleError
 from edge.inference.cpu import CpuBackend
 from tests.support.bundles import restate_golden
@@ -66,6 +68,15 @@ def test_the_bundle_itself_starts(copy: Path) -> None:
         (lambda m: m.update(schema="edge.bundle/2"), "schema"),
         (lambda m: m.pop("golden"), "golden"),
         (lambda m: m["models"][0].update(file="../gate.tflite"), "file"),
+        (lambda m: m["models"][0].update(file="gate\0.tflite"), "models.0.file"),
+        (lambda m: m["models"][0].update(file="/etc/hostname"), "models.0.file"),
+        (lambda m: m["models"][0].update(file=".."), "models.0.file"),
+        (lambda m: m["models"][0].update(file="a\x1b[2J\u202e.tflite"), "models.0.file"),
+        (lambda m: m["models"][0].update(file="x" * 300), "models.0.file"),
+        (lambda m: m["models"][0].update(edgetpu="gate\0.tflite"), "models.0.edgetpu"),
+        (lambda m: m.update(golden="a\0"), "golden"),
+        (lambda m: m["models"][0].update(params=10**400), "params"),
+        (lambda m: m["models"][0]["input"].update(scale=10**400), "scale"),
         (lambda m: m["models"][0].update(file="gone.tflite"), "gone.tflite: No such file"),
         (lambda m: m.update(golden="gone.npz"), "gone.npz"),
     ],
@@ -148,3 +159,32 @@ def test_a_damaged_golden_file_is_refused_by_name(copy: Path, cut: str) -> None:
     restate_golden(copy)
     with pytest.raises(BundleError, match=r"golden\.npz"):
         start(copy)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "gate_int8.tflite", "golden.npz"])
+def test_a_link_out_of_the_bundle_is_not_followed(copy: Path, tmp_path: Path, name: str) -> None:
+    outside = (copy / name).rename(tmp_path / "outside")
+    (copy / name).symlink_to(outside)
+    with pytest.raises(BundleError, match=f"{name}: is a link out of the bundle"):
+        load_bundle(copy)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "gate_int8.tflite"])
+def test_a_pipe_or_a_device_is_not_read(copy: Path, name: str) -> None:
+    (copy / name).unlink()
+    os.mkfifo(copy / name)
+    with pytest.raises(BundleError, match=f"{name}: is no regular file"):
+        load_bundle(copy)
+    (copy / name).unlink()
+    (copy / name).symlink_to(name)
+    with pytest.raises(BundleError, match=name):
+        load_bundle(copy)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"schema": NaN}', "", '"\\ud800"'])
+def test_a_manifest_that_is_no_json_is_one_line(copy: Path, text: str) -> None:
+    (copy / "manifest.json").write_text(text)
+    with pytest.raises(BundleError, match="not JSON") as caught:
+        load_bundle(copy)
+    assert str(caught.value).isprintable()
+    assert newest_bundle(copy.parent) is None

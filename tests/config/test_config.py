@@ -193,6 +193,11 @@ def test_a_syntax_error_has_its_line(tmp_path: Path) -> None:
     assert problems(tmp_path, GOOD + "host = = 1\n")["TOML"][0] == 13
 
 
+@pytest.mark.parametrize("text", ["x = " + "9" * 5000, "x = 2026-02-30", "x = " + "[" * 5000, "x = " + "{a=" * 5000])
+def test_toml_that_no_parser_takes_is_a_problem(tmp_path: Path, text: str) -> None:
+    assert "TOML" in problems(tmp_path, GOOD + text + "\n")
+
+
 def test_a_file_that_is_missing_or_no_text(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="No such file"):
         load(tmp_path / "config.toml")

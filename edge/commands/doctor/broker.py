@@ -39,9 +39,10 @@ def broker(config: Config) -> Iterator[Finding]:
     where = f"{mqtt.host}:{mqtt.port}"
     try:
         found = socket.getaddrinfo(mqtt.host, mqtt.port, type=socket.SOCK_STREAM)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         mend = "mend mqtt.host, or the resolver: resolvectl query HOST"
-        yield Finding("error", "broker", f"name {mqtt.host} is not resolved ({error.strerror})", _KEPT, mend)
+        reason = getattr(error, "strerror", None) or error
+        yield Finding("error", "broker", f"name {mqtt.host} is not resolved ({reason})", _KEPT, mend)
         return
     yield Finding("ok", "broker", f"name: {mqtt.host} is {found[0][4][0]}")
     try:

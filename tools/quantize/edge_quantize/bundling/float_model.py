@@ -9,6 +9,7 @@ import numpy as np
 
 from edge.errors import ConfigError, SourceError
 from edge.vision.preprocess import CHIP, to_input
+from edge_quantize.bundling.saved_model_ops import check_ops
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,7 +30,7 @@ def load_saved_model(path: Path) -> Any:  # noqa: ANN401
     The batch size b may be free or 1.
 
     Raises:
-        SourceError: missing or unreadable.
+        SourceError: missing, unreadable, or with ops that are no arithmetic (see `saved_model_ops`).
         ConfigError: of another signature.
 
     """
@@ -37,6 +38,7 @@ def load_saved_model(path: Path) -> Any:  # noqa: ANN401
     import keras
     import tensorflow as tf
 
+    check_ops(path)
     try:
         signatures = tf.saved_model.load(str(path)).signatures
     except (OSError, ValueError, RuntimeError) as error:
@@ -69,7 +71,7 @@ def load_keras(path: Path) -> Any:  # noqa: ANN401
     import keras
 
     try:
-        model = keras.models.load_model(path, compile=False)
+        model = keras.models.load_model(path, compile=False, safe_mode=True)  # no code of the file's
     except (OSError, ValueError) as error:
         msg = f"{path}: not a Keras model that can be read ({str(error).splitlines()[0]})"
         raise SourceError(msg) from error

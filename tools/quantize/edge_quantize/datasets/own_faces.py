@@ -6,7 +6,9 @@ fer2013.csv                  emotion,pixels,Usage with 48 × 48 numbers a row
 
 from __future__ import annotations
 
+import codecs
 import csv
+import re
 import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 COLUMNS: Final = ("emotion", "pixels")
 _SIDE: Final = 48
+_PIXEL: Final = re.compile(r"0*[0-9]{1,3}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +53,18 @@ class Face:
 
 
 def _row(text: str, where: str) -> U8:
+    words = text.split()
     try:
-        numbers = np.array(text.split(), dtype=np.int64)
-    except ValueError as error:
-        msg = f"{where}: pixels are not all whole numbers ({error})"
-        raise SourceError(msg) from None
-    if numbers.size != _SIDE**2 or numbers.min() < 0 or numbers.max() > 255:
-        msg = f"{where}: {numbers.size} pixels; {_SIDE**2} from 0 to 255 are needed"
+        numbers = np.array(words, dtype=np.int64)
+        fits = bool(((numbers >= 0) & (numbers <= 255)).all())
+    except (ValueError, OverflowError):  # no number, or one beyond 64 bits
+        fits = False
+    if not fits:
+        wrong = next((n for n, word in enumerate(words) if not _PIXEL.fullmatch(word) or int(word) > 255), 0)
+        msg = f"{where}, column pixels: number {wrong + 1} is {words[wrong][:20]!a}, not 0 to 255"
+        raise SourceError(msg)
+    if numbers.size != _SIDE**2:
+        msg = f"{where}, column pixels: {numbers.size} pixels; {_SIDE**2} from 0 to 255 are needed"
         raise SourceError(msg)
     return numbers.reshape(_SIDE, _SIDE).astype(np.uint8)
 
@@ -89,7 +97,11 @@ def faces_of(source: Path) -> list[Face]:
 def _of_csv(path: Path) -> Iterator[Face]:
     csv.field_size_limit(sys.maxsize)
     try:
-        with path.open(encoding="utf-8", newline="") as file:
+        with path.open("rb") as raw:
+            if raw.read(2) in {codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE}:
+                msg = f"{path}: not UTF-8 text but UTF-16: save it as UTF-8"
+                raise SourceError(msg)
+        with path.open(encoding="utf-8-sig", newline="") as file:
             rows = csv.DictReader(file)
             missing = [name for name in COLUMNS if name not in (rows.fieldnames or ())]
             if missing:
@@ -97,17 +109,21 @@ def _of_csv(path: Path) -> Iterator[Face]:
                 raise SourceError(msg)
             for row in rows:
                 label = row["emotion"]
-                if not (label or "").isdigit() or int(label) >= len(EMOTIONS):
-                    msg = f"{path}, line {rows.line_num}: emotion is {label!r}, not 0 to {len(EMOTIONS) - 1}"
+                if label not in _FER2013_LABELS:
+                    msg = f"{path}, line {rows.line_num}, column emotion: {label!a:.40}, not 0 to {len(EMOTIONS) - 1}"
                     raise SourceError(msg)
                 yield Face(_FER2013[int(label)], str(rows.line_num), path, row["pixels"] or "", row.get("Usage") or "")
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except UnicodeDecodeError as error:
+        msg = f"{path}: not UTF-8 text (Latin-1 or Windows-1252?): save it as UTF-8"
+        raise SourceError(msg) from error
+    except (OSError, csv.Error) as error:
         msg = f"{path}: not a CSV that can be read ({error})"
         raise SourceError(msg) from error
 
 
 _FER2013: Final = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 """The CSV's own order of classes, which is not ours."""
+_FER2013_LABELS: Final = {str(number) for number in range(len(_FER2013))}
 
 
 def to_png(image: U8, path: Path) -> None:

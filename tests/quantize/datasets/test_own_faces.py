@@ -1,0 +1,65 @@
+"""CSVs in the form of FER2013's, as spreadsheets and editors leave them: read, or one line with row and column."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from edge_quantize.datasets.own_faces import faces_of
+
+from edge.errors import SourceError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ROW = "0 " * 2303 + "255"
+
+
+def csv(folder: Path, *rows: str, encoding: str = "utf-8") -> Path:
+    path = folder / "faces.csv"
+    path.write_bytes("\n".join(("emotion,pixels,Usage", *rows)).encode(encoding))
+    return path
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_a_face_of_a_csv(tmp_path: Path, encoding: str) -> None:
+    (face,) = faces_of(csv(tmp_path, f"3,{ROW},Training", encoding=encoding))
+    assert (face.label, face.name) == ("happy", "2")
+    assert face.read().shape == (48, 48)
+    assert np.flatnonzero(face.read()).tolist() == [2303]
+
+
+@pytest.mark.parametrize("label", ["²", "7", "-1", "", "٣", "9" * 5000, "happy", "\x1b[2J"])
+def test_an_emotion_that_is_none_has_its_row_and_column(tmp_path: Path, label: str) -> None:
+    path = csv(tmp_path, f"3,{ROW},Training", f"{label},{ROW},Training")
+    with pytest.raises(SourceError) as caught:
+        faces_of(path)
+    said = str(caught.value)
+    assert said.startswith(f"{path}, line 3, column emotion: ")
+    assert said.isprintable()
+    assert len(said) < len(str(path)) + 100
+
+
+@pytest.mark.parametrize("pixel", ["²", "-1", "256", "9" * 30, "9" * 5000, "1.5", "x", "1e2", "0x1f"])
+def test_a_pixel_that_is_none_has_its_row_and_column(tmp_path: Path, pixel: str) -> None:
+    path = csv(tmp_path, f"3,{ROW},Training", f"3,7 {pixel} {ROW[4:]},Training")
+    with pytest.raises(SourceError) as caught:
+        faces_of(path)[1].read()
+    said = str(caught.value)
+    assert said.startswith(f"{path}, line 3, column pixels: number 2 is {pixel[:20]!a}")
+    assert said.isprintable()
+
+
+def test_too_few_pixels_have_their_row(tmp_path: Path) -> None:
+    path = csv(tmp_path, "3,1 2 3,Training", "3,,Training")
+    for face, said in zip(faces_of(path), ("line 2, column pixels: 3", "line 3, column pixels: 0"), strict=True):
+        with pytest.raises(SourceError, match=said):
+            face.read()
+
+
+@pytest.mark.parametrize(("encoding", "says"), [("utf-16", "UTF-16"), ("latin-1", "Latin-1")])
+def test_another_encoding_is_named(tmp_path: Path, encoding: str, says: str) -> None:
+    path = csv(tmp_path, f"3,{ROW},für", encoding=encoding)
+    with pytest.raises(SourceError, match=f"not UTF-8 text.*{says}.*save it as UTF-8"):
+        faces_of(path)
