@@ -58,6 +58,8 @@ Seq = Annotated[int, Field(ge=1)]
 Whole = Annotated[int, Field(ge=0)]
 Cell = Annotated[int, Field(ge=-CELL_LIMIT, le=CELL_LIMIT)]
 Figure = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Word = Annotated[str, Field(max_length=64)]
+Key = Annotated[str, Field(max_length=32)]
 Seconds = Annotated[
     float,
     Field(ge=0, allow_inf_nan=False),
