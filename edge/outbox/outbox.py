@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 BATCH: Final = 50
 KEEP_DAYS: Final = 30
 """How long sent rows stay for replays."""
-_REFUSE_UNSOUND: Final = f"UPDATE rows SET state = ? WHERE state IN (0, 1) AND NOT coalesce({SOUND}, 0)"  # noqa: S608 - a constant
+_UNSOUND: Final = f"NOT (state IN (0, 1) AND coalesce({SOUND}, 0))"
+_REFUSE_UNSOUND: Final = f"UPDATE rows SET state = 2 WHERE state <> 2 AND {_UNSOUND}"  # noqa: S608 - a constant
 _AGES: Final = "SELECT kernel_boot_id, committed, committed_mono FROM rows WHERE state = 0"
 
 
@@ -71,7 +72,7 @@ class Outbox(Spool):
     def refuse_unsound(self) -> int:
         """Set aside the rows that are none, whoever wrote them; returns how many."""
         with self._transaction():
-            return self._db.execute(_REFUSE_UNSOUND, (REFUSED,)).rowcount
+            return self._db.execute(_REFUSE_UNSOUND).rowcount
 
     def unsent(self, limit: int = BATCH, *, excluding: Iterable[Key] = ()) -> list[Row]:
         """The oldest unsent rows, in order of commit, without those `excluding` names (in flight, held)."""

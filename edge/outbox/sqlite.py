@@ -122,6 +122,8 @@ class Spool:
                 for statement in _statements(self._schema):
                     self._db.execute(statement)
                 self._db.execute(f"PRAGMA user_version={self._version}")
+            elif found == 0:
+                report_damage("it holds tables and no version of ours")
             elif found != self._version:
                 msg = (
                     f"outbox {self.path} has schema {found}, this version reads {self._version}: "

@@ -25,6 +25,8 @@ log = logging.getLogger("edge.publisher")
 
 BEAT_S: Final = 60.0
 """Seconds between two samples of the figures, on multiples of it."""
+NAMES: Final = 4
+"""Different versions that vision may claim in one life of the publisher; a release restarts both."""
 STALE_S: Final = 10.0
 """A vision file older than this is a service that does not run: its rate is `none`."""
 ENDING_DAYS: Final = 30
@@ -82,6 +84,7 @@ class Sampler:
         self._next = float("-inf")
         self._sample: Health | None = None
         self._scene: Scene = "ok"
+        self._named: list[dict[str, str]] = []
 
     def __call__(
         self,
@@ -93,6 +96,7 @@ class Sampler:
         """Arguments as of `health`."""
         now = self._clock.monotonic()
         fresh = health(figures, stats, self._clock, certificate_days, trouble)
+        fresh = fresh.model_copy(update={"versions": self._known(fresh.versions)})
         if self._sample is None or now >= self._next or self._sample.boot_id != fresh.boot_id:
             self._next = (now // BEAT_S + 1) * BEAT_S
             self._sample = fresh
@@ -101,6 +105,14 @@ class Sampler:
         scene: Scene = "paused" if fresh.paused else self._scene
         now_true = {"paused": fresh.paused, "scene": scene, "outbox": fresh.outbox, "time_quality": fresh.time_quality}
         return self._sample.model_copy(update=now_true)
+
+    def _known(self, versions: dict[str, str]) -> dict[str, str]:
+        """The names vision gives itself, which are all the free text it has: few are believed."""
+        if versions not in self._named:
+            if len(self._named) == NAMES:
+                return self._named[-1]
+            self._named.append(versions)
+        return versions
 
 
 class CertificateWatch:

@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from edge.errors import StorageError
-from edge.outbox.sqlite import explained, is_damage
+from edge.outbox.sqlite import explained, is_damage, put_aside
 from edge.outbox.writer import open_for_vision
 from edge.process.logs import event
 from edge.vision.ledger import Ledger, Waiting
@@ -168,7 +168,7 @@ class Recorder:
                 if not is_damage(error.__cause__):
                     raise
                 self._let_go()
-                self._drain()
+                self._drain_elsewhere()
             self.trouble = None
             with suppress(StorageError):  # costs no more than a comparison at the next start
                 self.ledger.save(())
@@ -181,6 +181,19 @@ class Recorder:
             self.trouble = error.trouble
             self._retry_at = time.monotonic() + RETRY_S
             log.error(event("commit_failed", waiting=len(self._pending), retry_s=RETRY_S, why=error))
+
+    def _drain_elsewhere(self) -> None:
+        """Into the file as a fresh look finds it, or, when that takes no window either, into a new one."""
+        try:
+            self._drain()
+        except StorageError as error:
+            if not is_damage(error.__cause__):
+                raise
+            self._let_go()
+            with explained(self._storage.outbox):
+                generation = put_aside(self._storage.outbox, self._storage.runtime)
+            log.error(event("outbox_quarantined", generation=generation, why=error))
+            self._drain()
 
     def _drain(self) -> None:
         while self._pending:

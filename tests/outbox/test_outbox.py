@@ -214,8 +214,8 @@ def test_a_page_overwritten_is_found_at_the_start(tmp_path: Path) -> None:
     with path.open("r+b") as file:
         file.seek(4096 * 4)
         file.write(b"\xa5" * 4096 * 4)
-    outbox, generation = open_for_vision(path)
-    outbox.close()
+    fresh, generation = open_for_vision(path)
+    fresh.close()
     assert generation == 1
 
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from edge.types import U8
 
 NOISED = ("counts", "noise_draws", "suppressed_cells", "visitors")
-TIMED = ("fps", "invoke_ms")
+TIMED = ("invoke_ms",)
 """Figures that no two runs share; what they may tell is said in docs/privacy.md."""
 
 
