@@ -101,7 +101,7 @@ class Recorder:
         self._begin(outbox)
         self._pending.extend(one for one in self.ledger.waiting if not outbox.holds(one.report))
         if self._pending:
-            log.warning(event("windows_recovered", windows=len(self._pending)))
+            log.warning(event("windows_recovered", windows=len(self._pending), why="closed before the last run ended"))
 
     def _begin(self, outbox: OutboxWriter) -> None:
         outbox.begin_boot(self.boot_id, self._clock.kernel_boot_id, prev=self._last)

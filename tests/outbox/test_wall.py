@@ -363,8 +363,7 @@ def test_a_trigger_hidden_from_the_schema_check_is_still_not_run(tmp_path: Path)
         "DELETE FROM boots",
         "DELETE FROM meta",
         "INSERT OR REPLACE INTO meta VALUES ('dropped', 'many'), ('day', '1e999'), ('paused', X'FF')",
-        "INSERT INTO rows (boot_id, seq, kernel_boot_id, report, committed, committed_mono)"
-        " SELECT boot_id, seq + 1, '', '', 0, 0 FROM rows",
+        "INSERT INTO rows SELECT n + 1, boot_id, seq + 1, NULL, NULL, '', '', 0, 0, 0, NULL, NULL, NULL FROM rows",
         "PRAGMA user_version = 0",
     ],
 )

@@ -114,12 +114,12 @@ def test_a_disk_that_is_mended_takes_every_window_in_order(
     commit = OutboxWriter.commit
     calls: list[WindowReport] = []
 
-    def once(outbox: OutboxWriter, report: WindowReport, **of: Any) -> int:  # noqa: ANN401 - handed on
+    def once(outbox: OutboxWriter, report: WindowReport, *of: Any) -> int:  # noqa: ANN401 - handed on
         calls.append(report)
         if len(calls) == 1:
             msg = "disk full"
             raise StorageError(msg)
-        return commit(outbox, report, **of)
+        return commit(outbox, report, *of)
 
     monkeypatch.setattr(OutboxWriter, "commit", once)
     service.run()
