@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _FRESH = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -33,7 +33,7 @@ def read_small(path: Path, limit: int) -> bytes:
 
     Never waits. Raises FileNotFoundError, Unsafe, and what else the system says (OSError).
     """
-    folder = os.open(path.parent, _FOLDER & ~os.O_NOFOLLOW)
+    folder = os.open(path.parent, _FOLDER)
     try:
         try:
             file = os.open(path.name, _READ, dir_fd=folder)
@@ -66,29 +66,29 @@ def read_small(path: Path, limit: int) -> bytes:
 
 def replace_small(path: Path, content: bytes, *, mode: int, durable: bool = False) -> None:
     """Write a new file beside `path` and rename it into place; `durable` waits for the disk. Raises OSError."""
-    folder = os.open(path.parent, _FOLDER & ~os.O_NOFOLLOW)
-    fresh = f".{path.name}.{secrets.token_hex(4)}"
+    fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    file = os.open(fresh, _FRESH, 0o600)
     try:
-        file = os.open(fresh, _FRESH, 0o600, dir_fd=folder)
         try:
-            try:
-                left = memoryview(content)
-                while left:
-                    left = left[os.write(file, left) :]
-                os.fchmod(file, mode)
-                if durable:
-                    os.fsync(file)
-            finally:
-                os.close(file)
-            os.rename(fresh, path.name, src_dir_fd=folder, dst_dir_fd=folder)
-        except BaseException:
-            with suppress(OSError):
-                os.unlink(fresh, dir_fd=folder)
-            raise
-        if durable:
+            left = memoryview(content)
+            while left:
+                left = left[os.write(file, left) :]
+            os.fchmod(file, mode)
+            if durable:
+                os.fsync(file)
+        finally:
+            os.close(file)
+        fresh.rename(path)
+    except BaseException:
+        with suppress(OSError):
+            fresh.unlink()
+        raise
+    if durable:
+        folder = os.open(path.parent, _FOLDER)
+        try:
             os.fsync(folder)
-    finally:
-        os.close(folder)
+        finally:
+            os.close(folder)
 
 
 def is_folder(path: Path) -> bool:

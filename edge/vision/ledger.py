@@ -1,6 +1,6 @@
 """What vision must remember and nobody else may touch: noised values not yet released, and what the day has cost.
 
-One small JSON file in a folder that only this user can enter (`ledger/` beside the outbox), replaced as a whole and
+One small JSON file in a folder that only this user can enter (`outbox.db.ledger/`), replaced as a whole and
 synced. A window is drawn into it once, when it closes; whatever happens to the outbox afterwards, the drawn values are
 the only ones there will ever be, and what they cost is spent.
 """
@@ -75,7 +75,7 @@ class Ledger:
     """
 
     def __init__(self, outbox: Path, clock: Clock, policy: str) -> None:
-        self.path = outbox.parent / "ledger" / f"{outbox.name}.ledger"
+        self.path = outbox.with_name(f"{outbox.name}.ledger") / "ledger.json"
         self._clock = clock
         self.fresh = False
         """There was none: what the outbox has of an older version is to be taken over."""

@@ -53,7 +53,7 @@ def place() -> Iterator[StorageSection]:
     root.chmod(0o755)
     folders = {
         "lib": (0o3770, VISION),
-        "lib/ledger": (0o700, VISION),
+        "lib/outbox.db.ledger": (0o700, VISION),
         "run": (0o3770, 0),
         "run/vision": (0o2750, VISION),
         "run/publisher": (0o2750, PUBLISHER),
@@ -127,7 +127,7 @@ def test_the_publisher_reaches_neither_ledger_nor_folders(place: StorageSection)
     as_user(VISION, lambda: record(place))
 
     def enemy() -> None:
-        ledger = place.outbox.parent / "ledger"
+        ledger = place.outbox.with_name("outbox.db.ledger")
         with pytest.raises(PermissionError):
             list(ledger.iterdir())
         for path in (ledger, place.outbox, place.runtime / "vision"):

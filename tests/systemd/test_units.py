@@ -87,11 +87,11 @@ def test_each_writer_has_a_folder_that_nobody_else_writes_to() -> None:
     made = {path: (mode, owner) for _, path, mode, owner, *_ in lines}
     assert made["/run/edge/vision"] == ("2750", "edge-vision")
     assert made["/run/edge/publisher"] == ("2750", "edge-publisher")
-    assert made["/var/lib/edge/ledger"] == ("0700", "edge-vision")
+    assert made["/var/lib/edge/outbox.db.ledger"] == ("0700", "edge-vision")
     shared = [mode for path, (mode, _) in made.items() if path.count("/") == made_of_two(path)]
     assert shared
     assert all(mode == "3770" for mode in shared), "sticky: nobody renames what is another's"
-    assert "-/var/lib/edge/ledger" in _values("edge-publisher.service", "InaccessiblePaths")
+    assert "-/var/lib/edge/outbox.db.ledger" in _values("edge-publisher.service", "InaccessiblePaths")
 
 
 def made_of_two(path: str) -> int:

@@ -95,8 +95,8 @@ def test_the_ledger_is_visions_alone(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be somebody else")
 def test_a_ledger_that_somebody_else_put_there_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "ledger").mkdir(mode=0o700)
-    os.chown(tmp_path / "ledger", 4711, -1)
+    (tmp_path / "outbox.db.ledger").mkdir(mode=0o700)
+    os.chown(tmp_path / "outbox.db.ledger", 4711, -1)
     with pytest.raises(StorageError, match="must belong to the vision service"):
         recorder(tmp_path, Clock())
 
@@ -168,7 +168,7 @@ def test_a_damaged_ledger_fails_towards_spent(tmp_path: Path, content: bytes) ->
     run.ledger.path.write_bytes(content)
     ledger = Ledger(tmp_path / "outbox.db", clock, "policy")
     assert ledger.spent("2026-11-21") > 10**6
-    assert ledger.path.with_name("outbox.db.ledger.damaged").read_bytes() == content
+    assert ledger.path.with_name("ledger.json.damaged").read_bytes() == content
     clock.pass_time(86400)
     assert ledger.spent("2026-11-22") == 0
 

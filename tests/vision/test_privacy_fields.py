@@ -75,7 +75,7 @@ def published(config: Config, caplog: pytest.LogCaptureFixture) -> dict[str, Any
         ]
         stats = outbox.stats()
     config.storage.outbox.unlink()
-    shutil.rmtree(config.storage.outbox.parent / "ledger")
+    shutil.rmtree(config.storage.outbox.with_name("outbox.db.ledger"))
     figures = read_vision(config.storage.runtime)
     assert figures is not None
     says = health(figures, stats, clock, None)
