@@ -88,6 +88,8 @@ class Ledger:
     def _read(self) -> _File:
         self._make_folder()
         with explained(self.path):
+            for torn in self.path.parent.glob(f".{self.path.name}.*"):  # the power went while one was written
+                torn.unlink(missing_ok=True)
             try:
                 return _File.model_validate_json(read_small(self.path, LIMIT), strict=False)
             except FileNotFoundError:

@@ -78,6 +78,14 @@ def test_what_is_held_back_outlives_a_restart_but_not_a_change_of_policy(tmp_pat
     assert [held.get("unmasked", {}).get("happy") for held, _ in seen] == [None, (3, 0), None]
 
 
+def test_what_a_power_cut_left_half_written_is_cleared_away(tmp_path: Path) -> None:
+    recorder(tmp_path, Clock()).close()
+    folder = tmp_path / "outbox.db.ledger"
+    (folder / ".ledger.json.0123abcd").write_bytes(b"{")
+    recorder(tmp_path, Clock()).close()
+    assert [path.name for path in folder.iterdir()] == ["ledger.json"]
+
+
 def test_the_ledger_is_visions_alone(tmp_path: Path) -> None:
     run = recorder(tmp_path, Clock())
     run.put(closing(HAPPY))
