@@ -28,7 +28,7 @@ from edge.outbox.rows import OutboxStats
 from edge.outbox.runtime_files import write_command
 from edge.process.logs import event
 from edge.publisher.delivery_stats import Delivery
-from edge.publisher.health import health
+from edge.publisher.health import BEAT_S, Sampler
 from edge.publisher.home_assistant import Announcer
 from edge.publisher.reason_codes import FAILURE, NO_SUBSCRIBER, NOT_AUTHORISED, REASONS
 from edge.publisher.timestamps import Labels
@@ -49,7 +49,10 @@ RETRY_S: Final = 60.0
 """Pause after a publish that the broker did not take."""
 GRACE_S: Final = 2.0
 """After a lost connection, subscribers get this long to come back before a row asks whether one is there."""
-HEALTH_S: Final = 60.0
+ECHOES: Final = 10
+"""Of `health` between two beats, at once, when a pause or trouble comes and goes; more come one every `ECHO_S`."""
+ECHO_S: Final = 6.0
+UNSOUND_S: Final = 10.0
 PRUNE_S: Final = 3600.0
 REPLAYS: Final = 16
 """Replays waiting at once, at most."""
@@ -86,7 +89,9 @@ class Desk:
         self._birth: Status | None = None
         self._pause_until = 0.0
         self._probing = False
-        self._health_at = self._prune_at = self._reassert_at = 0.0
+        self._health_at = self._prune_at = self._reassert_at = self._unsound_at = 0.0
+        self._echoes, self._echoes_at = float(ECHOES), self._clock.monotonic()
+        self._sampler = Sampler(clock)
         self._denied: set[int] = set()
         self._live: Key | None = None
         self._told: tuple[str, bool, str | None] | None = None
@@ -114,9 +119,13 @@ class Desk:
         self._replays.clear()
 
     def tend(self, outbox: Outbox) -> None:
-        """What needs no broker: late labels, and an end to the rows sent long ago. Raises StorageError."""
-        self.labels.settle(outbox)
+        """What needs no broker: rows that are none, late labels, an end to old rows. Raises StorageError."""
         now = self._clock.monotonic()
+        if now >= self._unsound_at:
+            self._unsound_at = now + UNSOUND_S
+            if unsound := outbox.refuse_unsound():
+                log.error(event("rows-unsound", rows=unsound, next="kept aside; who else writes to the outbox?"))
+        self.labels.settle(outbox)
         if now >= self._prune_at and self._clock.time_quality() == "synced":
             self._prune_at = now + PRUNE_S
             outbox.prune(self._clock.utcnow().date())
@@ -165,12 +174,16 @@ class Desk:
         now = self._clock.monotonic()
         # At a start of vision the file may still be the last run's: this run's health follows at once.
         state = figures.boot_id, figures.paused, trouble
-        if now < self._health_at and state == self._told:
-            return
-        self._health_at, self._told = now + HEALTH_S, state
+        self._echoes = min(float(ECHOES), self._echoes + (now - self._echoes_at) / ECHO_S)
+        self._echoes_at = now
+        if now < self._health_at:
+            if state == self._told or self._echoes < 1:
+                return
+            self._echoes -= 1
+        self._health_at, self._told = now + BEAT_S, state
         if outbox is not None:
             self._stats = outbox.stats()
-        told = health(figures, self._stats, self._clock, self._certificate_days(), self.trouble)
+        told = self._sampler(figures, self._stats, self._certificate_days(), self.trouble)
         self._note(session.publish(self._topics("health"), encode(told), retain=True))
 
     def _room(self, session: Session) -> int:

@@ -19,7 +19,7 @@ from edge import __version__
 from edge.contract import Status, Topics, encode
 from edge.errors import BrokerRefused, BrokerUnavailable, ConfigError, EdgeError, StorageError
 from edge.outbox.outbox import Outbox
-from edge.outbox.runtime_files import VisionFile, read_command, read_vision, write_command
+from edge.outbox.runtime_files import VisionFile, clock_marker, read_command, read_vision, write_command
 from edge.outbox.sqlite import explained
 from edge.process.clock import Clock, SystemClock, clock_error
 from edge.process.lifeline import stdin_ended
@@ -74,7 +74,7 @@ class Publisher:
         self._config, self._mqtt = config, config.mqtt
         self._runtime = Path(config.storage.runtime)
         self._topics = Topics(self._mqtt.root, config.device.site, config.device.id)
-        self._clock = clock or SystemClock(self._runtime / "clock-synced")
+        self._clock = clock or SystemClock(clock_marker(self._runtime))
         self._drain_timeout, self._lifeline = drain_timeout, lifeline
         self._outbox: Outbox | None = None
         self._session: Session | None = None
@@ -221,7 +221,7 @@ class Publisher:
         with explained(path):
             if not (path.exists() and path.stat().st_size):
                 return
-        outbox = Outbox(path, max_bytes=self._config.storage.max_bytes, clock=self._clock)
+        outbox = Outbox(path, clock=self._clock)
         try:
             if self._desk.trouble is not None:
                 outbox.check_writable()
@@ -288,7 +288,7 @@ class Publisher:
                 self._figures(),
                 self._desk.delivery,
                 connected=self._session is not None,
-                clock_error=clock_error(self._runtime / "clock-synced"),
+                clock_error=clock_error(clock_marker(self._runtime)),
                 certificate_days=self._certificate_days(),
                 trouble=self._desk.trouble,
             )
