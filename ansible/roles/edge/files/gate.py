@@ -22,7 +22,7 @@ RETAINED = ("status", "health", "live")
 
 
 def _connect(arguments: argparse.Namespace) -> mqtt.Client:
-    # A client id of the certificate's own name, as the broker may ask for, and of this one call: gates run side by side,
+    # A client id of the certificate's own name, which the broker wants, and of this one call: gates run side by side,
     # and with a device's certificate (pull mode) the publisher holds the plain name.
     name = f"{arguments.tls.name}.gate-{secrets.token_hex(4)}"
     client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=name, protocol=mqtt.MQTTv5)
