@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import ipaddress
+import socket
 import ssl
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from edge.errors import BrokerRefused, BrokerUnavailable, ConfigError
-from edge.publisher.tls import broker_distrusted, refused_by_broker
+from edge.publisher.tls import broker_distrusted, refused_by_broker, tls_context
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from edge.publisher.tls import TlsFiles
+
+
+ALERT_S: Final = 2.0
+"""Longest wait for what a broker may say after the handshake."""
 
 
 class BrokerSettings(Protocol):
@@ -72,6 +77,28 @@ def no_connection(error: OSError | UnicodeError, broker: BrokerSettings) -> Brok
     # A name that cannot be one (UnicodeError) is a broker that nobody reaches.
     reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return BrokerUnavailable(f"{where} cannot be reached ({reason}): retrying, the rows are kept")
+
+
+def alert(broker: BrokerSettings) -> str:
+    """What the broker says to a TLS handshake with nothing after it, "" when it says nothing. Raises ConfigError.
+
+    Under TLS 1.3 a client's certificate is judged after the handshake. With a CONNECT under way the broker hangs up on
+    unread bytes, and the kernel throws its alert away; with nothing under way the alert arrives.
+    """
+    if broker.tls is None:
+        return ""
+    context = tls_context(broker.tls)
+    try:
+        with (
+            socket.create_connection((broker.host, broker.port), ALERT_S) as plain,
+            context.wrap_socket(plain, server_hostname=broker.host) as secure,
+        ):
+            secure.recv(1)
+    except ssl.SSLError as error:
+        return error.reason or str(error)
+    except (OSError, UnicodeError):
+        pass
+    return ""
 
 
 def password(path: Path | None) -> str | None:

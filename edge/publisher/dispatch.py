@@ -72,7 +72,7 @@ class Desk:
         self._commands = Commands(topics, clock, runtime, home_assistant)
         self._flight: dict[int, Row | None] = {}
         self._announcement: int | None = None
-        """The message id of the announcement in flight."""
+        """The message id of the announcement, until something sent after it was answered."""
         self._too_large: dict[str, int] = {}
         """Topics whose message the broker does not take, and the limit it gave."""
         self._held: set[Key] = set()
@@ -110,14 +110,14 @@ class Desk:
         self._announcement = None
         self._commands.replays.clear()
 
-    def lost(self, *, flooded: bool = False) -> None:
-        """The connection broke; `flooded`: by what came in."""
+    def lost(self, *, early: bool, flooded: bool = False) -> None:
+        """The connection broke; `early`: before it had proven itself, `flooded`: by what came in."""
         if flooded:
             self._deaf_until = self._clock.monotonic() + DEAF_S
             log.error(
                 event("commands-off", after=f"{DEAF_S:.0f} s again", next="clear what is retained on cmd/ topics")
             )
-        if self._announcement is not None:
+        if early and self._announcement is not None:
             self._announcer.hung_up()
         self.forget()
 
@@ -286,9 +286,9 @@ class Desk:
 
     def _answered(self, ack: Ack) -> None:
         row = self._flight.pop(ack.mid, None)
-        if ack.mid == self._announcement:
+        if self._announcement is not None and ack.mid > self._announcement:
             self._announcement = None
-            self._announcer.answered()
+            self._announcer.survived()
         taken = ack.code < FAILURE and ack.code != NO_SUBSCRIBER
         self.delivery.answered(ack.mid, taken=taken or (row is None and ack.code == NO_SUBSCRIBER))
         if taken and row is not None:

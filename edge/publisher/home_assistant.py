@@ -67,12 +67,12 @@ class Announcer:
         if message.topic in self.subscriptions and message.payload == b"online" and not message.retained:
             self._due_at = self._clock.monotonic() + random.uniform(0, RESPREAD_S)  # noqa: S311 - jitter
 
-    def answered(self) -> None:
-        """The broker has taken the message, or refused it in words."""
+    def survived(self) -> None:
+        """The connection outlived the message: an acknowledgement says little, Mosquitto sends one and hangs up."""
         self._hang_ups = 0
 
     def hung_up(self) -> None:
-        """The connection broke while the message was unanswered: chance once, its size when it happens again."""
+        """The connection broke on the message: chance once, its size when it happens again."""
         self._hang_ups += 1
         if self._hang_ups >= HANG_UPS:
             self._hang_ups, self._left_out_until = 0, self._clock.monotonic() + LEFT_OUT_S

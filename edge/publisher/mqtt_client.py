@@ -1,4 +1,4 @@
-"""paho's client with what it lacks: a bound on what it reads, the name of a TLS alert, the size of what it sends.
+"""paho's client with what it lacks: a bound on what it reads, the size of what it sends.
 
 The bound matters under MQTT 3.1.1, where a client cannot tell its broker what it takes: paho would ask the kernel for
 as many bytes as a packet's header promises, up to 256 MB at once. The method overridden is paho's own, by a leading
@@ -7,7 +7,6 @@ underscore not public; the tests notice when a release has it no more.
 
 from __future__ import annotations
 
-import ssl
 from typing import TYPE_CHECKING, Final
 
 import paho.mqtt.client as mqtt
@@ -36,19 +35,13 @@ class Flooded(BrokerUnavailable):
 
 
 class Client(mqtt.Client):
-    """One connection's client; `alert` is the broker's last TLS alert, None without one."""
-
-    alert: str | None = None
+    """One connection's client."""
 
     def _sock_recv(self, bufsize: int) -> bytes:
         if bufsize > LARGEST_RECEIVED:
             msg = f"the broker sent a packet of {bufsize} bytes, {LARGEST_RECEIVED} is the most that is read"
             raise Flooded(msg)
-        try:
-            return super()._sock_recv(bufsize)
-        except ssl.SSLError as error:
-            self.alert = error.reason or str(error)
-            raise
+        return super()._sock_recv(bufsize)
 
 
 def publish_size(topic: str, payload: bytes, properties: Properties | None) -> int:

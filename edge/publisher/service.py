@@ -42,6 +42,8 @@ STOP_S: Final = 1.5
 """How long an orderly stop waits for what is in flight, and again for its goodbye."""
 HARD_STOP_S: Final = 4.0
 """A stop that something still blocks then (name resolution cannot be interrupted) is made by force."""
+FLAPS: Final = 3
+"""After so many connections in a row that the broker ended early, the log says what that may be."""
 STEP_S: Final = 0.2
 SHOW_S: Final = 1.0
 
@@ -93,6 +95,7 @@ class Publisher:
         self._connected_once = False
         self._backoff = Backoff()
         self._refused = False
+        self._flaps = 0
         self._said = ""
         self._stopping = False
         self._drain_until: float | None = None
@@ -275,9 +278,13 @@ class Publisher:
         session, self._session = self._session, None
         if session is not None:
             session.abandon()
-            self._desk.lost(flooded=isinstance(error, Flooded))
+            self._desk.lost(early=not session.proven, flooded=isinstance(error, Flooded))
             if session.proven:  # a login alone is none: there are brokers that take it and then hang up
                 self._backoff.shrink()
+            self._flaps = 0 if session.proven else self._flaps + 1
+            if self._flaps == FLAPS:
+                why = "the broker takes the login and ends the connection within a minute"
+                log.warning(event("flapping", times=FLAPS, why=why, next="see its log; two devices with this id?"))
         self._complain("no-broker", error)
         self._refused = not isinstance(error, BrokerUnavailable)
         self._backoff.fail()

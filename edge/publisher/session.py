@@ -22,7 +22,7 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from edge.errors import BrokerRefused, BrokerUnavailable, ConfigError
-from edge.publisher.broker import is_loopback, no_connection, password
+from edge.publisher.broker import alert, is_loopback, no_connection, password
 from edge.publisher.mqtt_client import LARGEST_RECEIVED, Client, Flooded, TooLarge, publish_size
 from edge.publisher.reason_codes import FAILURE, TAKEN_OVER, UNSUPPORTED_VERSION, refusal
 from edge.publisher.tls import certificate_end, refused_by_broker, tls_context
@@ -189,8 +189,9 @@ class Session:
         if end is not None and end < datetime.now(UTC):
             ended = f"this device's certificate ended on {end.date()}: renew mqtt.tls.cert"
             return BrokerRefused(f"broker {where} hung up: {ended}")
-        if why := refused_by_broker(self._client.alert):
-            return BrokerRefused(f"broker {where} hung up ({self._client.alert}): {why}")
+        said = alert(self._broker)
+        if why := refused_by_broker(said):
+            return BrokerRefused(f"broker {where} hung up ({said}): {why}")
         hint = "; under TLS: check this device's certificate" if self._broker.tls else ""
         msg = f"broker {where} hung up without an answer: retrying, the rows are kept{hint}"
         return (UnansweredVersion if self.v5 else BrokerUnavailable)(msg)

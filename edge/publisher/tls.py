@@ -119,9 +119,9 @@ _ALERTS: Final = {
 }
 
 
-def refused_by_broker(reason: str | None) -> str:
+def refused_by_broker(reason: str) -> str:
     """What a TLS alert of the broker's means for this device, "" where it says nothing about the certificate."""
-    return next((text for name, text in _ALERTS.items() if name in (reason or "")), "")
+    return next((text for name, text in _ALERTS.items() if name in reason), "")
 
 
 def certificate_end(files: TlsFiles | None) -> datetime | None:
