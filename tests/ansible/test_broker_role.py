@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import shutil
+import signal
+import ssl
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
 import jinja2
+import paho.mqtt.client as mqtt
 import pytest
 import yaml
+from paho.mqtt.enums import CallbackAPIVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 
 from edge.commands.demo.subscriber import Broker
 from edge.errors import BrokerRefused
@@ -48,11 +54,15 @@ class RoleBroker:
         subprocess.run(["gcc", *flags, "-o", str(plugin), str(source)], check=True)
         defaults = yaml.safe_load((ROLE / "defaults/main.yml").read_text())
         variables = defaults | {"edge_readers": ["aggregator"], "ansible_managed": "by a test"}
-        variables |= {"groups": {"kiosks": list(KIOSKS)}, "hostvars": KIOSKS}
+        variables |= {
+            "broker_plugin_source": {"checksum": "0123"},
+            "groups": {"kiosks": list(KIOSKS)},
+            "hostvars": KIOSKS,
+        }
         (folder / "edge.acl").write_text(self._rendered("acl.j2", variables))
         lines = self._rendered("mosquitto.conf.j2", variables)
         places = {
-            "/usr/local/lib/edge/edge_client_id.so": plugin,
+            "/usr/local/lib/edge/edge_client_id-0123.so": plugin,
             "/etc/mosquitto/edge.acl": folder / "edge.acl",
             "/etc/mosquitto/certs/server": self.pki / "broker.example",
             "/etc/mosquitto/certs": self.pki,
@@ -113,6 +123,46 @@ def test_a_stolen_certificate_throws_nobody_off(broker: RoleBroker) -> None:
     kept[0].subscribe("edge/v1/#")
     for session in (*kept, *own):
         session.close()
+
+
+def test_a_subscribers_session_is_its_own_and_outlives_a_restart(broker: RoleBroker) -> None:
+    """What an aggregator misses while it is away, and while the broker is, waits for it and for nobody else."""
+
+    def visit(name: str, client_id: str) -> tuple[str, list[bytes]]:
+        client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=client_id, protocol=mqtt.MQTTv5)
+        context = ssl.create_default_context(cafile=str(broker.pki / "ca.crt"))
+        context.load_cert_chain(broker.pki / f"{name}.crt", broker.pki / f"{name}.key")
+        client.tls_set_context(context)
+        answers: list[str] = []
+        heard: list[bytes] = []
+        client.on_connect = lambda _c, _u, _f, reason, _p: answers.append(str(reason))
+        client.on_subscribe = lambda *_: answers.append("subscribed")
+        client.on_message = lambda _c, _u, message: heard.append(bytes(message.payload))
+        stay = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+        stay.SessionExpiryInterval = 3600
+        client.connect("127.0.0.1", broker.there.port, clean_start=False, properties=stay)
+        while not answers:
+            client.loop(0.1)
+        if answers == ["Success"]:
+            client.subscribe("edge/v1/+/+/counts", qos=1)
+            while len(answers) < 2:
+                client.loop(0.1)
+            client.disconnect()
+            client.loop(0.1)
+        return answers[0], heard
+
+    assert visit("aggregator", "aggregator") == ("Success", [])
+    publisher = broker.login("kiosk-07")
+    assert takes(publisher, "edge/v1/lobby/kiosk-07/counts") == 0, "somebody waits for it"
+    publisher.close()
+    assert visit("kiosk-08", "aggregator") == ("Not authorized", [])
+    broker.there.signal(signal.SIGTERM)
+    broker.there.join()
+    broker.there.start()
+    publisher = broker.login("kiosk-07")
+    assert takes(publisher, "edge/v1/lobby/kiosk-07/counts") == 0
+    publisher.close()
+    assert visit("aggregator", "aggregator") == ("Success", [b"x", b"x"])
 
 
 def test_a_user_name_that_is_sent_counts_for_nothing(broker: RoleBroker) -> None:

@@ -72,6 +72,11 @@ class Mosquitto:
         assert self._process is not None
         self._process.send_signal(number)
 
+    def join(self) -> None:
+        """Wait for the end that a signal asked for."""
+        assert self._process is not None
+        self._process.wait(30)
+
     def kill(self) -> None:
         """SIGKILL and wait."""
         if self._process is not None:
