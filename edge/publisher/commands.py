@@ -30,7 +30,6 @@ ASKS: Final = 16, 1.0
 """The same of replays."""
 SEQ_MOST: Final = 2**63 - 1
 """What SQLite holds; no row has a larger seq."""
-SAY_S: Final = 60.0
 
 UNREADABLE: Final = (ContractError, ArithmeticError, ValueError, LookupError, TypeError, RecursionError)
 """What a decoder can raise on a hostile message; OverflowError and UnicodeError are among them."""
@@ -78,13 +77,12 @@ class Commands:
         self._taboo = tuple(topic for topic in (topics.root, *taboo) if topic)
         self._switches, self._asks = Allowance(clock, *SWITCHES), Allowance(clock, *ASKS)
         self._wanted: list[_Switch] = []
-        self._said: dict[str, tuple[float, int]] = {}
         self.replays: deque[Replay] = deque()
 
     def take(self, message: Incoming, leaf: str) -> None:
         """Take in one that arrived on `cmd/…`; acted on by the next `tend`."""
         if message.retained:
-            self._warn("command-ignored", topic=message.topic, why="it is retained", next="clear it")
+            log.warning(event("command-ignored", topic=message.topic, why="it is retained", next="clear it"))
         elif leaf == "cmd/replay":
             self._take_replay(message)
         elif leaf == "cmd/paused":
@@ -92,13 +90,13 @@ class Commands:
             if message.payload in switch:
                 self._want(switch[message.payload])
             else:
-                self._warn("command-ignored", topic=message.topic, next="send true or false")
+                log.warning(event("command-ignored", topic=message.topic, next="send true or false"))
         elif leaf in {"cmd/pause", "cmd/resume", "cmd/identify"}:
             self._want(leaf.removeprefix("cmd/"))  # type: ignore[arg-type] # one of the three
 
     def refuse(self, message: Incoming, error: BaseException) -> None:
         """Say that a message could not be made sense of."""
-        self._warn("message-refused", topic=message.topic, why=f"{type(error).__name__}: {error}"[:200])
+        log.warning(event("message-refused", topic=message.topic, why=f"{type(error).__name__}: {error}"[:200]))
 
     def _want(self, command: _Switch) -> None:
         """Of those that wait, the last pause or resume counts, and one identify."""
@@ -119,18 +117,18 @@ class Commands:
 
     def _take_replay(self, message: Incoming) -> None:
         if not self._asks.take():
-            self._warn("replay-refused", why="too many in a short time", next="ask again later")
+            log.warning(event("replay-refused", why="too many in a short time", next="ask again later"))
             return
         try:
             command = decode(ReplayCommand, message.payload)
         except UNREADABLE as error:
-            self._warn("replay-refused", why=error)
+            log.warning(event("replay-refused", why=error))
             return
         if command.to > SEQ_MOST:
-            self._warn("replay-refused", id=command.id, why=f"to is over {SEQ_MOST}, the largest seq there is")
+            log.warning(event("replay-refused", id=command.id, why=f"to is over {SEQ_MOST}, the largest seq there is"))
             return
         if len(self.replays) >= REPLAYS:
-            self._warn("replay-refused", id=command.id, why="too many at once", next="ask again later")
+            log.warning(event("replay-refused", id=command.id, why="too many at once", next="ask again later"))
             return
         to = self._answer_to(message, command)
         self.replays.append(Replay(command, to, message.correlation, command.from_))
@@ -152,16 +150,6 @@ class Commands:
             except ContractError:
                 topics, leaf = None, ""
             if topics != self._topics or not leaf.startswith("reply/"):
-                self._warn("response-topic-refused", topic=asked, next=f"answered on {own}")
+                log.warning(event("response-topic-refused", topic=asked, next=f"answered on {own}"))
                 return own
         return asked
-
-    def _warn(self, name: str, **fields: object) -> None:
-        """Once a minute of each kind: strangers decide how often it happens."""
-        now = self._clock.monotonic()
-        until, unsaid = self._said.get(name, (0.0, 0))
-        if now < until:
-            self._said[name] = until, unsaid + 1
-            return
-        self._said[name] = now + SAY_S, 0
-        log.warning(event(name, **fields, **({"unsaid": unsaid} if unsaid else {})))
