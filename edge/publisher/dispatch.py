@@ -16,16 +16,13 @@ from edge.contract import (
     Status,
     Topics,
     cloudevents,
-    decode,
     encode,
     parse_topic,
 )
-from edge.outbox.rows import OutboxStats
 from edge.process.logs import event
+from edge.publisher.bulletin import Bulletin
 from edge.publisher.commands import UNREADABLE, Commands
 from edge.publisher.delivery_stats import Delivery
-from edge.publisher.health import health
-from edge.publisher.home_assistant import Announcer
 from edge.publisher.mqtt_client import TooLarge
 from edge.publisher.reason_codes import FAILURE, NO_SUBSCRIBER, NOT_AUTHORISED, REASONS
 from edge.publisher.timestamps import Labels
@@ -46,7 +43,6 @@ RETRY_S: Final = 60.0
 """Pause after a publish that the broker did not take."""
 GRACE_S: Final = 2.0
 """After a lost connection, subscribers get this long to come back before a row asks whether one is there."""
-HEALTH_S: Final = 60.0
 PRUNE_S: Final = 3600.0
 DEAF_S: Final = 3600.0
 """After a packet that no client should read, nothing is subscribed to for so long: a retained one comes each time."""
@@ -66,28 +62,25 @@ class Desk:
         home_assistant: str | None = None,
     ) -> None:
         self._topics, self._clock = topics, clock
-        self.labels, self._certificate_days = Labels(topics, clock, hold), certificate_days
+        self.labels = Labels(topics, clock, hold)
         self.delivery = Delivery(clock)
-        self._announcer = Announcer(home_assistant, topics, clock)
+        self._bulletin = Bulletin(topics, clock, self.labels, self._tell, certificate_days, home_assistant)
         self._commands = Commands(topics, clock, runtime, home_assistant)
         self._flight: dict[int, Row | None] = {}
-        self._announcement: int | None = None
-        """The message id of the announcement, until something sent after it was answered."""
         self._too_large: dict[str, int] = {}
         """Topics whose message the broker does not take, and the limit it gave."""
         self._held: set[Key] = set()
         """Rows over that limit."""
         self._deaf_until = 0.0
-        self._birth: Status | None = None
+        self._deaf = False
+        self._greeted: str | None = ""
+        """The boot_id of the last birth."""
         self._pause_until = 0.0
         self._probing = False
-        self._health_at = self._prune_at = self._reassert_at = 0.0
+        self._prune_at = 0.0
         self._denied: set[int] = set()
-        self._live: Key | None = None
-        self._told: tuple[str, bool, str | None] | None = None
         self._acked: list[Key] = []
         """What the broker took and the outbox does not know yet."""
-        self._stats = OutboxStats(0, 0.0, 0, 0)
         self.trouble: str | None = None
         """Why the outbox cannot be used, in a word; rows wait meanwhile, and the broker is told."""
         self.refused = False
@@ -107,7 +100,6 @@ class Desk:
         """The connection is gone, and with it everything in flight; the outbox still has the rows."""
         self._flight.clear()
         self._held.clear()
-        self._announcement = None
         self._commands.replays.clear()
 
     def lost(self, *, early: bool, flooded: bool = False) -> None:
@@ -117,8 +109,7 @@ class Desk:
             log.error(
                 event("commands-off", after=f"{DEAF_S:.0f} s again", next="clear what is retained on cmd/ topics")
             )
-        if early and self._announcement is not None:
-            self._announcer.hung_up()
+        self._bulletin.lost(early=early)
         self.forget()
 
     def tend(self, outbox: Outbox | None) -> None:
@@ -138,14 +129,17 @@ class Desk:
         """Begin a connection: birth, then subscriptions; health and live follow with the first `send`."""
         self.forget()
         self.delivery.connected()
-        if self._birth is not None and self._birth.boot_id == birth.boot_id:
+        if self._greeted == birth.boot_id:
             self._pause_until, self._probing = self._clock.monotonic() + GRACE_S, True
-        self._birth = birth
-        self._tell(session, self._topics("status"), encode(birth), retain=True)
-        if self._clock.monotonic() >= self._deaf_until:
-            session.subscribe(self._topics("cmd/+"), self._topics("status"), *self._announcer.subscriptions)
-        self._announcer.connected()
-        self._health_at, self._live = 0.0, None
+        self._greeted = birth.boot_id
+        self._bulletin.greet(session, birth)
+        self._deaf = True
+        self._listen(session)
+
+    def _listen(self, session: Session) -> None:
+        if self._deaf and self._clock.monotonic() >= self._deaf_until:
+            self._deaf = False
+            session.subscribe(self._topics("cmd/+"), self._topics("status"), *self._bulletin.subscriptions)
 
     def send(self, outbox: Outbox | None, session: Session, figures: VisionFile | None) -> None:
         """Send what is due: rows, replays, health, live. Raises BrokerUnavailable and StorageError.
@@ -158,34 +152,8 @@ class Desk:
             self._send_rows(outbox, session)
             self._send_replays(outbox, session)
         waiting = any(row is not None for row in self._flight.values())
-        if not waiting and (announcement := self._announcer.due()):
-            self._announcement = self._tell(session, *announcement, retain=True)
-            self._health_at, self._live = 0.0, None  # what it is to show follows
-        self._send_health(outbox, session, figures)
-        if outbox is None:
-            return
-        last = outbox.last_released()
-        if last is not None and last.key != self._live:
-            self._live = last.key
-            self._send_live(outbox, session, last)
-
-    def _send_health(self, outbox: Outbox | None, session: Session, figures: VisionFile | None) -> None:
-        trouble = self.trouble or (None if figures is None else figures.trouble)
-        if self._birth is not None and self._birth.trouble != trouble:  # status: there may be no figures to send
-            self._birth = self._birth.model_copy(update={"trouble": trouble})
-            self._tell(session, self._topics("status"), encode(self._birth), retain=True)
-        if figures is None or (outbox is None and trouble is None):
-            return
-        now = self._clock.monotonic()
-        # At a start of vision the file may still be the last run's: this run's health follows at once.
-        state = figures.boot_id, figures.paused, trouble
-        if now < self._health_at and state == self._told:
-            return
-        self._health_at, self._told = now + HEALTH_S, state
-        if outbox is not None:
-            self._stats = outbox.stats()
-        told = health(figures, self._stats, self._clock, self._certificate_days(), self.trouble)
-        self._tell(session, self._topics("health"), encode(told), retain=True)
+        self._bulletin.send(outbox, session, figures, trouble=self.trouble, counts_first=waiting)
+        self._listen(session)
 
     def _room(self, session: Session) -> int:
         return (1 if self._probing else session.window) - len(self._flight)
@@ -200,7 +168,7 @@ class Desk:
             if message is None:
                 continue
             self._send_counts(session, message, row)
-            self._health_at = 0.0  # a window has closed
+            self._bulletin.window_closed()
         if len(self._held) >= session.window:  # not one among many, but all of them: look again when it may be mended
             self._held.clear()
             self._pause_until = self._clock.monotonic() + RETRY_S
@@ -239,18 +207,6 @@ class Desk:
             self._tell(session, replay.answer_to, encode(answer), correlation=replay.correlation)
             log.info(event("replay", id=wanted.id, sent=answer.sent, gone=answer.gone))
 
-    def _send_live(self, outbox: Outbox, session: Session, row: Row) -> None:
-        """The last released window again; retained only where the broker will forget it in time (MQTT 5)."""
-        message = self.labels.message(outbox, row)
-        if message is None:
-            return
-        same = row.kernel_boot_id == self._clock.kernel_boot_id
-        now = self._clock.monotonic() if same else self._clock.utcnow().timestamp()
-        age = max(0.0, now - (row.committed_mono if same else row.committed))
-        left = int(2 * message.window.seconds - age)
-        if left >= 1:
-            self._tell(session, self._topics("live"), encode(message), retain=session.v5, expiry=left)
-
     def _tell(self, session: Session, topic: str, payload: bytes, **options: Any) -> int | None:  # noqa: ANN401 - of `publish`
         """Publish what is no row; its message id, or None where the broker takes none so large."""
         try:
@@ -286,9 +242,7 @@ class Desk:
 
     def _answered(self, ack: Ack) -> None:
         row = self._flight.pop(ack.mid, None)
-        if self._announcement is not None and ack.mid > self._announcement:
-            self._announcement = None
-            self._announcer.survived()
+        self._bulletin.answered(ack.mid)
         taken = ack.code < FAILURE and ack.code != NO_SUBSCRIBER
         self.delivery.answered(ack.mid, taken=taken or (row is None and ack.code == NO_SUBSCRIBER))
         if taken and row is not None:
@@ -324,7 +278,7 @@ class Desk:
             log.error(event("alarm", code=code, topic=topic, why=why, next="rows are kept, retried each minute"))
 
     def _take(self, session: Session, message: Incoming) -> None:
-        self._announcer.hear(message)
+        self._bulletin.hear(message)
         try:
             topics, leaf = parse_topic(message.topic)
         except ContractError:
@@ -332,18 +286,6 @@ class Desk:
         if topics != self._topics:
             return
         if leaf == "status":
-            self._reassert(session, message.payload)
+            self._bulletin.reassert(session, message.payload)
         elif leaf.startswith("cmd/"):
             self._commands.take(message, leaf)
-
-    def _reassert(self, session: Session, payload: bytes) -> None:
-        """A late will must not cover our birth: publish it again, but not in a duel with a twin."""
-        now = self._clock.monotonic()
-        try:
-            seen = decode(Status, payload)
-        except ContractError:
-            return
-        if self._birth is not None and seen.state != "online" and now >= self._reassert_at:
-            self._reassert_at = now + RETRY_S
-            log.warning(event("status-covered", state=seen.state, next="two devices with this id? published again"))
-            self._tell(session, self._topics("status"), encode(self._birth), retain=True)

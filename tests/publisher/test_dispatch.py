@@ -406,3 +406,17 @@ def test_a_replayed_row_is_not_marked_again(bench: Bench, monkeypatch: pytest.Mo
     before = len(bench.notes.leaf("counts"))
     bench.turn(code=0)
     assert (before, len(bench.notes.leaf("counts")), marked) == (1, 2, [])
+
+
+def test_after_a_flood_nothing_is_subscribed_to_for_an_hour(bench: Bench) -> None:
+    everything = bench.notes.subscribed
+    assert everything
+    bench.desk.lost(early=True, flooded=True)
+    bench.notes.subscribed = ()
+    bench.desk.greet(bench.session, BIRTH)
+    bench.clock.pass_time(3599)
+    bench.turn()
+    assert bench.notes.subscribed == ()
+    bench.clock.pass_time(2)
+    bench.turn()
+    assert bench.notes.subscribed == everything, "on the same connection"
