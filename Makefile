@@ -1,7 +1,7 @@
 # Everything installs into .venv; a target does nothing twice.
 SHELL := /bin/bash
 .DEFAULT_GOAL := demo
-.PHONY: demo test test-faults soak test-fleet soak-fleet release lint format bench lock gpu-pack docs clean system
+.PHONY: demo torch test test-faults soak test-fleet soak-fleet release lint format bench lock gpu-pack docs clean system
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3.13 || command -v python3)
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
@@ -32,6 +32,9 @@ endef
 demo: .venv/demo.stamp  ## real faces to counts at a broker; SOURCE=<file|/dev/video0>, DEMO_WINDOW=10, DEMO_PRIVACY=off|default
 	@.venv/bin/edge demo $(if $(SOURCE),--source "$(SOURCE)")
 
+torch: .venv/dev.stamp  ## PyTorch, which training needs and nothing else: no lock holds it, since each machine wants its own build
+	@.venv/bin/python -c 'import torch' 2>/dev/null || .venv/bin/pip --disable-pip-version-check --quiet install torch==2.13.0
+
 test: .venv/dev.stamp system  ## every test but the long ones
 	.venv/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
@@ -59,10 +62,11 @@ build/fleet/venv/stamp: requirements/fleet.txt | .venv/bin/pip
 release: .venv/dev.stamp  ## tarballs a device installs from, in build/releases: NAME=0.2.0 TARGET=bookworm-arm64
 	.venv/bin/python ansible/build_release.py $(if $(NAME),--name $(NAME)) $(if $(TARGET),--target $(TARGET))
 
-lint: .venv/dev.stamp  ## ruff and mypy, both strict
+lint: .venv/dev.stamp  ## ruff and mypy, both strict; who may import whom
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/mypy
+	.venv/bin/lint-imports
 
 format: .venv/dev.stamp
 	.venv/bin/ruff check --fix-only --quiet . ; .venv/bin/ruff format .

@@ -125,7 +125,7 @@ def document(version: str) -> dict[str, Any]:
         "info": {
             "title": "Anonymised facial-expression counts",
             "version": version,
-            "description": "Generated from edge/contract/payloads.py; the prose is contract.md.",
+            "description": "Generated from edge/contract; the prose is contract.md.",
             "license": {"name": "Apache-2.0"},
         },
         "defaultContentType": "application/json",

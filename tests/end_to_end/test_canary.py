@@ -40,7 +40,7 @@ UNSEEN = "sendfile,splice,vmsplice,tee,copy_file_range,process_vm_writev,io_urin
 """Calls that move bytes without showing them to the trace: none may be made."""
 MARKED = f"""
 import sys
-from edge.vision.service import track
+from edge.vision import track
 class Marked(track.Tracker):
     def __init__(self, *args):
         super().__init__(*args)

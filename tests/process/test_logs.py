@@ -40,7 +40,7 @@ def test_the_journal_gets_the_fields(tmp_path: Path) -> None:
             'MESSAGE=event=camera_lost name=/dev/video0 next="check it\\nPRIORITY=0"',
             "PRIORITY=3",
             "SYSLOG_IDENTIFIER=edge",
-            "LOGGER=edge.vision.service",
+            "LOGGER=edge.vision",
             "EDGE_EVENT=camera_lost",
             "EDGE_NAME=/dev/video0",
             "EDGE_NEXT=check it PRIORITY=0",
@@ -51,7 +51,8 @@ def test_the_journal_gets_the_fields(tmp_path: Path) -> None:
 
 def test_without_a_journal_lines_go_to_standard_error() -> None:
     code = (
-        "import logging; from edge import logs; logs.set_up(logging.INFO); logging.getLogger('edge.x').info('event=a')"
+        "import logging; from edge.process import logs; logs.set_up(logging.INFO); "
+        "logging.getLogger('edge.x').info('event=a')"
     )
     for stream in ("", "0:0"):
         environ = {**os.environ, "JOURNAL_STREAM": stream}

@@ -11,7 +11,7 @@ from edge_quantize.training import nets
 from edge.vision.preprocess import to_input
 
 keras = pytest.importorskip("keras", reason="the host extra is not installed")
-FORWARD = Path(nets.__file__).parent / "frozen" / "forward.npz"
+FORWARD = Path(nets.__file__).parents[1] / "frozen" / "forward.npz"
 
 
 @pytest.mark.parametrize(

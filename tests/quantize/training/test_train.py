@@ -14,20 +14,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from edge_quantize import cli
-from edge_quantize.training import loop, nets, predict, teacher, train
+from edge_quantize.training import nets
 from edge_quantize.training.augment import Augment
-from edge_quantize.training.batches import batches
+from edge_quantize.training.labelled import Labelled, Samples
 from edge_quantize.training.recipe import RECIPES, Recipe, load_recipe, recipe_from
 from edge_quantize.training.run_folder import RunFolder, load_all
-from edge_quantize.training.samples import Labelled, Samples
 
 from edge.errors import ConfigError, EdgeError, SourceError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 keras = pytest.importorskip("keras", reason="the host extra is not installed")
+torch = pytest.importorskip("torch", reason="PyTorch is not installed: make torch")
+
+from edge_quantize.training import loop, predict, teacher, train  # noqa: E402 - after the skips
+from edge_quantize.training.torch_net import torch_net, torch_weights  # noqa: E402
 
 STILL = Augment(flip=0, rotate=0, scale=(1, 1), shift=0, p_light=0, p_camera=0, p_erase=0)
 TINY = Recipe(
@@ -56,13 +58,6 @@ def steady_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """A clock that moves on by 10 ms whenever it is asked, so that a budget is a number of steps."""
     ticks = itertools.count()
     monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: next(ticks) / 100))
-
-
-@pytest.fixture
-def feed(samples: Samples) -> Iterator[Any]:
-    made = batches(samples, 8, 1, lambda: STILL)
-    yield made
-    made.close()
 
 
 @pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda p: p.stem)
@@ -112,24 +107,43 @@ def test_the_rate_warms_up_and_anneals_with_the_budget() -> None:
     assert replace(recipe, augment=Augment()).ranges(0.95).p_camera == 0
 
 
-def test_an_epoch_draws_every_chip_once(samples: Samples, feed: Iterator[Any]) -> None:
-    drawn = np.concatenate([next(feed)[0] for _ in range(len(samples.chips) // 8)])
-    assert sorted(chip.tobytes() for chip in drawn) == sorted(chip.tobytes() for chip in samples.chips)
+def drawn(monkeypatch: pytest.MonkeyPatch, recipe: Recipe, samples: Samples, folder: Path) -> list[tuple[Any, Any]]:
+    """The batches (grey levels, targets) that a run trains on."""
+    seen: list[tuple[Any, Any]] = []
+
+    def noting(*_: Any) -> Any:  # noqa: ANN401
+        def step(x: Any, targets: Any, _rate: float) -> Any:  # noqa: ANN401
+            seen.append(((x[:, 0] * 128 + 128).numpy(), targets.numpy()))
+            return torch.tensor(0.0), torch.tensor(0.0)
+
+        return step
+
+    monkeypatch.setattr(loop, "make_step", noting)
+    net = nets.NETS["gate"]
+    run = RunFolder(folder / "run")
+    run.start(recipe)
+    loop.run_steps(recipe, run, samples, torch_net(net), torch_net(net), loop.State())
+    return seen
 
 
-def test_targets_stay_with_their_chips(feed: Iterator[Any]) -> None:
-    for _ in range(6):
-        chips, targets = next(feed)
+def test_an_epoch_draws_every_chip_once_with_its_target(
+    samples: Samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches = drawn(monkeypatch, TINY, samples, tmp_path)[: len(samples.chips) // 8]
+    epoch = np.concatenate([chips for chips, _ in batches]).astype(np.uint8)
+    assert sorted(chip.tobytes() for chip in epoch) == sorted(chip.tobytes() for chip in samples.chips)
+    for chips, targets in batches:
         assert np.array_equal(chips.mean(axis=(1, 2)) > 120, targets[:, 1] == 1)
 
 
-def test_an_error_while_augmenting_reaches_the_loop(samples: Samples) -> None:
-    def fail() -> Augment:
-        message = "no such ranges"
-        raise RuntimeError(message)
-
-    with pytest.raises(RuntimeError, match="no such ranges"):
-        next(batches(samples, 8, 1, fail))
+def test_mixup_mixes_chips_and_targets_alike(samples: Samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bright = 200 * (samples.chips.mean(axis=(1, 2)) > 120)
+    flat = replace(samples, chips=np.broadcast_to(bright[:, None, None], samples.chips.shape).astype(np.uint8))
+    batches = drawn(monkeypatch, replace(TINY, mixup=1.0, geometry_only_tail=0.0), flat, tmp_path)
+    shares = np.concatenate([targets[:, 1] for _, targets in batches])
+    levels = np.concatenate([chips.mean(axis=(1, 2)) for chips, _ in batches])
+    assert np.abs(levels - 200 * shares).max() < 1e-3
+    assert ((shares > 0.05) & (shares < 0.95)).any()
 
 
 def test_a_run_learns_and_leaves_all_that_is_needed(samples: Samples, tmp_path: Path) -> None:
@@ -138,7 +152,7 @@ def test_a_run_learns_and_leaves_all_that_is_needed(samples: Samples, tmp_path: 
     result = train.train(recipe, run, tmp_path)
     assert result["scores"]["public"]["accuracy"] == 1.0
     assert run.recipe() == recipe
-    assert {"commit", "python", "keras"} <= json.loads((run.path / "origin.json").read_text()).keys()
+    assert {"commit", "python", "torch", "keras"} <= json.loads((run.path / "origin.json").read_text()).keys()
     with (run.path / "log.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
@@ -211,20 +225,15 @@ def test_a_checkpoint_of_a_fer_net_stays_small_and_exact_enough(tmp_path: Path) 
 
 
 def test_decay_acts_on_kernels_only() -> None:
-    net = nets.NETS["gate"]
-    model, average = nets.build_keras(net), nets.build_keras(net)
-    nets.set_keras_weights(net, model, nets.seeded_weights(net))
-    step = loop.make_step(replace(TINY, l2=1.0, momentum=0.0), model, average)
-    plain, plain_average = nets.build_keras(net), nets.build_keras(net)
-    nets.set_keras_weights(net, plain, nets.seeded_weights(net))
-    without = loop.make_step(replace(TINY, l2=0.0, momentum=0.0), plain, plain_average)
-    keras.utils.set_random_seed(0)
-    x, targets, rate = np.zeros((4, 48, 48, 1), np.float32), np.eye(2, dtype=np.float32)[[0, 1, 0, 1]], np.float32(0.5)
-    for one in (model, plain):
-        one.get_layer("dropout").rate = 0.0
-    step(x, targets, rate)
-    without(x, targets, rate)
-    start, decayed, kept = nets.seeded_weights(net), nets.keras_weights(net, model), nets.keras_weights(net, plain)
+    net = replace(nets.NETS["gate"], dropout=0.0)
+    start = nets.seeded_weights(net)
+    x, targets = torch.zeros(4, 1, 48, 48), torch.eye(2)[[0, 1, 0, 1]]
+    after = []
+    for l2 in (1.0, 0.0):
+        model, average = torch_net(net, start), torch_net(net, start)
+        loop.make_step(replace(TINY, l2=l2, momentum=0.0), model, average)(x, targets, 0.5)
+        after.append(torch_weights(model))
+    decayed, kept = after
     for name, old in start.items():
         expected = kept[name] - 0.5 * old if name.endswith("kernel") else kept[name]
         assert decayed[name] == pytest.approx(expected, abs=1e-4), name
@@ -232,16 +241,54 @@ def test_decay_acts_on_kernels_only() -> None:
 
 def test_statistics_are_the_plain_mean_of_the_batches(samples: Samples) -> None:
     net = nets.NETS["gate"]
-    model = nets.build_keras(net)
-    nets.set_keras_weights(net, model, nets.seeded_weights(net))
-    flat = np.full_like(samples.chips, 200)
+    model = torch_net(net, nets.seeded_weights(net))
+    flat = replace(samples, chips=np.full_like(samples.chips, 200))
     loop.estimate_normalisation(model, flat, seed=0, batch=8)
     kernel = nets.seeded_weights(net)["conv1/kernel"]
     inside = kernel.sum(axis=(0, 1, 2)) * (200 - 128) / 128
-    mean = nets.keras_weights(net, model)["conv1/mean"]
+    mean = torch_weights(model)["conv1/mean"]
     # all but the padded edge of the map (23 of 24 rows and columns) sees the full kernel
     assert np.abs(mean - inside).max() < 0.1 * np.abs(inside).max() + 0.1
-    assert all(n.momentum == nets.BN_MOMENTUM for n in model.layers if isinstance(n, keras.layers.BatchNormalization))
+    norms = [m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    assert all(m.momentum == pytest.approx(1 - nets.BN_MOMENTUM) for m in norms)
+
+
+def test_a_deepened_net_begins_with_the_answers_of_the_shallow_one(samples: Samples) -> None:
+    shallow, deep = nets.NETS["fer-cpu"], nets.NETS["fer-deep"]
+    weights = nets.seeded_weights(shallow)
+    one = predict.probabilities(torch_net(shallow, weights), samples.chips)
+    other = predict.probabilities(torch_net(deep, nets.deepened(deep, weights)), samples.chips)
+    assert np.abs(one - other).max() < 1e-5
+    with pytest.raises(ValueError, match="no place for"):
+        nets.deepened(nets.NETS["gate"], weights)
+
+
+def test_a_teacher_with_agreeing_views_answers_the_students_own_chip(
+    samples: Samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = nets.NETS["gate"]
+    run = RunFolder(tmp_path / "teacher")
+    run.start(TINY)
+    run.save_final(nets.seeded_weights(net))
+    recipe = replace(TINY, teacher="teacher", teacher_weight=0.5, teacher_views="agreeing", augment=Augment())
+    assert teacher.with_teacher(recipe, samples, tmp_path) is samples
+    asked: list[Any] = []
+    answering = teacher.consistent_teacher(recipe, tmp_path)
+    assert answering is not None
+
+    def noting(*_: Any) -> Any:  # noqa: ANN401
+        def step(x: Any, targets: Any, _rate: float) -> Any:  # noqa: ANN401
+            with torch.no_grad():
+                asked.append((targets, torch.softmax(answering(x), 1)))
+            return torch.tensor(0.0), torch.tensor(0.0)
+
+        return step
+
+    monkeypatch.setattr(loop, "make_step", noting)
+    loop.run_steps(recipe, run, samples, torch_net(net), torch_net(net), loop.State(), answering)
+    for targets, answer in asked:
+        rest = 2 * (targets - 0.5 * answer)
+        assert torch.allclose(rest, rest.round(), atol=1e-5), "half the answer, half a label of 0 and 1"
 
 
 def test_the_teacher_enters_the_targets(tmp_path: Path) -> None:

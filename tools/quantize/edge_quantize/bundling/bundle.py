@@ -5,9 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import sys
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -17,15 +15,14 @@ from edge.bundle.manifest import load_bundle
 from edge.errors import ConfigError
 from edge.vision.detect.choose import judge
 from edge_quantize.bundling import convert, detector, float_model, golden, quant_error
-from edge_quantize.bundling.blazeface import weights_file
 from edge_quantize.bundling.model_card import write_card
-from edge_quantize.bundling.sign import read_secret_key, sign_bundle
+from edge_quantize.bundling.sign import sign_bundle
 from edge_quantize.evaluation import metrics, score
 from edge_quantize.evaluation.chips import for_role, real_held_out
 from edge_quantize.progress import bar
 
 if TYPE_CHECKING:
-    import argparse
+    from pathlib import Path
 
     from minisign import SecretKey
 
@@ -158,38 +155,3 @@ def build(
     verify(draft, None if key is None else sign_bundle(draft, key))
     shutil.rmtree(folder, ignore_errors=True)
     draft.rename(folder)
-
-
-def command(args: argparse.Namespace) -> int:
-    """Run `edge-quantize bundle`."""
-    if args.verify is not None:
-        verify(args.verify, args.public_key)
-        said = "signature, files" if args.public_key else "files"
-        sys.stdout.write(f"{args.verify}: {said}, quantisation and golden answers are right\n")
-        return 0
-    # Before the long work, not after it.
-    key = read_secret_key(args.sign_key, args.password_file) if args.sign_key else None
-    sources = {role: args.runs / role / "final.keras" for role in ROLES} | {"detector": weights_file()}
-    build(sources, args.out / args.name, args.max_loss, key)
-    manifest = json.loads((args.out / args.name / "manifest.json").read_text(encoding="utf-8"))
-    for model in manifest["models"]:
-        for where, figure in model["metrics"].items():
-            if "accuracy" in figure:
-                sys.stdout.write(f"{model['role']}: {where} {figure['accuracy']:.4f} ({figure['low']:.4f} to "
-                                 f"{figure['high']:.4f}, n {figure['n']})\n")  # fmt: skip
-    sys.stdout.write(f"bundle: {args.out / args.name}\n")
-    return 0
-
-
-def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Register `bundle`."""
-    parser = subparsers.add_parser("bundle", help="make a verified model bundle from trained nets, or verify one")
-    parser.add_argument("--runs", type=Path, default=Path("build/train"), help="folder with <role>/final.keras")
-    parser.add_argument("--name", default="fer-2026.11")
-    parser.add_argument("--out", type=Path, default=Path("models"), help="folder that gets <name>/")
-    parser.add_argument("--max-loss", type=float, default=convert.MAX_LOSS, help="points int8 may lose against float")
-    parser.add_argument("--verify", type=Path, metavar="BUNDLE", help="only check this bundle")
-    parser.add_argument("--public-key", metavar="KEY", help="with --verify: it must be signed by this minisign key")
-    parser.add_argument("--sign-key", type=Path, metavar="FILE", help="sign the bundle with this minisign secret key")
-    parser.add_argument("--password-file", type=Path, metavar="FILE", help="its first line is the key's password")
-    parser.set_defaults(func=command)

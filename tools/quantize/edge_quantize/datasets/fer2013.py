@@ -143,13 +143,16 @@ def load_fer2013(folder: Path | None = None) -> Fer2013:
         msg = f"{base}: {len(faces)} faces for {rows} labels"
         raise SourceError(msg)
     public = meta["split"] == "public"
-    leaks = meta["duplicate_of_test"].astype(bool) | meta["blank"].astype(bool)
+    group = meta["dup_group"].astype(np.int32)
+    # A group with a test image in it: marked in the data only where it stands pixel for pixel in a test split.
+    shown = np.isin(group, group[public])
+    leaks = meta["duplicate_of_test"].astype(bool) | meta["blank"].astype(bool) | shown
     return Fer2013(
         images=np.ascontiguousarray(faces[:rows]),
         labels=meta["labels"].astype(np.uint8),
         public=np.asarray(public, bool),
         votes=meta["ferplus_votes"].astype(np.int16),
-        dup_group=meta["dup_group"].astype(np.int32),
+        dup_group=group,
         usable=np.asarray(~public & ~leaks, bool),
     )
 

@@ -6,10 +6,7 @@ constants of the manifest (`preprocess.crop`) come from here.
 
 from __future__ import annotations
 
-import json
-import sys
 from itertools import product
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -18,13 +15,13 @@ from edge.bundle.manifest import load_bundle
 from edge.errors import SourceError
 from edge.inference.cpu import CpuBackend
 from edge.types import CropSpec
-from edge.vision.detect.choose import KINDS, detector_roles, open_detector
+from edge.vision.detect.choose import detector_roles, open_detector
 from edge_quantize.evaluation import in_scene, metrics, robustness
 from edge_quantize.evaluation.chips import fer2013
 from edge_quantize.progress import bar
 
 if TYPE_CHECKING:
-    import argparse
+    from pathlib import Path
 
 SCALES: Final = (0.85, 0.9, 1.0, 1.1, 1.2, 1.3)
 SHIFTS: Final = (-0.15, -0.1, -0.05, 0.0, 0.05)
@@ -77,36 +74,3 @@ def sweep(folder: Path, kind: str = "haar", faces: int = in_scene.FACES) -> dict
         "grid": grid,
         "best": min(grid, key=lambda one: one["loss_points"]),
     }
-
-
-def command(args: argparse.Namespace) -> int:
-    """Run `edge-quantize crop`."""
-    figure = sweep(args.bundle, args.detector, args.faces)
-    if args.json:
-        sys.stdout.write(json.dumps(figure) + "\n")
-        return 0
-    lines = [f"| {figure['detector']}: scale | " + " | ".join(f"dy {dy:+.2f}" for dy in SHIFTS) + " |",
-             "|---|" + "---|" * len(SHIFTS)]  # fmt: skip
-    for scale in SCALES:
-        cells = " | ".join(f"{one['accuracy']:.2%}" for one in figure["grid"] if one["scale"] == scale)
-        lines.append(f"| {scale:.2f} | {cells} |")
-    recall, shipped, best = (figure[key] for key in ("recall", "shipped", "best"))
-    found = f"faces found {recall['accuracy']:.1%} of {recall['n']}"
-    lines += ["", f"{found}; shipped: scale {shipped['scale']}, dy {shipped['dy']}: {shipped['accuracy']:.2%}"]
-    # The best of many is flattered by chance: Bonferroni.
-    p = min(1.0, best["mcnemar_p"] * len(figure["grid"]))
-    verdict = "proposed instead" if p < 0.05 and best["loss_points"] < 0 else "no difference beyond chance: keep it"
-    lines.append(f"best: scale {best['scale']}, dy {best['dy']}: {-best['loss_points']:+.1f} points against the "
-                 f"shipped crop (p {p:.3f} of the best of {len(figure['grid'])}): {verdict}")  # fmt: skip
-    sys.stdout.write("\n".join(lines) + "\n")
-    return 0
-
-
-def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Register `crop`."""
-    parser = subparsers.add_parser("crop", help="measure which crop around the detector's box is read best")
-    parser.add_argument("--bundle", type=Path, required=True, help="bundle folder, e.g. models/fer-2026.11")
-    parser.add_argument("--detector", choices=KINDS, default="haar")
-    parser.add_argument("--faces", type=int, default=in_scene.FACES, help="faces of PublicTest half A to set in scenes")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.set_defaults(func=command)

@@ -25,7 +25,6 @@ from edge_quantize.masks.templates import KINDS, UNSEEN_KIND
 from edge_quantize.progress import bar
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Callable
     from pathlib import Path
 
@@ -245,10 +244,3 @@ def evaluate(folder: Path) -> Evaluation:
         "in_scene": sheets.scenes(fer.images[robustness.scene_rows(fer)], rooms, detector, bundle.crop(detector.kind)),
     }
     return Evaluation(report, worst, pictures)
-
-
-def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Register `evaluate`."""
-    from edge_quantize.evaluation import report
-
-    report.add_parser(subparsers)

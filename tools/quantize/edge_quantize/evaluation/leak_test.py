@@ -9,13 +9,10 @@ compares with one in seven.
 
 from __future__ import annotations
 
-import json
 import os
-import sys
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import cv2
@@ -30,7 +27,6 @@ from edge_quantize.masks import synthesis as masks
 from edge_quantize.progress import bar
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Callable
 
     from numpy.typing import NDArray
@@ -172,31 +168,3 @@ def leak(lots: masks.Lots, faces: int = FACES, seeds: tuple[int, ...] = (1, 2, 3
         "bounds": {"balanced": round(MOST_BALANCED, 4), "one_class": MOST_OF_ONE},
         "passed": bool(balanced.mean() <= MOST_BALANCED and by_class.max() <= MOST_OF_ONE),
     }
-
-
-def command(args: argparse.Namespace) -> int:
-    """Run `edge-quantize leak-test`: 0 when the masks tell nothing, 1 when they do."""
-    lots = masks.Lots(neutral=0.0, jitter=0.0) if args.control else masks.Lots()
-    figure = leak(lots, args.faces)
-    if args.out is not None:
-        args.out.write_text(json.dumps(figure, indent=1) + "\n", encoding="utf-8")
-    if args.json:
-        sys.stdout.write(json.dumps(figure) + "\n")
-    else:
-        classes = ", ".join(f"{name} {recall:.1%}" for name, recall in figure["by_class"].items())
-        sys.stdout.write(
-            f"balanced recall from the mask alone {figure['balanced_mean']:.1%} (chance {CHANCE:.1%}, allowed "
-            f"{MOST_BALANCED:.1%}); by class: {classes} (allowed {MOST_OF_ONE:.0%}); n {figure['n']}: "
-            f"{'passed' if figure['passed'] else 'LEAKS'}\n"
-        )
-    return 0 if figure["passed"] else 1
-
-
-def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Register `leak-test`."""
-    parser = subparsers.add_parser("leak-test", help="measure whether the synthetic masks tell the expression")
-    parser.add_argument("--faces", type=int, default=FACES, help="faces of the training split that get a mask")
-    parser.add_argument("--control", action="store_true", help="without jitter and neutral chins: this must leak")
-    parser.add_argument("--out", type=Path, help="a JSON file for the figures")
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.set_defaults(func=command)

@@ -20,8 +20,6 @@ from edge_quantize.masks.landmarks import POINT
 from edge_quantize.masks.templates import ANCHORS, KINDS, TRAIN_VARIANTS, TRAINED_KINDS, Template, draw
 
 if TYPE_CHECKING:
-    import argparse
-
     from numpy.typing import NDArray
 
 PARAMS: Final = np.dtype(
@@ -267,10 +265,3 @@ def refusal(params: NDArray[np.void], points: NDArray[np.float32], size: tuple[i
         if cover[y, x] > 0.3:
             return "eyes"
     return None
-
-
-def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """Register `masks`."""
-    from edge_quantize.commands import masks as mask_command
-
-    mask_command.add_parser(subparsers)

@@ -1,32 +1,37 @@
-"""The training loop: steps until the time budget is spent, validation after each epoch, checkpoints."""
+"""The training loop, in PyTorch on a CPU or a GPU: steps until the time budget is spent, validation, checkpoints."""
 
 from __future__ import annotations
 
 import signal
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812 - PyTorch's own usage
 
-from edge.vision.preprocess import to_input
 from edge_quantize.progress import training_bar
-from edge_quantize.training.augment import Augment, augment
-from edge_quantize.training.batches import batches
-from edge_quantize.training.nets import NETS, keras_weights
+from edge_quantize.training.augment import Augment
+from edge_quantize.training.device_augment import augment
 from edge_quantize.training.predict import score
 from edge_quantize.training.schedule import Watch
+from edge_quantize.training.torch_net import DEVICE, on_device, torch_weights
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
+    from torch import Tensor
+
+    from edge_quantize.training.labelled import Samples
     from edge_quantize.training.recipe import Recipe
     from edge_quantize.training.run_folder import RunFolder
-    from edge_quantize.training.samples import U8, Samples
+    from edge_quantize.training.torch_net import TorchNet
 
-SAVE_EVERY = 180.0
+SAVE_EVERY: Final = 180.0
 """Seconds between checkpoints."""
-BN_IMAGES = 4096
+BN_IMAGES: Final = 4096
 """Chips on which the normalisation statistics of the averaged weights are estimated anew."""
 
 
@@ -41,66 +46,71 @@ class State:
     """Asked to stop by a signal."""
 
 
-def make_step(recipe: Recipe, model: Any, average: Any) -> Callable[..., Any]:  # noqa: ANN401
-    """Compiled training step (x, targets, rate) → (loss, share right): SGD with Nesterov momentum, L2, EMA."""
-    import tensorflow as tf
+def knows_bf16() -> bool:
+    """Whether bf16 products are fast here: on a GPU, or a processor that has them; elsewhere they are emulated."""
+    if DEVICE.type == "cuda":
+        return True
+    try:
+        return any(word in Path("/proc/cpuinfo").read_text(encoding="utf-8") for word in ("avx512_bf16", "amx_bf16"))
+    except OSError:
+        return False
 
-    weights = [v.value for v in model.trainable_variables]
-    decay = [recipe.l2 if v.path.endswith("kernel") else 0.0 for v in model.trainable_variables]
-    speed = [tf.Variable(tf.zeros_like(w), trainable=False) for w in weights]
-    pairs = [
-        (a.value, v.value) for a, v in zip(average.variables, model.variables, strict=True) if v.dtype == "float32"
-    ]
-    count = tf.Variable(0.0, trainable=False)
 
-    @tf.function(reduce_retracing=True)  # type: ignore[untyped-decorator]
-    def step(x: Any, targets: Any, rate: Any) -> Any:  # noqa: ANN401
-        with tf.GradientTape() as tape:
-            logits = model(x, training=True)
-            loss = tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(targets, logits))
-        for w, v, g, l2 in zip(weights, speed, tape.gradient(loss, weights), decay, strict=True):
-            g = g + l2 * w  # noqa: PLW2901
-            v.assign(recipe.momentum * v + g)
-            w.assign_sub(rate * (g + recipe.momentum * v))
-        count.assign_add(1.0)
+def make_step(recipe: Recipe, model: TorchNet, average: TorchNet) -> Callable[[Tensor, Tensor, float], Any]:
+    """Training step (x, targets, rate) → (loss, share right): SGD with Nesterov momentum, L2 on kernels, EMA."""
+    kernels = [p for p in model.parameters() if p.ndim > 1]
+    others = [p for p in model.parameters() if p.ndim == 1]
+    groups = [{"params": kernels, "weight_decay": recipe.l2}, {"params": others, "weight_decay": 0.0}]
+    nesterov = recipe.momentum > 0
+    optimiser = torch.optim.SGD(groups, lr=0.0, momentum=recipe.momentum, nesterov=nesterov)
+    live = [t for t in model.state_dict().values() if t.is_floating_point()]
+    kept = [t for t in average.state_dict().values() if t.is_floating_point()]
+    half = recipe.bf16 and knows_bf16()
+    count = 0
+
+    def step(x: Tensor, targets: Tensor, rate: float) -> Any:  # noqa: ANN401
+        nonlocal count
+        model.train()
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+        with torch.autocast(DEVICE.type, torch.bfloat16, enabled=half):
+            logits = model(x)
+        loss = F.cross_entropy(logits.float(), targets)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        count += 1
         # A young average forgets faster, or it would remember the random start.
-        keep = tf.minimum(recipe.ema, (1.0 + count) / (10.0 + count))
-        for a, w in pairs:
-            a.assign_sub((1.0 - keep) * (a - w))
-        right = tf.reduce_mean(tf.cast(tf.argmax(logits, 1) == tf.argmax(targets, 1), tf.float32))
-        return loss, right
+        keep = min(recipe.ema, (1 + count) / (10 + count))
+        with torch.no_grad():
+            torch._foreach_lerp_(kept, live, 1 - keep)
+        return loss.detach(), (logits.argmax(1) == targets.argmax(1)).float().mean()
 
-    compiled: Callable[..., Any] = step
-    return compiled
+    return step
 
 
 def run_steps(
     recipe: Recipe,
     run: RunFolder,
     samples: Samples,
-    model: Any,  # noqa: ANN401
-    average: Any,  # noqa: ANN401
+    model: TorchNet,
+    average: TorchNet,
     state: State,
+    teacher: TorchNet | None = None,
 ) -> None:
     """Train `model`, and the running `average` of its weights, until the budget, the patience or a signal ends it.
 
-    SIGTERM and SIGINT set `state.stopping`. A checkpoint is written every `SAVE_EVERY` seconds and at the end.
+    SIGTERM and SIGINT set `state.stopping`. A checkpoint is written every `SAVE_EVERY` seconds and at the end. A
+    `teacher` sees the very chip that the student sees (Beyer et al. 2022, "Knowledge distillation: a good teacher is
+    patient and consistent"), mixed and degraded like it.
     """
-    import tensorflow as tf
-
-    net = NETS[recipe.net]
     budget = recipe.budget_minutes * 60
     step = make_step(recipe, model, average)
+    feed = batches(recipe, samples, state, teacher)
     epoch = max(1, len(samples.chips) // recipe.batch)
-    feed = batches(
-        samples,
-        recipe.batch,
-        recipe.seed + state.step,
-        lambda: recipe.ranges(state.seconds / budget),
-    )
 
     def save() -> None:
-        run.save_checkpoint(keras_weights(net, model), keras_weights(net, average), state.step, state.seconds)
+        run.save_checkpoint(torch_weights(model), torch_weights(average), state.step, state.seconds)
 
     def ask_to_stop(_signal: int, _frame: object) -> None:
         state.stopping = True
@@ -112,9 +122,9 @@ def run_steps(
     try:
         with training_bar(recipe.name, budget, state.seconds) as progress:
             while state.seconds < budget and not (state.stopping or state.watch.ended):
-                chips, targets = next(feed)
+                x, targets = next(feed)
                 rate = recipe.rate(state.step, state.seconds / budget, state.watch.falls)
-                loss, right = step(tf.constant(to_input(chips)), tf.constant(targets), tf.constant(rate))
+                loss, right = step(x, targets, rate)
                 sums += (float(loss), float(right), 1)
                 state.step += 1
                 now = time.monotonic()
@@ -124,31 +134,63 @@ def run_steps(
                     seen = score(average, samples.validation)
                     run.log(state.step, state.seconds, rate, sums[:2] / sums[2], seen)
                     if state.watch.see(recipe, state.seconds, seen["loss"]) and recipe.patience:
-                        run.save_best(keras_weights(net, average))
+                        run.save_best(torch_weights(average))
                     sums[:] = 0
                     last = time.monotonic()
                 if now - saved > SAVE_EVERY:
                     save()
                     saved = last = time.monotonic()
     finally:
-        feed.close()
         for number, handler in before.items():
             signal.signal(number, handler)
     save()
 
 
-def estimate_normalisation(model: Any, chips: U8, seed: int, batch: int = 128) -> None:  # noqa: ANN401
-    """Set every BN layer's statistics to the mean of those of lightly augmented batches."""
-    import keras
+def batches(
+    recipe: Recipe, samples: Samples, state: State, teacher: TorchNet | None
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Endless batches as the recipe wants them now: chips float (N, 1, 48, 48) and targets (N, classes)."""
+    chips, labels = torch.from_numpy(samples.chips).to(DEVICE), torch.from_numpy(samples.targets).to(DEVICE)
+    rng = np.random.default_rng(recipe.seed + state.step)
+    torch.manual_seed(recipe.seed + state.step)
+    order = torch.empty(0, dtype=torch.long, device=DEVICE)
+    while True:
+        if len(order) < min(recipe.batch, len(chips)):
+            order = torch.randperm(len(chips), device=DEVICE)
+        chosen, order = order[: recipe.batch], order[recipe.batch :]
+        spent = state.seconds / (60 * recipe.budget_minutes)
+        x, targets = augment(chips[chosen], recipe.ranges(spent)), labels[chosen]
+        if recipe.mixup and spent < 1 - recipe.geometry_only_tail:
+            x, targets = mixed(x, targets, float(rng.beta(recipe.mixup, recipe.mixup)))
+        x = on_device(x)
+        if teacher is not None:
+            with torch.no_grad():
+                answer = F.softmax(teacher(x) / recipe.teacher_temperature, 1)
+            targets = (1 - recipe.teacher_weight) * targets + recipe.teacher_weight * answer
+        yield x, targets
 
-    layers = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
-    usual = [layer.momentum for layer in layers]
-    rng = np.random.default_rng(seed)
-    chosen = rng.permutation(len(chips))[:BN_IMAGES]
+
+def mixed(x: Tensor, targets: Tensor, share: float) -> tuple[Tensor, Tensor]:
+    """Mixup (Zhang et al. 2018): each chip and its target with a share of another's, the larger share its own."""
+    own = max(share, 1 - share)
+    return own * x + (1 - own) * x.flip(0), own * targets + (1 - own) * targets.flip(0)
+
+
+@torch.no_grad()  # type: ignore[untyped-decorator]
+def estimate_normalisation(model: TorchNet, samples: Samples, seed: int, batch: int = 128) -> None:
+    """Set every BN layer's statistics to the plain mean of those of lightly moved batches."""
+    torch.manual_seed(seed)
+    norms = [m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    usual = [m.momentum for m in norms]
+    for m in norms:
+        m.reset_running_stats()
+        m.momentum = None  # the plain mean of all batches
+    model.train()
     spec = Augment(rotate=10, scale=(0.9, 1.1), shift=0.05, p_light=0, p_camera=0, p_erase=0)
-    for k, start in enumerate(range(0, max(1, len(chosen) - batch + 1), batch)):
-        for layer in layers:
-            layer.momentum = k / (k + 1)  # makes the moving figure the plain mean so far
-        model(to_input(augment(chips[chosen[start : start + batch]], spec, rng)), training=True)
-    for layer, momentum in zip(layers, usual, strict=True):
-        layer.momentum = momentum
+    chosen = np.random.default_rng(seed).permutation(len(samples.chips))[:BN_IMAGES]
+    for start in range(0, max(1, len(chosen) - batch + 1), batch):
+        rows = torch.from_numpy(samples.chips[chosen[start : start + batch]]).to(DEVICE)
+        model(on_device(augment(rows, spec)))
+    for m, momentum in zip(norms, usual, strict=True):
+        m.momentum = momentum
+    model.eval()

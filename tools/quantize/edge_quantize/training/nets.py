@@ -1,6 +1,6 @@
 """The nets as one layer table; counting, the Keras builder, and weights under neutral names.
 
-`gpu/torch_net.py` builds the same table in PyTorch. Both write and read the same name → array file, and a
+`torch_net.py` builds the same table in PyTorch. Both write and read the same name → array file, and a
 committed golden forward pass holds them equal.
 """
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
 F32 = NDArray[np.float32]
 Weights = dict[str, F32]
@@ -61,6 +62,7 @@ NETS: Final[Mapping[str, Net]] = {
     net.name: net
     for net in (
         _fer("fer-cpu", (32, 2), ((48, 1, 1), (96, 2, 2), (208, 2, 2))),
+        _fer("fer-deep", (32, 2), ((48, 3, 1), (96, 4, 2), (208, 3, 2))),
         _fer("fer-gpu", (32, 1), ((48, 1, 1), (80, 2, 2), (144, 2, 2), (192, 1, 2))),
         _fer("teacher", (64, 1), ((64, 2, 1), (128, 2, 2), (256, 2, 2), (512, 2, 2))),
         Net(
@@ -201,6 +203,13 @@ def set_keras_weights(net: Net, model: Any, weights: Mapping[str, NDArray[np.gen
     model.get_layer("head").set_weights([full["head/kernel"], full["head/bias"]])
 
 
+def save_keras(net: Net, weights: Mapping[str, NDArray[np.generic]], path: Path) -> None:
+    """Write a net as a `.keras` file of logits, which is what conversion reads."""
+    model = build_keras(net)
+    set_keras_weights(net, model, weights)
+    model.save(path)
+
+
 def check_weights(net: Net, weights: Mapping[str, NDArray[np.generic]]) -> None:
     """Raise ValueError unless names and shapes are exactly those of the table."""
     shapes = weight_shapes(net)
@@ -229,4 +238,24 @@ def seeded_weights(net: Net, seed: int = 0) -> Weights:
         else:
             values = 0.2 * even
         made[name] = values.astype(np.float32)
+    return made
+
+
+def deepened(net: Net, weights: Mapping[str, NDArray[np.generic]], seed: int = 0) -> Weights:
+    """Weights of `net` from those of a shallower net of the same widths: the blocks it lacks begin as the identity.
+
+    A new block's second normalisation has gain 0, so the net answers as the shallow one did (Goyal et al. 2017,
+    "Accurate, large minibatch SGD", 5.1). Raises ValueError where the given weights have no place in `net`.
+    """
+    rng = np.random.default_rng(seed)
+    made: Weights = {}
+    for name, shape in weight_shapes(net).items():
+        if name in weights:
+            made[name] = np.asarray(weights[name], np.float32)
+        elif name.endswith("kernel"):
+            made[name] = (rng.standard_normal(shape) * np.sqrt(2 / np.prod(shape[:-1]))).astype(np.float32)
+        else:
+            ones = name.endswith("var") or (name.endswith("gamma") and not name.endswith(".b/gamma"))
+            made[name] = np.full(shape, float(ones), np.float32)
+    check_weights(net, made | {name: np.asarray(array, np.float32) for name, array in weights.items()})
     return made

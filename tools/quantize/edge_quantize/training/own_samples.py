@@ -15,14 +15,14 @@ from edge.vision.preprocess import chip
 from edge_quantize.datasets.fer2013 import fold_numbers, take_groups
 from edge_quantize.datasets.own_faces import faces_of
 from edge_quantize.progress import bar
-from edge_quantize.training.samples import Labelled, Samples
+from edge_quantize.training.labelled import Labelled, Samples
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from edge_quantize.datasets.own_faces import Face
+    from edge_quantize.training.labelled import I64, U8
     from edge_quantize.training.recipe import Recipe
-    from edge_quantize.training.samples import I64, U8
 
 OTHER_NAMES: Final = {
     "anger": "angry", "disgusted": "disgust", "fearful": "fear", "happiness": "happy", "sadness": "sad",

@@ -1,27 +1,35 @@
-"""Answers of a logits model on chips, and how good they are."""
+"""Answers of a net on chips, and how good they are."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812 - PyTorch's own usage
 
 from edge.vision.preprocess import to_input
+from edge_quantize.training.torch_net import on_device
 
 if TYPE_CHECKING:
-    from edge_quantize.training.samples import F32, U8, Labelled
+    from edge_quantize.training.labelled import F32, U8, Labelled
+    from edge_quantize.training.torch_net import TorchNet
 
 
-def probabilities(model: Any, chips: U8, batch: int = 256) -> F32:  # noqa: ANN401 - keras ships no types
-    """Softmax of a logits model on uint8 chips (N, 48, 48): float32 (N, classes)."""
-    outputs = [np.asarray(model(to_input(chips[i : i + batch]))) for i in range(0, len(chips), batch)]
-    logits = np.concatenate(outputs)
-    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(shifted / shifted.sum(axis=1, keepdims=True), np.float32)
+@torch.no_grad()  # type: ignore[untyped-decorator]
+def probabilities(model: TorchNet, chips: U8, batch: int = 256) -> F32:
+    """Softmax of a net on uint8 chips (N, 48, 48): float32 (N, classes)."""
+    model.eval()
+    parts = []
+    for start in range(0, len(chips), batch):
+        x = torch.from_numpy(to_input(chips[start : start + batch])).permute(0, 3, 1, 2)
+        parts.append(F.softmax(model(on_device(x)).float(), 1).cpu().numpy())
+    found: F32 = np.concatenate(parts).astype(np.float32)
+    return found
 
 
-def score(model: Any, labelled: Labelled) -> dict[str, float]:  # noqa: ANN401
-    """Accuracy and cross entropy (nats) of a logits model, and n."""
+def score(model: TorchNet, labelled: Labelled) -> dict[str, float]:
+    """Accuracy and cross entropy (nats) of a net, and n."""
     found = probabilities(model, labelled.chips)
     right = found.argmax(axis=1) == labelled.labels
     loss = -np.log(np.maximum(found[np.arange(len(found)), labelled.labels], 1e-9))

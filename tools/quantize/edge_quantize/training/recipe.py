@@ -15,7 +15,8 @@ from edge_quantize.training.nets import NETS
 
 RECIPES: Final = Path(__file__).parent / "recipes"
 Role = Literal["gate", "fer_unmasked", "fer_masked"]
-Schedule = Literal["cosine", "plateau"]
+Schedule = Literal["cosine", "plateau", "stable"]
+Views = Literal["bare", "agreeing"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,14 +26,17 @@ class Recipe:
     Rates follow the share of the time budget that is spent, so a run anneals on whatever machine it is: linear
     over the first `warmup_steps`, then (`schedule = "cosine"`) a cosine to 0 at the end of the budget, or
     (`"plateau"`) × `plateau_factor` whenever validation loss has not got better for `plateau_patience` of the
-    budget. A run ends early, with its best weights, when validation loss has not got better for the share
-    `patience` of the budget; 0 never does. `budget_minutes` is time spent in training steps.
+    budget, or (`"stable"`) the peak until the last `decay_share` of the budget, then a line to 0: such a run can be
+    taken up again from before its decay. A run ends early, with its best weights, when validation loss has not got
+    better for the share `patience` of the budget; 0 never does. `budget_minutes` is time spent in training steps.
 
     `l2` is the decay of kernels in the gradient (g + l2 × w). `ema` is the decay of the averaged weights, which
     are what is shipped. `geometry_only_tail` is the last share of the budget in which chips are moved but no
     longer lit, degraded or erased. `init` and `teacher` are run folders, `init` also several ("a + b") whose
     weights are averaged; the target is (1 - teacher_weight) × label + teacher_weight × the teacher's
-    probabilities at `teacher_temperature` on the same face without a mask.
+    probabilities at `teacher_temperature`, on the same face without a mask as it lies in the data (`teacher_views =
+    "bare"`), or on the very chip the student sees (`"agreeing"`). `mixup` is the α of Zhang et al. 2018, 0 for none.
+    Weights of a shallower net of the same widths may be an `init`: the blocks they lack begin as the identity.
 
     `data` is a folder or CSV of own faces that take FER2013's place. With `folds`, the `fold`-th of so many parts of
     the faces is held out and scored.
@@ -51,14 +55,17 @@ class Recipe:
     smoothing: float = 0.1
     ema: float = 0.999
     geometry_only_tail: float = 0.1
-    votes_weight: float = 0.3
+    votes_weight: float = 0.1
+    mixup: float = 0.0
     init: str | None = None
     teacher: str | None = None
     teacher_weight: float = 0.0
     teacher_temperature: float = 1.0
+    teacher_views: Views = "bare"
     real_repeats: int = 4
     bf16: bool = True
     schedule: Schedule = "cosine"
+    decay_share: float = 0.35
     plateau_factor: float = 0.3
     plateau_patience: float = 0.08
     patience: float = 0.0
@@ -72,6 +79,8 @@ class Recipe:
         warm = min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
         if self.schedule == "plateau":
             return self.peak_rate * warm * self.plateau_factor**falls
+        if self.schedule == "stable":
+            return self.peak_rate * warm * min(1.0, max(0.0, (1 - spent) / self.decay_share))
         return self.peak_rate * warm * 0.5 * (1 + math.cos(math.pi * min(1.0, max(0.0, spent))))
 
     def ranges(self, spent: float) -> Augment:
@@ -115,12 +124,16 @@ def recipe_from(table: dict[str, Any], name: str, where: str) -> Recipe:
 
 def _check_values(recipe: Recipe, where: str) -> None:
     choices = {"net": tuple(NETS), "role": get_args(Role), "schedule": get_args(Schedule)}
+    choices["teacher_views"] = get_args(Views)
     for key, known in choices.items():
         if getattr(recipe, key) not in known:
             msg = f"{where}: {key} = {getattr(recipe, key)!r} is not one of {', '.join(known)}"
             raise ConfigError(msg)
     if recipe.budget_minutes <= 0 or recipe.batch < 1 or not 0 <= recipe.ema < 1:
         msg = f"{where}: budget_minutes and batch must be positive, ema in [0, 1)"
+        raise ConfigError(msg)
+    if not 0 < recipe.decay_share <= 1 or recipe.mixup < 0:
+        msg = f"{where}: decay_share must be above 0 and at most 1, mixup not negative"
         raise ConfigError(msg)
     if not 0 < recipe.plateau_factor < 1 or recipe.plateau_patience <= 0 or not 0 <= recipe.patience < 1:
         msg = f"{where}: plateau_factor must be between 0 and 1, plateau_patience positive, patience in [0, 1)"

@@ -147,7 +147,7 @@ def origin() -> dict[str, str]:
     """Commit, versions and machine kind, as far as they can be told."""
     found = {"started": datetime.now(UTC).isoformat(timespec="seconds"), "machine": platform.machine()}
     found |= {"python": platform.python_version(), "cpus": str(os.cpu_count())}
-    for package in ("tensorflow-cpu", "tensorflow", "keras", "numpy", "opencv-python-headless"):
+    for package in ("torch", "tensorflow-cpu", "tensorflow", "keras", "numpy", "opencv-python-headless"):
         try:
             found[package] = version(package)
         except PackageNotFoundError:

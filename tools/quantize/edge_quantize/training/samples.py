@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edge_quantize.datasets.fer2013 import (
     Fer2013,
@@ -16,44 +15,20 @@ from edge_quantize.datasets.fer2013 import (
     load_rendered,
     soft_targets,
 )
+from edge_quantize.training.labelled import Labelled, Samples
 from edge_quantize.training.nets import NETS
+from edge_quantize.training.own_samples import own_samples
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from edge_quantize.training.labelled import I64, U8
     from edge_quantize.training.recipe import Recipe
-
-U8 = NDArray[np.uint8]
-F32 = NDArray[np.float32]
-I64 = NDArray[np.int64]
 
 RENDERINGS = 2
 """Masked renderings of the train set that are used where they exist."""
 WATCHED = 850
 """Faces of a held-out fold that training is watched by; the whole fold is scored at the end."""
-
-
-@dataclass(frozen=True, slots=True)
-class Labelled:
-    """`chips` uint8 (N, 48, 48) and their true class `labels` int64 (N,)."""
-
-    chips: U8
-    labels: I64
-
-
-@dataclass(frozen=True, slots=True)
-class Samples:
-    """Chips to train on with soft `targets` float32 (N, classes), and the sets to watch.
-
-    `row` int64 (N,) is the FER2013 row of a chip, -1 for any other face. `validation` is held out of train;
-    `tests` are scored once, at the end: PublicTest or what is made of it, and held-out real photos.
-    """
-
-    chips: U8
-    targets: F32
-    row: I64
-    validation: Labelled
-    tests: dict[str, Labelled]
 
 
 def load_samples(recipe: Recipe, masks: Path) -> Samples:
@@ -62,8 +37,6 @@ def load_samples(recipe: Recipe, masks: Path) -> Samples:
     Raises SourceError when data are missing or damaged.
     """
     if recipe.data is not None:
-        from edge_quantize.training.own_samples import own_samples
-
         samples = own_samples(recipe)
     else:
         build = {"fer_unmasked": _unmasked, "fer_masked": _masked, "gate": _gate}[recipe.role]

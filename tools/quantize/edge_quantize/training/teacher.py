@@ -4,33 +4,36 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edge.errors import ConfigError, SourceError
 from edge_quantize.datasets.fer2013 import load_arrays, load_fer2013
-from edge_quantize.training.nets import NETS, build_keras, set_keras_weights
+from edge_quantize.training.nets import NETS
 from edge_quantize.training.predict import probabilities
 from edge_quantize.training.run_folder import RunFolder
+from edge_quantize.training.torch_net import torch_net
 
 if TYPE_CHECKING:
+    from edge_quantize.training.labelled import F32, U8, Samples
     from edge_quantize.training.recipe import Recipe
-    from edge_quantize.training.samples import F32, U8, Samples
+    from edge_quantize.training.torch_net import TorchNet
 
 
 def with_teacher(recipe: Recipe, samples: Samples, runs: Path) -> Samples:
     """Samples whose targets hold the teacher's share: its answer on the same face without a mask.
 
     Cross entropy against this mixture and the usual sum of cross entropy and KL differ by a constant.
-    Own faces (`recipe.data`) are shown to the teacher as they are, so they must be bare.
+    Own faces (`recipe.data`) are shown to the teacher as they are, so they must be bare. A teacher with agreeing views
+    answers in the loop instead, see `consistent_teacher`.
 
     Raises:
         ConfigError: the recipe has own faces and a teacher that cannot see them without a mask.
         SourceError: the teacher is not there or not finished.
 
     """
-    if recipe.teacher is None or not recipe.teacher_weight:
+    if recipe.teacher is None or not recipe.teacher_weight or recipe.teacher_views == "agreeing":
         return samples
     from_file = recipe.teacher.endswith(".npz")
     if recipe.data is not None and (from_file or recipe.role != "fer_unmasked"):
@@ -49,10 +52,23 @@ def with_teacher(recipe: Recipe, samples: Samples, runs: Path) -> Samples:
     return replace(samples, targets=(1 - w) * samples.targets + w * answers[back])
 
 
-def both_ways(model: Any, faces: U8) -> F32:  # noqa: ANN401
+def consistent_teacher(recipe: Recipe, runs: Path) -> TorchNet | None:
+    """The net that answers the student's own chips in the loop; None where the recipe wants none.
+
+    Raises SourceError when it is not there or not finished.
+    """
+    if recipe.teacher is None or not recipe.teacher_weight or recipe.teacher_views != "agreeing":
+        return None
+    model = load_run(runs / recipe.teacher)
+    model.eval()
+    return model
+
+
+def both_ways(model: TorchNet, faces: U8) -> F32:
     """Probabilities float32 (N, classes), the mean over faces u8 (N, 48, 48) and their mirror images."""
     mirrored = np.ascontiguousarray(faces[:, :, ::-1])
-    return (probabilities(model, faces) + probabilities(model, mirrored)) / 2
+    both: F32 = (probabilities(model, faces) + probabilities(model, mirrored)) / 2
+    return both
 
 
 def view_mean(logits: F32) -> F32:
@@ -61,16 +77,13 @@ def view_mean(logits: F32) -> F32:
     return np.asarray((shifted / shifted.sum(axis=-1, keepdims=True)).mean(axis=0), np.float32)
 
 
-def load_run(folder: Path) -> Any:  # noqa: ANN401
-    """Finished model of a run folder (logits). Raises SourceError when it is not finished."""
+def load_run(folder: Path) -> TorchNet:
+    """Finished model of a run folder. Raises SourceError when it is not finished."""
     run = RunFolder(folder)
     recipe = run.recipe()
     weights = run.final_weights()
-    net = NETS[recipe.net]
-    model = build_keras(net)
     try:
-        set_keras_weights(net, model, weights)
+        return torch_net(NETS[recipe.net], weights)
     except ValueError as error:
         msg = f"{folder}: {error}"
         raise SourceError(msg) from None
-    return model

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from edge.errors import SourceError
-from edge_quantize.datasets.fer2013 import TILE_FILES, data_root, load_arrays
+from edge_quantize.datasets.fer2013 import TILE_FILES, load_arrays
 
 if TYPE_CHECKING:
-    import argparse
+    from pathlib import Path
 
 MIB: Final = 1 << 20
 PACK_LIMIT: Final = 60 * MIB
@@ -65,18 +64,3 @@ def repository_bytes(root: Path) -> int:
         raise SourceError(msg) from None
     files = (root / name for name in done.stdout.split("\0") if name)
     return sum(path.stat().st_size for path in files if path.is_file())
-
-
-def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    """`edge-quantize gpu-pack`."""
-    parser = subparsers.add_parser("gpu-pack", help="gather what training on a GPU machine needs")
-    parser.add_argument("--masks", type=Path, default=Path("build/masks"), help="folder of the landmarks")
-    parser.add_argument("--out", type=Path, default=Path("build/gpu-pack"), help="folder to fill")
-    parser.set_defaults(func=_command)
-
-
-def _command(args: argparse.Namespace) -> int:
-    size, total = pack(data_root(), args.masks, args.out, Path(__file__).resolve().parents[5])
-    print(f"{args.out}: {size / MIB:.1f} MiB, with the repository {total / MIB:.1f} MiB")
-    print(f"there: python3 tools/quantize/edge_quantize/training/gpu/train_gpu.py check --pack {args.out}")
-    return 0

@@ -18,7 +18,6 @@ import importlib.util
 import json
 import os
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,15 +35,17 @@ _find_packages()
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
-import torch.nn.functional as F  # noqa: E402, N812
 
 from edge.errors import EdgeError, SourceError  # noqa: E402
 from edge.vision.preprocess import to_input  # noqa: E402
 from edge_quantize.datasets.fer2013 import load_arrays, load_fer2013, soft_targets  # noqa: E402
-from edge_quantize.training.gpu.device_augment import augment, warp  # noqa: E402
-from edge_quantize.training.gpu.torch_net import TorchNet, set_torch_weights, torch_weights  # noqa: E402
+from edge_quantize.training.device_augment import warp  # noqa: E402
+from edge_quantize.training.labelled import Labelled, Samples  # noqa: E402
+from edge_quantize.training.loop import State, estimate_normalisation, run_steps  # noqa: E402
 from edge_quantize.training.nets import NETS, seeded_weights  # noqa: E402
 from edge_quantize.training.recipe import Recipe, load_recipe  # noqa: E402
+from edge_quantize.training.run_folder import RunFolder  # noqa: E402
+from edge_quantize.training.torch_net import DEVICE, TorchNet, set_torch_weights, torch_net, torch_weights  # noqa: E402
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -52,11 +53,10 @@ if TYPE_CHECKING:
 
     from edge_quantize.datasets.fer2013 import I64, U8, Fer2013
 
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 BOUND = 1e-4
 """Largest difference of a logit between the two builders, fp32."""
-SHOW_EVERY = 20.0
-"""Seconds between lines of progress."""
+WATCH_EVERY = 36
+"""One chip in so many is held out."""
 
 
 def check() -> float:
@@ -84,56 +84,23 @@ def _batch(chips: U8) -> Tensor:
     return torch.from_numpy(to_input(chips)).permute(0, 3, 1, 2).to(DEVICE)
 
 
-def fit(recipe: Recipe, model: TorchNet, chips: Tensor, targets: Tensor) -> tuple[TorchNet, int]:
-    """Train on uint8 chips (N, 48, 48) and targets (N, classes); the averaged model and the steps done."""
-    model = model.to(DEVICE, memory_format=torch.channels_last).train()
-    average = TorchNet(model.net).to(DEVICE, memory_format=torch.channels_last)
-    average.load_state_dict(model.state_dict())
-    decayed = [p for p in model.parameters() if p.ndim > 1]
-    plain = [p for p in model.parameters() if p.ndim == 1]
-    groups = [{"params": decayed, "weight_decay": recipe.l2}, {"params": plain, "weight_decay": 0.0}]
-    optimiser = torch.optim.SGD(groups, lr=0.0, momentum=recipe.momentum, nesterov=True)
-    live = [t for t in model.state_dict().values() if t.is_floating_point()]
-    kept = [t for t in average.state_dict().values() if t.is_floating_point()]
-    budget = recipe.budget_minutes * 60
-    start = shown = time.monotonic()
-    step, order = 0, torch.empty(0, dtype=torch.long, device=DEVICE)
-    while (spent := (time.monotonic() - start) / budget) < 1:
-        if len(order) < recipe.batch:
-            order = torch.randperm(len(chips), device=DEVICE)
-        chosen, order = order[: recipe.batch], order[recipe.batch :]
-        rate = recipe.rate(step, spent)
-        for group in optimiser.param_groups:
-            group["lr"] = rate
-        x = augment(chips[chosen], recipe.ranges(spent)).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(DEVICE.type, torch.bfloat16):
-            logits = model(x)
-        loss = F.cross_entropy(logits.float(), targets[chosen])
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
-        step += 1
-        torch._foreach_lerp_(kept, live, 1 - min(recipe.ema, (1 + step) / (10 + step)))
-        if step % 16 == 0 and DEVICE.type == "cuda":
-            torch.cuda.synchronize()  # or the clock runs ahead of the work
-        if time.monotonic() - shown > SHOW_EVERY:
-            shown = time.monotonic()
-            print(f"{recipe.name} {spent:4.0%} step {step} loss {float(loss):.3f}", flush=True)
-    _estimate_normalisation(average, chips, recipe)
-    return average.eval(), step
+def fit(recipe: Recipe, model: TorchNet, chips: U8, targets: NDArray[np.float32], out: Path) -> tuple[TorchNet, int]:
+    """Train on uint8 chips (N, 48, 48) and targets (N, classes); the averaged model and the steps done.
 
-
-@torch.no_grad()  # type: ignore[untyped-decorator]
-def _estimate_normalisation(model: TorchNet, chips: Tensor, recipe: Recipe, batches: int = 24) -> None:
-    """BN statistics of the averaged weights: plain mean over batches that are moved, not degraded."""
-    norms = [m for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
-    for m in norms:
-        m.reset_running_stats()
-        m.momentum = None  # the plain mean of all batches
-    model.train()
-    for _ in range(batches):
-        rows = torch.randint(len(chips), (min(recipe.batch, len(chips)),), device=DEVICE)
-        model(augment(chips[rows], recipe.augment.geometry_only()))
+    The run folder `out`/<recipe> holds log and checkpoints; one chip in `WATCH_EVERY` is held out to watch it by.
+    """
+    if len(chips) < recipe.batch:
+        msg = f"{len(chips)} chips are fewer than one batch of {recipe.batch}"
+        raise SourceError(msg)
+    watched = np.arange(len(chips)) % WATCH_EVERY == 0
+    seen = Labelled(chips[watched], targets[watched].argmax(1))
+    nobody = np.full(int((~watched).sum()), -1)
+    samples = Samples(chips[~watched], targets[~watched], nobody, seen, {})
+    average, state, run = torch_net(model.net, torch_weights(model)), State(), RunFolder(out / recipe.name)
+    run.start(recipe)
+    run_steps(recipe, run, samples, model, average, state)
+    estimate_normalisation(average, samples, recipe.seed)
+    return average, state.step
 
 
 @torch.no_grad()  # type: ignore[untyped-decorator]
@@ -159,12 +126,12 @@ def logits_of(model: TorchNet, chips: U8, views: int = 1) -> NDArray[np.float32]
 def teach(recipe: Recipe, fer: Fer2013, out: Path, teachers: int) -> dict[str, Any]:
     """Train teachers and write the mean of their logits for all faces: `teacher_logits.npz`."""
     rows = fer.train_rows()
-    chips, targets = _on_device(recipe, fer.images[rows], _labels(recipe, fer, rows))
+    chips, targets = fer.images[rows], _labels(recipe, fer, rows)
     wanted = np.flatnonzero(fer.usable | fer.public)
     total, scores = np.zeros((8, len(fer.images), 7), np.float32), []
     for k in range(teachers):
         torch.manual_seed(recipe.seed + k)
-        model, steps = fit(recipe, TorchNet(NETS[recipe.net]), chips, targets)
+        model, steps = fit(recipe, torch_net(NETS[recipe.net]), chips, targets, out)
         logits = np.zeros_like(total)
         logits[:, wanted] = logits_of(model, fer.images[wanted], views=8)
         scores.append({"steps": steps, "public": _accuracy(logits[0], fer)})
@@ -186,11 +153,11 @@ def student(recipe: Recipe, fer: Fer2013, pack: Path, out: Path, processes: int)
         logits = load_arrays(_earlier(recipe.teacher, out, pack), ("logits",))["logits"].astype(np.float32)
         answer = torch.softmax(torch.from_numpy(logits) / recipe.teacher_temperature, -1).mean(0).numpy()
         labels = (1 - recipe.teacher_weight) * labels + recipe.teacher_weight * answer[rows]
-    model = TorchNet(NETS[recipe.net])
+    model = torch_net(NETS[recipe.net])
     if recipe.init:
         with np.load(_earlier(recipe.init, out, pack), allow_pickle=False) as archive:
             set_torch_weights(model, {name: archive[name] for name in archive.files})
-    model, steps = fit(recipe, model, *_on_device(recipe, chips, labels))
+    model, steps = fit(recipe, model, chips, labels, out)
     halved = {k: v.astype(np.float16) if v.ndim > 1 else v for k, v in torch_weights(model).items()}
     np.savez(out / f"{recipe.role}.npz", **halved)
     set_torch_weights(model, halved)
@@ -227,13 +194,6 @@ def _labels(recipe: Recipe, fer: Fer2013, rows: I64) -> NDArray[np.float32]:
     """Smoothed soft targets (N, 7) of rows."""
     soft = soft_targets(fer.labels[rows], fer.votes[rows], recipe.votes_weight)
     return ((1 - recipe.smoothing) * soft + recipe.smoothing / soft.shape[1]).astype(np.float32)
-
-
-def _on_device(recipe: Recipe, chips: U8, targets: NDArray[np.float32]) -> tuple[Tensor, Tensor]:
-    if len(chips) < recipe.batch:
-        msg = f"{len(chips)} chips are fewer than one batch of {recipe.batch}"
-        raise SourceError(msg)
-    return torch.from_numpy(chips).to(DEVICE), torch.from_numpy(targets.astype(np.float32)).to(DEVICE)
 
 
 def _earlier(name: str, out: Path, pack: Path) -> Path:

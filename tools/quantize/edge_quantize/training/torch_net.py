@@ -6,7 +6,7 @@ Three traps lie between the two builders: TensorFlow's `same` at stride 2 pads (
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import torch
@@ -21,6 +21,27 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from edge_quantize.training.nets import Weights
+
+
+DEVICE: Final = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+"""Where nets are trained and asked."""
+
+
+def on_device(x: Tensor) -> Tensor:
+    """A batch (N, 1, 48, 48) where the nets are, in the memory layout in which convolutions are fastest."""
+    return x.to(DEVICE).contiguous(memory_format=torch.channels_last)
+
+
+def torch_net(net: Net, weights: Mapping[str, NDArray[np.generic]] | None = None) -> TorchNet:
+    """The net of a layer table where nets are trained, with given weights or fresh ones.
+
+    Raises ValueError where the weights do not fit the table.
+    """
+    made = TorchNet(net)
+    if weights is not None:
+        set_torch_weights(made, weights)
+    placed: TorchNet = made.to(DEVICE, memory_format=torch.channels_last)
+    return placed
 
 
 class Conv(nn.Module):  # type: ignore[misc]  # PyTorch is not there when types are checked

@@ -1,10 +1,12 @@
-"""The augmentation of `edge_quantize.training.augment` on whole batches on the device; JPEG is left out."""
+"""Augmentation of whole batches where the net is trained: geometry, light, what cameras do to a face, erasing."""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+import cv2
+import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - PyTorch's own usage
 
@@ -25,9 +27,11 @@ def augment(chips: Tensor, spec: Augment) -> Tensor:
     x = _some(x, light(x, spec), spec.p_light)
     if spec.p_camera:
         hit = torch.rand(len(x), device=x.device) < spec.p_camera
-        kind = torch.randint(4, (len(x),), device=x.device)
-        for k, effect in enumerate((noise, blur, motion, resolution)):
-            x = torch.where((hit & (kind == k))[:, None, None, None], effect(x, spec), x)
+        kind = torch.randint(len(CAMERA_EFFECTS), (len(x),), device=x.device)
+        for k, effect in enumerate(CAMERA_EFFECTS):
+            rows = (hit & (kind == k)).nonzero()[:, 0]
+            if len(rows):
+                x = x.index_copy(0, rows, effect(x[rows], spec))
     if spec.p_erase:
         x = _some(x, erase(x, spec), spec.p_erase)
     return (x.round().clamp(0, 255) - 128) / 128
@@ -109,6 +113,19 @@ def resolution(x: Tensor, _spec: Augment) -> Tensor:
     small = int(torch.randint(side // 2, side * 5 // 6 + 1, ()))
     shrunk = F.interpolate(x, (small, small), mode="area")
     return F.interpolate(shrunk, (side, side), mode="bicubic", align_corners=False).clamp(0, 255)
+
+
+def jpeg(x: Tensor, _spec: Augment) -> Tensor:
+    """Packed as JPEG of quality 25 to 79 and unpacked, by OpenCV on the CPU."""
+    done = []
+    for chip in x[:, 0].round().clamp(0, 255).to(torch.uint8).cpu().numpy():
+        quality = int(torch.randint(25, 80, ()))
+        _, packed = cv2.imencode(".jpg", chip, [cv2.IMWRITE_JPEG_QUALITY, quality])
+        done.append(torch.from_numpy(np.asarray(cv2.imdecode(packed, cv2.IMREAD_GRAYSCALE), np.float32)))
+    return torch.stack(done)[:, None].to(x.device)
+
+
+CAMERA_EFFECTS: Final = (noise, blur, motion, resolution, jpeg)
 
 
 def erase(x: Tensor, spec: Augment) -> Tensor:
