@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import logging
 import os
@@ -12,11 +13,12 @@ import sys
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from edge import __version__
 from edge.errors import BackendError, BundleError, ConfigError, EdgeError
 from edge.process import logs
+from edge.process.shown import shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,14 +28,24 @@ if TYPE_CHECKING:
 INSTALL: Final = 'pip install "edge-fer[device]"'
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """Repeat no secret of an argument that nobody asked for."""
+        super().error(shown(message))
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code (table: docs/operate.md). Never shows a user a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a file's name may be no text
     args = _parser().parse_args(argv)
     logs.set_up(logging.WARNING if getattr(args, "quiet", False) else logging.INFO)
     try:
         return int(args.func(args))
     except EdgeError as error:
-        print(f"edge: {error}", file=sys.stderr)
+        # Problems of a configuration are a line each, made fit to be shown one by one.
+        print(f"edge: {error if hasattr(error, 'problems') else shown(error)}", file=sys.stderr)
         return error.exit_code
     except ImportError as error:
         if error.name is None or error.name.partition(".")[0] == "edge":
@@ -48,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="edge", description="Anonymised facial-expression counts from a camera.")
+    parser = _Parser(prog="edge", description="Anonymised facial-expression counts from a camera.")
     parser.add_argument("--version", action="version", version=f"edge {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
@@ -114,8 +126,7 @@ def _config(args: argparse.Namespace, stack: ExitStack) -> Config:
         if config.device.mode == "production":
             msg = f'--source is refused: {args.config} says device.mode = "production"'
             raise ConfigError(msg)
-        camera = settings.development(source, config.models.bundle.parent).camera
-        config = config.model_copy(update={"camera": camera})
+        config = config.model_copy(update={"camera": (settings.camera_of(source),)})
     return config
 
 
@@ -205,15 +216,18 @@ def _check_config(args: argparse.Namespace) -> int:
         problems = error.problems
     else:
         problems = _model_problems(path, config) + _tls_problems(path, config)
+        problems = [p._replace(message=shown(p.message)) for p in problems]
     if args.json:
         print(json.dumps({"file": str(path), "ok": not problems, "problems": [p._asdict() for p in problems]}))
     elif problems:
         for p in problems:
-            print(f"{path}:{p.line or 1}: {p.key}: {p.message}")
+            print(f"{shown(path)}:{p.line or 1}: {p.key}: {p.message}")
         print(f"{len(problems)} problem{'s' if len(problems) > 1 else ''}")
     else:
         noise = "exact counts, no noise" if config.privacy.noise == "off" else f"epsilon {config.privacy.epsilon:g}"
-        print(f"{path}: ok: {config.device.site}/{config.device.id}, {config.window.seconds:g} s windows, {noise}")
+        print(
+            f"{shown(path)}: ok: {config.device.site}/{config.device.id}, {config.window.seconds:g} s windows, {noise}"
+        )
     return ConfigError.exit_code if problems else 0
 
 

@@ -8,10 +8,16 @@ from typing import TYPE_CHECKING
 
 from edge.outbox.outbox import Outbox
 from edge.outbox.runtime_files import read_vision
+from edge.process.shown import shown
 from edge.publisher.health import runs
 
 if TYPE_CHECKING:
     from edge.config import StorageSection
+
+
+def _say(line: str) -> None:
+    """What the services wrote is theirs: fit for a terminal before it is printed."""
+    print(shown(line))
 
 
 def run_status(storage: StorageSection, *, as_json: bool = False) -> int:
@@ -27,18 +33,18 @@ def run_status(storage: StorageSection, *, as_json: bool = False) -> int:
         print(json.dumps({"running": running, "vision": vision, "outbox": outbox}))
         return 0
     if figures is None:
-        print(f"vision   has not run since boot ({storage.runtime})")
+        _say(f"vision   has not run since boot ({storage.runtime})")
     elif not running:
         how = "ended" if figures.state == "ended" else "does not run"
-        print(f"vision   {how}, last heard of {time.monotonic() - figures.updated:.0f} s ago")
+        _say(f"vision   {how}, last heard of {time.monotonic() - figures.updated:.0f} s ago")
     else:
         seen = "paused" if figures.paused else f"scene {figures.scene}"
-        print(f"vision   running, {figures.fps:g} fps on {figures.backend}, {seen}")
-        print(f"detector {figures.detector or 'unknown'}")
+        _say(f"vision   running, {figures.fps:g} fps on {figures.backend}, {seen}")
+        _say(f"detector {figures.detector or 'unknown'}")
     if figures is not None:
-        print(f"drops    {', '.join(f'{k} {v}' for k, v in figures.drops.items()) or 'none'}")
-        print(f"clock    {figures.time_quality}")
+        _say(f"drops    {', '.join(f'{k} {v}' for k, v in figures.drops.items()) or 'none'}")
+        _say(f"clock    {figures.time_quality}")
         if figures.privacy is not None and figures.privacy.epsilon:
-            print(f"privacy  epsilon {figures.privacy.spent_today:g} of {figures.privacy.day_bound:g} spent today")
+            _say(f"privacy  epsilon {figures.privacy.spent_today:g} of {figures.privacy.day_bound:g} spent today")
     print("outbox   none yet" if outbox is None else "outbox   {unsent} unsent, oldest {oldest_s} s".format(**outbox))
     return 0

@@ -8,6 +8,8 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from edge.config.hosts import host_problem
+
 Share = Annotated[float, Field(ge=0, le=1)]
 Polygon = Annotated[
     tuple[Annotated[tuple[Share, Share], Field(strict=False)], ...], Field(strict=False, min_length=3, max_length=64)
@@ -65,7 +67,7 @@ class CameraSection(BaseModel):
                 msg = f"{key} goes with kind = {' or '.join(kinds)} only"
                 raise ValueError(msg)
         if self.kind == "picamera2" and self.source is not None and not self.source.isdecimal():
-            msg = f'kind = "picamera2" takes the camera\'s number as source, e.g. "0", not {self.source!r}'
+            msg = 'kind = "picamera2" takes the camera\'s number as source, e.g. "0"'
             raise ValueError(msg)
         if self.kind == "replay" and not self.source:
             msg = 'kind = "replay" needs source: a video, a picture or a folder of pictures'
@@ -79,11 +81,16 @@ class CameraSection(BaseModel):
         wanted = "needs source, e.g. rtsp://192.0.2.10:554/stream1"
         try:
             parts = urlsplit(self.source or "")
-            usable = parts.scheme in {"rtsp", "rtsps"} and parts.hostname and parts.port != 0
+            usable = (
+                parts.scheme in {"rtsp", "rtsps"} and host_problem(parts.hostname or "") is None and parts.port != 0
+            )
         except ValueError:
             usable = False
         if not usable:
             msg = f'kind = "rtsp" {wanted}'
+            raise ValueError(msg)
+        if not (self.source or "").isprintable() or " " in (self.source or "") or "@" in "".join(parts[2:]):
+            msg = "in source, write / ? # @ and spaces of a user, a password or a path as %2F %3F %23 %40 %20"
             raise ValueError(msg)
         if parts.username is not None and self.username is not None:
             msg = "username stands in source too: give it once"

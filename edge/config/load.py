@@ -15,7 +15,9 @@ from edge.bundle.newest import newest_bundle
 from edge.bundle.signature import is_key
 from edge.config.camera import CameraSection
 from edge.config.schema import Config, Device, ModelsSection
+from edge.config.text import decode_text
 from edge.errors import ConfigError
+from edge.process.shown import shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,7 +36,7 @@ class ConfigProblems(ConfigError):
 
     def __init__(self, path: Path, problems: Sequence[Problem]) -> None:
         self.path, self.problems = path, list(problems)
-        super().__init__("\n".join(f"{path}:{p.line or 1}: {p.key}: {p.message}" for p in self.problems))
+        super().__init__("\n".join(shown(f"{path}:{p.line or 1}: {p.key}: {p.message}") for p in self.problems))
 
 
 _PATHS: Final = (
@@ -55,12 +57,17 @@ _PATHS: Final = (
 def load(path: Path) -> Config:
     """Read and check a file. Raises ConfigProblems with every problem, or ConfigError when it cannot be read."""
     try:
-        text = path.read_text(encoding="utf-8")
-        table = tomllib.loads(text)
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        msg = f"{path}: {reason}: --config must name a TOML file"
+        text = decode_text(path.read_bytes())
+    except OSError as error:
+        msg = f"{path}: {error.strerror}: --config must name a TOML file"
         raise ConfigError(msg) from error
+    except ValueError as error:
+        msg = f"{path}: {error}"
+        raise ConfigError(msg) from error
+    try:
+        table = tomllib.loads(text)
+    except RecursionError:
+        raise ConfigProblems(path, [Problem(None, "TOML", "brackets within brackets, too deep to be read")]) from None
     except tomllib.TOMLDecodeError as error:
         at = re.search(r"line (\d+)", str(error))
         raise ConfigProblems(path, [Problem(int(at[1]) if at else None, "TOML", str(error))]) from error
@@ -76,7 +83,7 @@ def load(path: Path) -> Config:
 
 def line_of(path: Path, *key: str) -> int | None:
     """Line of a key in a file that `load` has read, or of its section."""
-    lines = _lines(path.read_text(encoding="utf-8"))
+    lines = _lines(decode_text(path.read_bytes()))
     return next((lines[key[:n]] for n in range(len(key), 0, -1) if key[:n] in lines), None)
 
 
@@ -92,15 +99,26 @@ def development(source: str | None = None, models: Path | None = None) -> Config
         raise ConfigError(msg)
     return Config(
         device=Device(id="development", site="desk", purpose="development", mode="development"),
-        camera=(CameraSection(kind=_kind_of(source), source=source),),
+        camera=(camera_of(source),),
         models=ModelsSection(bundle=bundle),
     )
+
+
+def camera_of(source: str | None) -> CameraSection:
+    """The camera that `--source` names. Raises ConfigError, which repeats nothing of it: it may hold a password."""
+    try:
+        return CameraSection(kind=_kind_of(source), source=source)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        what = "is empty: give a clip, a picture, a folder or /dev/video0" if source == "" else first["msg"]
+        msg = f"--source: {what.removeprefix('Value error, ')}"
+        raise ConfigError(msg) from None
 
 
 def _kind_of(source: str | None) -> Literal["v4l2", "rtsp", "replay"]:
     if source is None or source.startswith("/dev/v"):
         return "v4l2"
-    return "rtsp" if source.startswith(("rtsp://", "rtsps://")) else "replay"
+    return "rtsp" if source.lower().startswith(("rtsp://", "rtsps://")) else "replay"
 
 
 def _absolute(table: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -142,7 +160,7 @@ def _problem(loc: tuple[str, ...], kind: str, message: str, lines: dict[tuple[st
         message = "unknown key" + _did_you_mean(loc)
     elif kind == "missing":
         message = "is missing: add it"
-    return Problem(line, ".".join(loc) or "file", message.removeprefix("Value error, "))
+    return Problem(line, shown(".".join(loc)) or "file", shown(message.removeprefix("Value error, ")))
 
 
 def _did_you_mean(loc: tuple[str, ...]) -> str:

@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 from edge.config.camera import CameraSection
+from edge.config.hosts import host_problem, is_loopback
 from edge.types import Strategy  # noqa: TC001 - pydantic reads the annotation
 
 Id = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,64}$")]
@@ -26,7 +27,6 @@ FORBIDDEN: Final = re.compile(
     r"\b(workplaces?|work|employ\w*|staff|workforce|educat\w*|schools?|classrooms?|students?|pupils?|universit\w*)\b"
 )
 """Words of a purpose at work or in education; a name cannot prove a use lawful, but an honest one is caught."""
-LOOPBACK: Final = {"localhost", "127.0.0.1", "::1"}
 
 
 class _Section(BaseModel):
@@ -112,7 +112,7 @@ class PrivacySection(_Section):
     """What is done to the counts before they may leave; epsilon is per window, daily_epsilon per UTC day."""
 
     noise: Literal["discrete-laplace", "off"] = "discrete-laplace"
-    epsilon: float = Field(default=1.0, gt=0, le=100)
+    epsilon: float = Field(default=1.0, ge=1e-6, le=100)
     min_count: int = Field(default=10, ge=1, le=1_000_000)
     daily_epsilon: float | None = Field(default=None, gt=0)
 
@@ -142,11 +142,11 @@ class TlsSection(_Section):
 class MqttSection(_Section):
     """The broker. The port defaults to 8883 with TLS, 1883 without. `home_assistant`: its discovery prefix."""
 
-    host: str = Field(min_length=1)
+    host: str
     port: int = Field(default=8883, ge=1, le=65535)
-    root: str = Field(default="edge", pattern=r"^[^/+#\x00]+(/[^/+#\x00]+)*$")
+    root: str = Field(default="edge", pattern=r"^[^/+#\x00]+(/[^/+#\x00]+)*$", max_length=1024)
     tls: TlsSection | None = None
-    username: str | None = None
+    username: str | None = Field(default=None, max_length=1024)
     password_file: Place | None = None
     insecure: bool = False
     protocol: Literal["auto", "5", "3.1.1"] = "auto"
@@ -159,9 +159,16 @@ class MqttSection(_Section):
             return {"port": 1883, **data}
         return data
 
+    @field_validator("host")
+    @classmethod
+    def _is_a_host(cls, value: str) -> str:
+        if (problem := host_problem(value)) is not None:
+            raise ValueError(problem)
+        return value
+
     @model_validator(mode="after")
     def _safe(self) -> Self:
-        if self.tls is None and self.host not in LOOPBACK and not self.insecure:
+        if self.tls is None and not is_loopback(self.host) and not self.insecure:
             msg = f"without tls only a loopback host is allowed, not {self.host!r}: give tls, or say insecure = true"
             raise ValueError(msg)
         if self.password_file is not None and self.username is None:

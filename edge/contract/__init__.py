@@ -6,7 +6,7 @@ encoder cannot send one; `decode_*` ignores fields it does not know: a newer dev
 """
 
 from edge.contract.codec import EVENT_TYPE, cloudevents, counts_payload, decode, decode_counts, encode
-from edge.contract.fields import CELL_LIMIT, ID_PATTERN, ContractError, utc_text
+from edge.contract.fields import CELL_LIMIT, EARLIEST, ID_PATTERN, WHOLE_LIMIT, ContractError, parse_utc, utc_text
 from edge.contract.payloads import (
     PAYLOADS,
     SCHEMA,
@@ -27,15 +27,20 @@ from edge.contract.payloads import (
     Status,
     Window,
 )
+from edge.contract.strangers_json import DEPTH_LIMIT, SIZE_LIMIT, read_json
 from edge.contract.topics import COMMANDS, Command, Topics, parse_topic
 
 __all__ = [
     "CELL_LIMIT",
     "COMMANDS",
+    "DEPTH_LIMIT",
+    "EARLIEST",
     "EVENT_TYPE",
     "ID_PATTERN",
     "PAYLOADS",
     "SCHEMA",
+    "SIZE_LIMIT",
+    "WHOLE_LIMIT",
     "Cells",
     "Command",
     "ContractError",
@@ -61,5 +66,7 @@ __all__ = [
     "decode_counts",
     "encode",
     "parse_topic",
+    "parse_utc",
+    "read_json",
     "utc_text",
 ]

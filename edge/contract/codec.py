@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from edge.contract.fields import ContractError, utc_text
+from edge.contract.fields import EARLIEST, ContractError, utc_text
 from edge.contract.payloads import Counts, Draws, Models, Prev, Privacy, Rows, Window
+from edge.contract.strangers_json import read_json
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from edge.types import TimeQuality, WindowReport
 
 EVENT_TYPE: Final = "edge.counts.v1"
@@ -20,23 +23,47 @@ _P = TypeVar("_P", bound=BaseModel)
 
 
 def encode(payload: BaseModel) -> bytes:
-    """Canonical JSON: compact, UTF-8, fields in the contract's order. The same payload is the same bytes."""
+    """Canonical JSON: compact, UTF-8, fields in the contract's order. The same payload is the same bytes.
+
+    Raises ContractError when a text in it has no bytes (half a surrogate pair).
+    """
     body = payload.model_dump(mode="json", by_alias=True)
-    return json.dumps(body, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
-
-
-def decode(model: type[_P], data: bytes | str) -> _P:
-    """Read a payload, ignoring unknown fields. Raises ContractError naming the first field that is wrong."""
     try:
-        return model.model_validate_json(data, extra="ignore")
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"])) or "payload"
-        msg = f"not a {model.__name__.lower()} payload: {where}: {first['msg']}"
+        return json.dumps(body, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+    except UnicodeEncodeError as error:
+        msg = f"a {type(payload).__name__.lower()} payload holds half a surrogate pair"
         raise ContractError(msg) from error
 
 
-def decode_counts(data: bytes | str) -> Counts:
+def decode(model: type[_P], data: bytes | str | Mapping[str, object]) -> _P:
+    """Read a payload, ignoring unknown fields: JSON, or what `read_json` made of it.
+
+    Raises ContractError naming the first field that is wrong, and none other.
+    """
+    if isinstance(data, bytes | str):
+        try:
+            data = read_json(data)  # type: ignore[assignment]  # whatever it is, the model judges it
+        except ContractError as error:
+            msg = f"not a {model.__name__.lower()} payload: {error}"
+            raise ContractError(msg) from error
+    try:
+        return model.model_validate(data, extra="ignore")
+    except ValidationError as error:
+        msg = f"not a {model.__name__.lower()} payload: {_first(error)}"
+        raise ContractError(msg) from error
+    except (OverflowError, RecursionError) as error:
+        msg = f"not a {model.__name__.lower()} payload: a number or a depth beyond what is read ({error})"
+        raise ContractError(msg) from error
+
+
+def _first(error: ValidationError) -> str:
+    """The first thing wrong. A place may be a stranger's own key: it is cut and its control characters are escaped."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    where = ".".join(ascii(str(part)[:64])[1:-1] for part in first["loc"]) or "payload"
+    return f"{where}: {first['msg']}"
+
+
+def decode_counts(data: bytes | str | Mapping[str, object]) -> Counts:
     """Read a `counts` or `live` payload. Raises ContractError."""
     return decode(Counts, data)
 
@@ -54,8 +81,14 @@ def counts_payload(
 ) -> Counts:
     """The payload of a committed window; `start` and `time_quality` replace the report's own label.
 
+    An unsynced start before `EARLIEST` is a clock's that was never set: it is sent as `EARLIEST`, which says no less
+    and which subscribers take.
+
     Raises ContractError when the report breaks the contract (a cell beyond `CELL_LIMIT`, say).
     """
+    start, time_quality = start or report.start, time_quality or report.time_quality
+    if time_quality == "unsynced":
+        start = max(start, EARLIEST)
     cells = [value for row in report.counts.values() for value in row.values()]
     try:
         return Counts(
@@ -65,9 +98,9 @@ def counts_payload(
             seq=seq,
             prev=None if prev is None else Prev(boot_id=prev[0], last_seq=prev[1]),
             window=Window(
-                start=start or report.start,
+                start=start,
                 seconds=round(report.seconds, 3),
-                time_quality=time_quality or report.time_quality,
+                time_quality=time_quality,
             ),
             counts=Rows.model_validate(report.counts),
             suppressed_cells=sum(value is None for value in cells),
@@ -91,8 +124,7 @@ def counts_payload(
             noise_draws=Draws.model_validate(report.noise_draws),
         )
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        msg = f"window {boot_id}/{seq} cannot be sent: {'.'.join(map(str, first['loc']))}: {first['msg']}"
+        msg = f"window {boot_id}/{seq} cannot be sent: {_first(error)}"
         raise ContractError(msg) from error
 
 

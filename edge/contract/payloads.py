@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+from datetime import MAXYEAR
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
 from edge.contract.fields import (
+    CELL_LIMIT,
+    EARLIEST,
     BootId,
     Cell,
     Digest,
+    Epsilon,
     Figure,
     Id,
+    NoiseDraws,
     Seconds,
     Seq,
     Utc,
     Whole,
     Wire,
+    utc_text,
 )
 from edge.types import CELLS, ROUTES, Scene, Strategy, TimeQuality
 
 if TYPE_CHECKING:
+    from datetime import datetime
     from typing import Self
 
 SCHEMA: Final = "edge.counts/1"
+_CELLS: Final = len(ROUTES) * len(CELLS)
 
 
 class Prev(Wire):
@@ -34,11 +42,20 @@ class Prev(Wire):
 
 
 class Window(Wire):
-    """`start` is UTC, a label; `seconds` the actual length."""
+    """`start` is UTC, a label, not before 2020; `seconds` the actual length."""
 
     start: Utc
     seconds: Seconds
     time_quality: TimeQuality
+
+    @field_validator("start")
+    @classmethod
+    def _has_a_date(cls, value: datetime) -> datetime:
+        # A year before the last, so that every window's end is a date too.
+        if not (value >= EARLIEST and value.year < MAXYEAR):
+            msg = f"{utc_text(value)} is no window's start: {EARLIEST.year} to {MAXYEAR - 1} are"
+            raise ValueError(msg)
+        return value
 
 
 class Cells(Wire):
@@ -68,14 +85,14 @@ class Rows(Wire):
 class DrawCells(Wire):
     """Noise draws that each released cell holds; 0 where none was released."""
 
-    angry: Whole
-    disgust: Whole
-    fear: Whole
-    happy: Whole
-    neutral: Whole
-    sad: Whole
-    surprise: Whole
-    uncertain: Whole
+    angry: NoiseDraws
+    disgust: NoiseDraws
+    fear: NoiseDraws
+    happy: NoiseDraws
+    neutral: NoiseDraws
+    sad: NoiseDraws
+    surprise: NoiseDraws
+    uncertain: NoiseDraws
 
 
 class Draws(Wire):
@@ -92,10 +109,17 @@ class Privacy(Wire):
     """
 
     mechanism: Literal["discrete-laplace", "none"]
-    epsilon: Figure | None
+    epsilon: Epsilon | None
     unit: str
-    min_count: int
+    min_count: Whole
     exhausted: bool = False
+
+    @model_validator(mode="after")
+    def _epsilon_of_noise(self) -> Self:
+        if (self.mechanism == "none") != (self.epsilon is None):
+            msg = f"mechanism {self.mechanism} does not go with epsilon {self.epsilon}"
+            raise ValueError(msg)
+        return self
 
 
 class Models(Wire):
@@ -129,8 +153,8 @@ class Counts(Wire):
     prev: Prev | None
     window: Window
     counts: Rows
-    suppressed_cells: Annotated[int, Field(ge=0, le=len(ROUTES) * len(CELLS))]
-    visitors: int
+    suppressed_cells: Annotated[int, Field(ge=0, le=_CELLS)]
+    visitors: Annotated[int, Field(ge=-_CELLS * CELL_LIMIT, le=_CELLS * CELL_LIMIT)]
     coverage: Annotated[float, Field(ge=0, le=1)]
     scene: Scene
     privacy: Privacy
@@ -139,11 +163,13 @@ class Counts(Wire):
     noise_draws: Draws = Field(default_factory=_default_draws)
 
     @model_validator(mode="after")
-    def _negative_only_in_a_flush(self) -> Self:
-        if not self.flush and any(
-            v is not None and v < 0 for row in self.counts.table().values() for v in row.values()
-        ):
+    def _adds_up(self) -> Self:
+        released = [v for row in self.counts.table().values() for v in row.values() if v is not None]
+        if not self.flush and any(v < 0 for v in released):
             msg = "a negative cell is legal only with flush"
+            raise ValueError(msg)
+        if self.visitors != sum(released):
+            msg = f"visitors is {self.visitors}, the released cells add up to {sum(released)}"
             raise ValueError(msg)
         return self
 

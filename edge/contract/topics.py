@@ -44,6 +44,6 @@ def parse_topic(topic: str) -> tuple[Topics, str]:
     """The device and the leaf of a topic. Raises ContractError when it is none of the contract's."""
     match = _TOPIC.fullmatch(topic)
     if match is None:
-        msg = f"topic {topic!r} is none of this contract's"
+        msg = f"topic {topic[:200]!a} is none of this contract's"
         raise ContractError(msg)
     return Topics(match["root"], match["site"], match["device"]), match["leaf"]

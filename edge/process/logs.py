@@ -15,6 +15,8 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
+from edge.process.shown import without_secrets
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -27,10 +29,10 @@ _PRIORITY: Final = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, loggi
 
 
 def event(name: str, /, **fields: object) -> str:
-    """One log line; values with spaces or quotes are written as JSON strings."""
+    """One log line without secrets; values with spaces or quotes are written as JSON strings."""
     words = [f"event={name}"]
     for key, value in fields.items():
-        text = str(value)
+        text = without_secrets(str(value))
         plain = text and not any(c.isspace() or c in '"=' for c in text)
         words.append(f"{key}={text if plain else json.dumps(text, ensure_ascii=False)}")
     return " ".join(words)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 import ssl
 from typing import TYPE_CHECKING, Final, Protocol
 
-from edge.errors import BrokerRefused, BrokerUnavailable, ConfigError
+from edge.config.text import first_line
+from edge.errors import BrokerRefused, BrokerUnavailable
 from edge.publisher.tls import broker_distrusted, refused_by_broker, tls_context
 
 if TYPE_CHECKING:
@@ -54,16 +54,6 @@ class BrokerSettings(Protocol):
         ...
 
 
-def is_loopback(host: str) -> bool:
-    """Whether plain MQTT to this host stays on this machine."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
-
-
 def no_connection(error: OSError | UnicodeError, broker: BrokerSettings) -> BrokerRefused | BrokerUnavailable:
     """What it means that TCP or TLS failed: BrokerUnavailable where waiting helps, else BrokerRefused."""
     where = f"broker {broker.host}:{broker.port}"
@@ -103,10 +93,4 @@ def alert(broker: BrokerSettings) -> str:
 
 def password(path: Path | None) -> str | None:
     """The first line of the password file, None without one. Raises ConfigError."""
-    if path is None:
-        return None
-    try:
-        return path.read_text(encoding="utf-8").rstrip("\r\n")
-    except OSError as error:
-        msg = f"mqtt.password_file: {path} cannot be read ({error.strerror}): mend the path or its rights"
-        raise ConfigError(msg) from error
+    return None if path is None else first_line(path, "mqtt.password_file")

@@ -21,8 +21,9 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
+from edge.config.hosts import is_loopback
 from edge.errors import BrokerRefused, BrokerUnavailable, ConfigError
-from edge.publisher.broker import alert, is_loopback, no_connection, password
+from edge.publisher.broker import alert, no_connection, password
 from edge.publisher.mqtt_client import LARGEST_RECEIVED, Client, Flooded, TooLarge, publish_size
 from edge.publisher.reason_codes import FAILURE, TAKEN_OVER, UNSUPPORTED_VERSION, refusal
 from edge.publisher.tls import certificate_end, refused_by_broker, tls_context

@@ -47,11 +47,30 @@ def test_counts_windows_duplicates_gaps_and_lost_tails(tmp_path: Path, capsys: p
 @pytest.mark.parametrize(
     ("bad", "reason"),
     [
-        ("not json", "Expecting value"),
+        ("not json", "not JSON"),
         ('{"topic": "x"}', "received"),
         (entry(2) | {"topic": "edge/v1/lobby/other/counts"}, "topic says lobby/other"),
         (entry(2) | {"topic": "somewhere/else"}, "none of this contract"),
         (entry(2, visitors="many"), "visitors"),
+        (entry(2, visitors=1), "add up to 0"),
+        ("[" * 100_000, "not JSON: recursion limit"),
+        ("[" * 600_000, "bytes, 524288 are allowed"),
+        ('{"a":' * 100_000, "not JSON: recursion limit"),
+        (json.dumps(entry(2))[:-1] + ', "x": ' + "9" * 5000 + "}", "number out of range"),
+        (json.dumps(entry(2))[:-1] + ', "x": NaN}', "not JSON"),
+        (entry(2) | {"topic": {"a": 1}}, "topic is no text"),
+        (entry(2) | {"payload": 7}, "neither an object nor a text"),
+        (entry(2) | {"payload": "[" * 100_000}, "65536 are allowed"),
+        (entry(2) | {"payload": "[" * 60_000}, "recursion limit"),
+        (entry(2) | {"received": "0001-01-01T00:00:00+14:00"}, "received: a time beyond"),
+        (entry(2) | {"received": 7}, "received: expected"),
+        (entry(2) | {"topic": "edge\x1b[2J"}, r"'edge\x1b[2J'"),
+        (
+            entry(2, window={"start": "0001-01-01T00:00:00+14:00", "seconds": 1, "time_quality": "synced"}),
+            "beyond the calendar",
+        ),
+        (entry(2) | {"payload": entry(1)["payload"] | {"seq": 2**63}}, "seq"),
+        (entry(2) | {"payload": entry(2)["payload"] | {"prev": {"boot_id": OLD, "last_seq": 2**63}}}, "prev.last_seq"),
     ],
 )
 def test_dead_letters_have_a_line_and_a_reason(
@@ -60,8 +79,8 @@ def test_dead_letters_have_a_line_and_a_reason(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    found = run(tmp_path / "log", [entry(1), bad], capsys)
-    assert found["windows"] == 1
+    found = run(tmp_path / "log", [entry(1), bad, entry(3)], capsys)
+    assert found["windows"] == 2, "the lines around it are read"
     ((line, why),) = found["dead"]
     assert line == 2
     assert reason in why
@@ -75,3 +94,32 @@ def test_a_conflict_keeps_one_window_and_says_so(tmp_path: Path, capsys: pytest.
 def test_a_log_that_is_not_there_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", str(tmp_path / "none")]) == 66
     assert "none" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("bad", [b"\xff\xfe\xfd", b'"\xed\xa0\x80"', b'{"topic": "\\ud800"}'])
+def test_bytes_that_are_no_text_are_a_dead_letter(
+    bad: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = json.dumps(entry(1)).encode() + b"\n"
+    (tmp_path / "log").write_bytes(line + bad + b"\n" + json.dumps(entry(2)).encode())
+    assert main(["check", str(tmp_path / "log"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["windows"], [number for number, _ in found["dead"]]) == (2, [2])
+
+
+def test_a_log_with_a_byte_order_mark(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "log").write_text(json.dumps(entry(1)), encoding="utf-8-sig")
+    assert main(["check", str(tmp_path / "log"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["windows"], found["dead"]) == (1, [])
+    (tmp_path / "log").write_text(json.dumps(entry(1)), encoding="utf-16")
+    assert main(["check", str(tmp_path / "log")]) == 66
+    assert "is UTF-16: save it as UTF-8" in capsys.readouterr().err
+
+
+def test_the_smallest_received_is_kept_as_an_instant(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """21:00+12:00 lies before 10:00Z, though its text is greater."""
+    late = entry(1, prev=(OLD, 9)) | {"received": "2026-11-21T10:00:00Z"}
+    early = entry(1) | {"received": "2026-11-21T21:00:00+12:00"}
+    found = run(tmp_path / "log", [late, early], capsys)
+    assert (found["conflicts"], found["missing"]) == (1, 0), "the earlier one knows of no lost tail"

@@ -235,3 +235,73 @@ def test_status(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["status", "--config", str(config), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["running"], told["outbox"]) == (False, {"unsent": 0, "oldest_s": 0.0})
+
+
+SECRET = "rtsp://u:secret@h:99999/x"  # noqa: S105 - what must not be printed
+
+
+@pytest.mark.parametrize("command", ["run", "vision", "demo"])
+@pytest.mark.parametrize("source", ["", SECRET, "rtsp://u:secret@", "rtsp://u:secret@[/x", "rtsp://u:pa/secret@h/x"])
+def test_a_source_that_will_not_do_is_one_line_without_its_secret(
+    command: str, source: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([command, "--source", source]) == 2
+    out, err = capsys.readouterr()
+    assert err.startswith("edge: --source: ")
+    assert err.count("\n") == 1
+    assert "secret" not in out + err
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('kind = "replay"\nsource = "clip.mp4"', f'kind = "picamera2"\nsource = "{SECRET}"'),
+        ('kind = "replay"\nsource = "clip.mp4"', f'kind = "rtsp"\nsource = "{SECRET}"'),
+        ('source = "clip.mp4"', f'source = "{SECRET}"'),
+        ('source = "clip.mp4"', f'source = "clip.mp4"\n"{SECRET}" = 1'),
+        ("[storage]", f'[mqtt]\nhost = "{SECRET}"\n[storage]'),
+        ('bundle = "models/x"', f'bundle = "{SECRET}"'),
+        ('bundle = "models/x"', f'bundle = "models/x"\npublic_key = "{SECRET}"'),
+        ('"audience-statistics"', f'"work {SECRET}"'),
+    ],
+)
+def test_whatever_the_command_no_secret_is_printed(
+    config: Path, old: str, new: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = GOOD.replace("signage", 'mode = "development"\nsignage')
+    assert old in text
+    config.write_text(text.replace(old, new), encoding="utf-8")
+    for command in ("check-config", "check-config --json", "doctor", "doctor --json", "vision", "run", "bench"):
+        main([*command.split(), "--config", str(config)])
+        out, err = capsys.readouterr()
+        assert out + err
+        assert "secret" not in out + err, command
+
+
+def test_an_argument_that_nobody_asked_for_is_not_repeated_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["vision", "--sourc3", SECRET, "\x1b[2J"])
+    err = capsys.readouterr().err
+    assert "unrecognized arguments" in err
+    assert "secret" not in err
+    assert "\x1b" not in err
+
+
+def test_a_name_cannot_speak_to_the_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = tmp_path / "a\x1b[2J\nedge: all is well\udcff.toml"
+    name.write_text("[device]\n")
+    for arguments in (["check-config", "--config", str(name)], ["vision", "--config", str(name) + "x"]):
+        assert main(arguments) == 2
+        out, err = capsys.readouterr()
+        assert "\x1b" not in out + err
+        assert "\nedge: all" not in out + err
+
+
+def test_status_shows_what_vision_wrote_as_text(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "run").mkdir()
+    figures = vision_file().model_copy(update={"detector": "\x1b]0;title\x07", "updated": time.monotonic()})
+    write_vision(tmp_path / "run", figures)
+    assert main(["status", "--config", str(config)]) == 0
+    assert r"detector \x1b]0;title\x07" in capsys.readouterr().out

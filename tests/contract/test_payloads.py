@@ -23,33 +23,40 @@ DOCS = Path(__file__).parents[2] / "docs"
 ids = st.from_regex(r"[a-z0-9-]{1,64}", fullmatch=True)
 boots = st.from_regex(r"[0-9a-f]{32}", fullmatch=True)
 digests = st.none() | st.from_regex(r"sha256:[0-9a-f]{64}", fullmatch=True)
-seqs = st.integers(1, 2**53)
-whole = st.integers(0, 2**53)
+seqs = st.integers(1, 2**63 - 1)
+whole = st.integers(0, 2**63 - 1)
 figures = st.floats(0, 1e9)
-times = st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001 - naive bounds
+times = st.datetimes(datetime(2020, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001 - naive bounds
 cells = st.fixed_dictionaries({c: st.none() | st.integers(0, 10**6) for c in CELLS})
-drawn = st.fixed_dictionaries(dict.fromkeys(CELLS, whole))
+drawn = st.fixed_dictionaries(dict.fromkeys(CELLS, st.integers(0, 10**6)))
 scenes = st.sampled_from(["ok", "dark", "covered", "frozen", "paused"])
 qualities = st.sampled_from(["synced", "holdover", "unsynced"])
 prevs = st.none() | st.builds(contract.Prev, boot_id=boots, last_seq=seqs)
 
+
+def built(counts: dict[str, dict[str, int | None]], **fields: Any) -> Counts:  # noqa: ANN401
+    """A payload whose visitors are the sum of its cells."""
+    released = [value for row in counts.values() for value in row.values() if value is not None]
+    return Counts(counts=contract.Rows.model_validate(counts), visitors=sum(released), **fields)
+
+
 counts = st.builds(
-    Counts,
+    built,
     site=ids,
     device=ids,
     boot_id=boots,
     seq=seqs,
     prev=prevs,
-    window=st.builds(contract.Window, start=times, seconds=figures, time_quality=qualities),
-    counts=st.fixed_dictionaries(dict.fromkeys(ROUTES, cells)).map(contract.Rows.model_validate),
+    window=st.builds(contract.Window, start=times, seconds=st.floats(0, 31 * 86400), time_quality=qualities),
+    counts=st.fixed_dictionaries(dict.fromkeys(ROUTES, cells)),
     suppressed_cells=st.integers(0, 16),
-    visitors=st.integers(),
     coverage=st.floats(0, 1),
     scene=scenes,
     privacy=st.builds(
-        contract.Privacy,
-        mechanism=st.sampled_from(["discrete-laplace", "none"]),
-        epsilon=st.none() | figures,
+        lambda epsilon, **rest: contract.Privacy(
+            mechanism="none" if epsilon is None else "discrete-laplace", epsilon=epsilon, **rest
+        ),
+        epsilon=st.none() | st.floats(1e-6, 1e6),
         unit=st.text(),
         min_count=whole,
     ),
@@ -118,6 +125,10 @@ def test_decoder_ignores_what_encoder_refuses(payload: BaseModel, field: str) ->
     jsonschema.validate(body, asyncapi.schema(name_of(payload)))
     with pytest.raises(ValidationError, match="Extra inputs"):
         type(payload).model_validate_json(later)
+
+
+WINDOW = {"start": "2026-11-21T10:00:00Z", "seconds": 3600, "time_quality": "synced"}
+PRIVACY = {"mechanism": "discrete-laplace", "epsilon": 1.0, "unit": "one class per track per window", "min_count": 10}
 
 
 def example() -> dict[str, Any]:
@@ -192,6 +203,21 @@ def test_the_pages_example_decodes_with_defaults() -> None:
             "counts.unmasked.angry",
         ),
         ({"counts": {r: dict.fromkeys(CELLS, -1) for r in ROUTES}}, "negative"),
+        ({"visitors": 44}, "visitors is 44, the released cells add up to 45"),
+        ({"visitors": 10**400}, "visitors"),
+        ({"seq": 2**63}, "seq"),
+        ({"prev": {"boot_id": "0" * 32, "last_seq": 2**63}}, "prev.last_seq"),
+        ({"window": WINDOW | {"start": "2019-12-31T23:59:59Z"}}, "2019-12-31T23:59:59Z is no window's start"),
+        ({"window": WINDOW | {"start": "9999-12-31T23:59:59Z"}}, "is no window's start"),
+        ({"window": WINDOW | {"start": "0001-01-01T00:00:00+14:00"}}, "window.start: Value error, a time beyond"),
+        ({"window": WINDOW | {"start": "9999-12-31T23:59:59-14:00"}}, "window.start: Value error, a time beyond"),
+        ({"window": WINDOW | {"seconds": 1e300}}, "window.seconds"),
+        ({"privacy": PRIVACY | {"epsilon": 0}}, "privacy.epsilon"),
+        ({"privacy": PRIVACY | {"epsilon": -1}}, "privacy.epsilon"),
+        ({"privacy": PRIVACY | {"epsilon": 1e-300}}, "privacy.epsilon"),
+        ({"privacy": PRIVACY | {"epsilon": None}}, "discrete-laplace does not go with epsilon None"),
+        ({"privacy": PRIVACY | {"mechanism": "none"}}, "none does not go with epsilon 1"),
+        ({"noise_draws": {r: dict.fromkeys(CELLS, 10**6 + 1) for r in ROUTES}}, "noise_draws.unmasked.angry"),
     ],
 )
 def test_errors_name_the_field(change: dict[str, object], where: str) -> None:
@@ -209,8 +235,48 @@ def test_a_missing_field_a_wrong_type_no_json() -> None:
             decode_counts(data)
 
 
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[" * 60_000, "recursion limit"),
+        ('{"x":' + "[" * 201 + "]" * 201 + "}", "recursion limit"),
+        (" " * 65_537, "65537 bytes, 65536 are allowed"),
+        ('{"x": ' + "9" * 5000 + "}", "number out of range"),
+        ('"\ud800"', "half a surrogate pair"),
+        (b'"\\ud800"', "not JSON"),
+        (b"\xff", "not JSON"),
+        (b"NaN", "not JSON"),
+    ],
+)
+def test_json_beyond_its_bounds_is_a_contract_error(text: bytes | str, says: str) -> None:
+    for model in PAYLOADS.values():
+        with pytest.raises(ContractError, match=says):
+            decode(model, text)
+
+
+def test_what_is_deep_within_bounds_is_ignored_like_every_unknown_field() -> None:
+    body = example() | {"x": json.loads("[" * 100 + "]" * 100)}
+    assert decode_counts(json.dumps(body)) == decode_counts(body) == decode_counts(example())
+
+
+def test_a_replay_beyond_what_a_row_number_can_be() -> None:
+    body = {"id": "r-1", "boot_id": "0" * 32, "from": 1, "to": 2**63 - 1}
+    assert decode(contract.ReplayCommand, json.dumps(body)).to == 2**63 - 1
+    with pytest.raises(ContractError, match="to: Input should be less"):
+        decode(contract.ReplayCommand, json.dumps(body | {"to": 2**63}))
+    with pytest.raises(ContractError, match="from 5 lies after to 4"):
+        decode(contract.ReplayCommand, json.dumps(body | {"from": 5, "to": 4}))
+
+
+def test_a_strangers_key_reaches_no_terminal_as_it_is() -> None:
+    health = {"drops": {"\x1b[2J" + "x" * 100: -1}}
+    with pytest.raises(ContractError) as caught:
+        decode(contract.Health, json.dumps(health))
+    assert str(caught.value).isprintable()
+
+
 def test_negative_cells_are_legal_in_a_flush() -> None:
-    body = example() | {"counts": {r: dict.fromkeys(CELLS, -3) for r in ROUTES}, "flush": True}
+    body = example() | {"counts": {r: dict.fromkeys(CELLS, -3) for r in ROUTES}, "flush": True, "visitors": -48}
     assert decode_counts(json.dumps(body)).counts.masked.sad == -3
 
 

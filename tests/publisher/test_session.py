@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from edge.commands.demo.subscriber import Broker
+from edge.config.hosts import is_loopback
 from edge.errors import BrokerRefused, BrokerUnavailable, ConfigError, EdgeError
 from edge.process.logs import event
-from edge.publisher.broker import is_loopback
 from edge.publisher.reason_codes import REASONS
 from edge.publisher.session import V5, V311, Session, UnansweredVersion, open_session
 from edge.publisher.tls import tls_context
@@ -111,8 +111,8 @@ def test_a_puback_brings_its_reason() -> None:
 
 
 def test_plain_only_on_loopback_or_when_asked_for() -> None:
-    assert all(map(is_loopback, ("localhost", "127.0.0.1", "127.8.8.8", "::1", "[::1]")))
-    assert not any(map(is_loopback, ("broker.local", "10.0.0.1", "localhost.example", "0.0.0.0")))  # noqa: S104 - no binding
+    assert all(map(is_loopback, ("localhost", "LocalHost", "127.0.0.1", "127.8.8.8", "::1")))
+    assert not any(map(is_loopback, ("broker.local", "10.0.0.1", "localhost.example", "0.0.0.0", "[::1]")))  # noqa: S104 - no binding
     with pytest.raises(ConfigError, match=r"insecure = true"):
         Session(Broker("broker.local", 1883), "k")
     Session(Broker("broker.local", 1883, insecure=True), "k")

@@ -7,6 +7,7 @@ told on standard error.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -23,6 +24,7 @@ from edge.commands.demo.subscriber import Broker, counts
 from edge.contract import encode
 from edge.errors import ConfigError, EdgeError
 from edge.outbox.runtime_files import read_vision
+from edge.process.shown import shown
 
 if TYPE_CHECKING:
     from edge.commands.demo.broker import Kind
@@ -64,8 +66,8 @@ def _choices() -> tuple[float, str]:
 
 
 def _configure(folder: Path, source: str, port: int, window: float, privacy: str) -> Path:
-    bundle = settings.development(source).models.bundle.resolve()
-    kind = "v4l2" if source.startswith("/dev/video") else "replay"
+    config = settings.development(source)
+    bundle, kind = config.models.bundle.resolve(), config.camera[0].kind
     path = folder / "config.toml"
     path.write_text(
         f"""[device]
@@ -75,9 +77,9 @@ purpose = "demonstration"
 mode = "development"
 [camera]
 kind = "{kind}"
-source = '{source}'
+source = {json.dumps(source, ensure_ascii=False)}
 [models]
-bundle = '{bundle}'
+bundle = {json.dumps(str(bundle), ensure_ascii=False)}
 [window]
 seconds = {window}
 [privacy]
@@ -160,18 +162,20 @@ def run_demo(*, source: str | None, seconds: float, broker_kind: Kind = "auto") 
     window, privacy = _choices()
     with tempfile.TemporaryDirectory(prefix="edge-demo-") as name:
         folder = Path(name)
-        clip = str(Path(source).resolve()) if source else _built_in(folder)
+        live = source is not None and settings.camera_of(source).kind != "replay"
+        clip = _built_in(folder) if source is None else source if live else str(Path(source).resolve())
         with own_broker(folder, broker_kind) as (broker, port):
             path = _configure(folder, clip, port, window, privacy)
             settings.load(path)
             _say(f"broker      {broker} on 127.0.0.1:{port}")
-            _say(f"source      {source or 'built-in clip: two public-domain portraits, one also masked (40 s)'}")
+            built_in = "built-in clip: two public-domain portraits, one also masked (40 s)"
+            _say(f"source      {built_in if source is None else shown(source)}")
             _say(f"windows     {window:g} s (DEMO_WINDOW)")
             _say(f"privacy     {PRIVACY[privacy][1]} (DEMO_PRIVACY={'|'.join(PRIVACY)})")
             subscriber = _Subscriber(port)
             if not subscriber.ready.wait(20) or subscriber.failed:
                 raise subscriber.failed or EdgeError("the demo's subscriber could not subscribe within 20 s")
-            code = _appliance(folder, path, seconds if clip.startswith("/dev/video") else None)
+            code = _appliance(folder, path, seconds if live else None)
             time.sleep(LAST_WORDS_S)
             subscriber.stop()
     return _summary(subscriber.received, code)

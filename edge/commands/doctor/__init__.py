@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from edge.commands.doctor.finding import EXIT_CODES, Finding
+from edge.process.shown import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
 def run_doctor(path: Path, *, as_json: bool = False) -> int:
     """Print what `examine` finds; returns 0 when all is well, 1 with warnings, 2 with errors."""
     findings = []
-    for finding in examine(path):
+    for found in examine(path):
+        finding = found._replace(what=shown(found.what), why=shown(found.why), mend=shown(found.mend))
         findings.append(finding)
         if not as_json:
             print(f"{finding.level:8}{finding.check:9}{finding.what}", flush=True)

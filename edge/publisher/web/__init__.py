@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
+from edge.config.hosts import is_loopback
 from edge.process.logs import event
 
 if TYPE_CHECKING:
@@ -93,7 +94,11 @@ def _server(web: Web, host: str, port: int) -> ThreadingHTTPServer:
 
         def do_GET(self) -> None:
             # A page from elsewhere may have its name resolve to this machine: the browser then says that name.
-            if urlsplit("//" + self.headers.get("Host", "")).hostname not in {"localhost", "127.0.0.1", "::1"}:
+            try:
+                name = urlsplit("//" + self.headers.get("Host", "")).hostname or ""
+            except ValueError:
+                name = ""
+            if not is_loopback(name):
                 self._send(421, "text/plain", b"ask for it by a loopback name\n")
                 return
             self._send(*web.answer(self.path.partition("?")[0]))

@@ -8,7 +8,7 @@ from urllib.parse import quote, urlsplit
 
 import cv2
 
-from edge.errors import ConfigError
+from edge.config.text import first_line
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,11 +27,7 @@ def with_credentials(url: str, username: str | None, password_file: Path | None)
     """The URL with user and password put in. Raises ConfigError when the password cannot be read."""
     if username is None:
         return url
-    try:
-        password = password_file.read_text(encoding="utf-8").rstrip("\r\n") if password_file else ""
-    except (OSError, UnicodeDecodeError) as error:
-        msg = f"camera.password_file: {password_file} cannot be read: put the password into it, readable by this user"
-        raise ConfigError(msg) from error
+    password = first_line(password_file, "camera.password_file") if password_file else ""
     parts = urlsplit(url)
     host = parts.netloc.rpartition("@")[2]
     return parts._replace(netloc=f"{quote(username, safe='')}:{quote(password, safe='')}@{host}").geturl()

@@ -21,6 +21,7 @@ def main(argv: list[str] | None = None) -> int:
         print(INSTALL, file=sys.stderr)
         return 2
     from edge.errors import EdgeError
+    from edge.process.shown import shown
 
     parser = argparse.ArgumentParser(prog="edge-quantize", description="Make the models the appliance runs.")
     subparsers = parser.add_subparsers(required=True, metavar="command")
@@ -30,7 +31,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         return int(args.func(args) or 0)
     except EdgeError as error:
-        print(f"edge-quantize: {error}", file=sys.stderr)
+        print(f"edge-quantize: {shown(error)}", file=sys.stderr)
         return error.exit_code
 
 

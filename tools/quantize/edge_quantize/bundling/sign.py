@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from edge.bundle.manifest import load_bundle
 from edge.bundle.signature import SUFFIX, key_id
+from edge.config.text import first_line
 from edge.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def read_secret_key(path: Path, password_file: Path | None = None) -> SecretKey:
 
 def _password(path: Path, file: Path | None) -> str:
     if file is not None:
-        return file.read_text(encoding="utf-8").partition("\n")[0].rstrip("\r")
+        return first_line(file, "--password-file")
     if not sys.stdin.isatty():
         msg = f"{path}: the key is encrypted: give its password with --password-file, or sign at a terminal"
         raise ConfigError(msg)

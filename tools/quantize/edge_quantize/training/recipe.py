@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
+from edge.config.text import decode_text
 from edge.errors import ConfigError
 from edge_quantize.training.augment import Augment
 from edge_quantize.training.nets import NETS
@@ -92,12 +93,12 @@ def load_recipe(name: str) -> Recipe:
     """Read `recipes/<name>.toml`, or the file `name`. Raises ConfigError that says what is wrong in it."""
     path = Path(name) if name.endswith(".toml") else RECIPES / f"{name}.toml"
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = tomllib.loads(decode_text(path.read_bytes()))
     except FileNotFoundError:
         known = ", ".join(sorted(p.stem for p in RECIPES.glob("*.toml")))
         msg = f"no recipe {path}; there are: {known}"
         raise ConfigError(msg) from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError) as error:  # a TOMLDecodeError is one
         msg = f"recipe {path} cannot be read: {error}"
         raise ConfigError(msg) from None
     return recipe_from(table, path.stem, str(path))
