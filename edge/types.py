@@ -32,6 +32,11 @@ Cell = Literal["angry", "disgust", "fear", "happy", "neutral", "sad", "surprise"
 Strategy = Literal["gate", "highest-probability", "single"]
 Scene = Literal["ok", "dark", "covered", "frozen", "paused"]
 TimeQuality = Literal["synced", "holdover", "unsynced"]
+FrameRate = Literal["ok", "slow", "none"]
+"""Frames come and a look at a blank picture keeps up with them; it does not; none come."""
+DropCause = Literal["camera_lost", "undecodable", "truncated", "windows"]
+"""Causes of loss that are published: none of them is a face's doing."""
+Unit = Literal["one class per track per window"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +137,7 @@ class PrivacyStatement:
     mechanism: Literal["discrete-laplace", "none"]
     epsilon: float | None
     min_count: int
-    unit: str = "one class per track per window"
+    unit: Unit = "one class per track per window"
     exhausted: bool = False
 
 

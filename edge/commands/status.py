@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from edge.outbox.outbox import Outbox
 from edge.outbox.runtime_files import read_vision
+from edge.process.privileges import as_owner_of
 from edge.process.shown import shown
 from edge.publisher.health import runs
 
@@ -23,10 +24,11 @@ def _say(line: str) -> None:
 def run_status(storage: StorageSection, *, as_json: bool = False) -> int:
     """Print it; returns 0 whatever it is (`edge doctor` judges). Raises StorageError."""
     figures, outbox = read_vision(storage.runtime), None
-    if storage.outbox.exists():
-        with Outbox(storage.outbox) as box:
-            stats = box.stats()
-        outbox = {"unsent": stats.unsent, "oldest_s": round(stats.oldest_s, 1)}
+    with as_owner_of(storage.outbox.parent):
+        if storage.outbox.exists():
+            with Outbox(storage.outbox) as box:
+                stats = box.stats()
+            outbox = {"unsent": stats.unsent, "oldest_s": round(stats.oldest_s, 1)}
     running = runs(figures, time.monotonic())
     if as_json:
         vision = None if figures is None else figures.model_dump(mode="json")
@@ -39,7 +41,7 @@ def run_status(storage: StorageSection, *, as_json: bool = False) -> int:
         _say(f"vision   {how}, last heard of {time.monotonic() - figures.updated:.0f} s ago")
     else:
         seen = "paused" if figures.paused else f"scene {figures.scene}"
-        _say(f"vision   running, {figures.fps:g} fps on {figures.backend}, {seen}")
+        _say(f"vision   running, rate {figures.rate} on {figures.backend}, {seen}")
         _say(f"detector {figures.detector or 'unknown'}")
     if figures is not None:
         _say(f"drops    {', '.join(f'{k} {v}' for k, v in figures.drops.items()) or 'none'}")

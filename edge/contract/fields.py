@@ -83,6 +83,8 @@ NoiseDraws = Annotated[int, Field(ge=0, le=DRAWS_LIMIT)]
 Epsilon = Annotated[float, Field(ge=EPSILON[0], le=EPSILON[1])]
 Cell = Annotated[int, Field(ge=-CELL_LIMIT, le=CELL_LIMIT)]
 Figure = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Word = Annotated[str, Field(max_length=64)]
+Key = Annotated[str, Field(max_length=32)]
 Seconds = Annotated[
     float,
     Field(ge=0, le=WINDOW_LIMIT_S),

@@ -16,15 +16,17 @@ from edge.contract.fields import (
     Epsilon,
     Figure,
     Id,
+    Key,
     NoiseDraws,
     Seconds,
     Seq,
     Utc,
     Whole,
     Wire,
+    Word,
     utc_text,
 )
-from edge.types import CELLS, ROUTES, Scene, Strategy, TimeQuality
+from edge.types import CELLS, ROUTES, FrameRate, Scene, Strategy, TimeQuality
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -110,7 +112,7 @@ class Privacy(Wire):
 
     mechanism: Literal["discrete-laplace", "none"]
     epsilon: Epsilon | None
-    unit: str
+    unit: Word
     min_count: Whole
     exhausted: bool = False
 
@@ -184,9 +186,9 @@ class Status(Wire):
 
     state: Literal["online", "offline", "stopped"]
     boot_id: BootId | None
-    version: str
+    version: Word
     since: Utc
-    trouble: str | None = None
+    trouble: Word | None = None
 
 
 class Percentiles(Wire):
@@ -206,7 +208,7 @@ class OutboxFigures(Wire):
     unsent: Whole
     oldest_s: Figure
     waiting: Whole = 0
-    trouble: str | None = None
+    trouble: Word | None = None
 
 
 class PrivacyFigures(Wire):
@@ -221,27 +223,37 @@ class PrivacyFigures(Wire):
 class Health(Wire):
     """How the service is; nothing in it scales with the number of faces. `soc_c` is null without a sensor.
 
+    `rate`: `none`: no frames come; `slow`: a look at a blank picture, timed every 10 s, takes longer than the camera
+    leaves for it; else `ok`. A device that still sends `fps` is read as `ok` or `none`.
     `certificate_days`: until the device's certificate ends (negative: has ended), null without one.
     `under_voltage`: whether the board's supply is too weak now, null where the board does not say.
     `detector`: which one finds faces, and on what.
     """
 
     boot_id: BootId
-    backend: str
-    fps: Figure
+    backend: Word
+    rate: FrameRate
     invoke_ms: Percentiles
-    drops: dict[str, Whole]
+    drops: Annotated[dict[Key, Whole], Field(max_length=32)]
     restarts: Whole
     outbox: OutboxFigures
     soc_c: Annotated[float, Field(allow_inf_nan=False)] | None
     scene: Scene
     time_quality: TimeQuality
     paused: bool
-    versions: dict[str, str]
+    versions: Annotated[dict[Key, Word], Field(max_length=8)]
     certificate_days: Annotated[float, Field(allow_inf_nan=False)] | None = None
     under_voltage: bool | None = None
     privacy: PrivacyFigures | None = None
-    detector: str | None = None
+    detector: Word | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _rate_of_an_older_device(cls, data: Any) -> Any:  # noqa: ANN401 - whatever was decoded
+        if isinstance(data, dict) and "rate" not in data and isinstance(data.get("fps"), int | float):
+            known = {key: value for key, value in data.items() if key != "fps"}
+            return {**known, "rate": "ok" if data["fps"] > 0 else "none"}
+        return data
 
 
 class ReplayCommand(Wire):

@@ -3,18 +3,23 @@
 Besides the outbox they are all that crosses between the vision and the publisher service. Both are
 schema-checked on writing and on reading, and replaced atomically, so that a reader sees an old or a new
 file and never half of one. Nothing in them is about people, with one stated exception: `development`.
+
+Where the runtime folder has a folder for each writer (`vision/`, `publisher/`, as on a kiosk), the files lie there, and
+nobody else can put anything in their place. Words are from closed lists and numbers bounded: a service that was taken
+over finds no room here for a picture.
 """
 
 from __future__ import annotations
 
-import os
-from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edge.errors import StorageError
+from edge.process.shared_files import is_folder, read_small, replace_small
 from edge.types import (  # noqa: TC001 - pydantic reads the annotations
+    DropCause,
+    FrameRate,
     Scene,
     TimeQuality,
 )
@@ -24,10 +29,18 @@ if TYPE_CHECKING:
 
 VISION_FILE: Final = "vision.json"
 COMMAND_FILE: Final = "command.json"
+_WRITERS: Final = {VISION_FILE: "vision", COMMAND_FILE: "publisher"}
+_LIMITS: Final = {VISION_FILE: 16384, COMMAND_FILE: 4096}
+"""Bytes that are read at the most."""
+GENERATION_FILE: Final = "outbox.generation"
 
-_Whole = Annotated[int, Field(ge=0)]
-_Figure = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+_Whole = Annotated[int, Field(ge=0, le=10**9)]
+_Figure = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]
 _BootId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+_BACKEND: Final = r"(cpu(:fallback)?|edgetpu(:[0-9]{1,2}/[0-9]{1,2})?)"
+_Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9._+-]{1,64}$")]
+_Key = Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,32}$")]
+Trouble = Literal["full", "read-only", "failing", "denied", "damaged", "busy", "unusable"]
 _M = TypeVar("_M", bound=BaseModel)
 
 
@@ -55,41 +68,42 @@ class Spent(_RuntimeFile):
 class Development(_RuntimeFile):
     """Verbose figures, written in development mode only. They scale with faces and never reach the broker.
 
-    `drops` are exact and know `too_small`: frames with a face too small to classify.
+    `drops` are exact and know `overwritten` and `too_small`: frames with a face too small to classify.
+    `fps`: frames processed in a second.
     """
 
     frames: _Whole
     faces: _Whole
-    routes: dict[str, _Whole]
-    stage_ms: dict[str, _Figure]
-    drops: dict[str, _Whole] = {}
-    cameras: dict[str, str | float | int | None] = {}
+    routes: dict[_Key, _Whole]
+    stage_ms: dict[_Key, _Figure]
+    drops: dict[_Key, _Whole] = {}
+    fps: _Figure = 0.0
 
 
 class VisionFile(_RuntimeFile):
     """`vision.json`, written by the vision service at most once a second.
 
-    `drops` counts frames, never faces, by cause; what slows with faces is coarse (`overwritten` rounded down to
-    a power of two, fps a whole number). `updated` is kernel-monotonic seconds. `waiting` windows are closed and not on
+    `rate` and `invoke_ms` come from a timed look at a blank picture, `drops` knows only causes that no face can cause:
+    what slows with faces is not written. `updated` is kernel-monotonic seconds. `waiting` windows are closed and not on
     disk yet, `trouble` says why in a word (`edge.errors.StorageError`).
     """
 
     boot_id: _BootId
     state: Literal["running", "ended"]
     updated: _Figure
-    backend: str
-    detector: str | None = None
-    fps: _Figure
+    backend: Annotated[str, Field(pattern=f"^{_BACKEND}$")]
+    detector: Annotated[str, Field(pattern=f"^(blazeface|haar|hog) on {_BACKEND}$")] | None = None
+    rate: FrameRate
     invoke_ms: InvokeMs
-    drops: dict[str, _Whole]
+    drops: dict[DropCause, _Whole]
     restarts: _Whole
     scene: Scene
     time_quality: TimeQuality
     paused: bool
-    versions: dict[str, str]
+    versions: dict[Literal["edge", "bundle"], _Name]
     privacy: Spent | None = None
     waiting: _Whole = 0
-    trouble: str | None = None
+    trouble: Trouble | None = None
     development: Development | None = None
 
 
@@ -100,21 +114,29 @@ class CommandFile(_RuntimeFile):
     since the last pause or resume, so that an `identify` does not end a pause.
     """
 
-    number: _Whole
+    number: Annotated[int, Field(ge=0, le=2**53)]
     command: Literal["pause", "resume", "identify"]
     paused: bool
 
 
+def place(folder: Path, name: str) -> Path:
+    """Where a runtime file lies: in its writer's own folder where there is one, else in the runtime folder itself."""
+    own = folder / _WRITERS[name]
+    return (own if is_folder(own) else folder) / name
+
+
+def clock_marker(folder: Path) -> Path:
+    """The file whose age says that the clock is synced (`edge.process.clock`)."""
+    own = folder / "publisher"
+    return (own if is_folder(own) else folder) / "clock-synced"
+
+
 def _write(folder: Path, name: str, content: BaseModel) -> None:
-    target, fresh = folder / name, folder / f".{name}.{os.getpid()}"
+    target = place(folder, name)
     try:
-        # No fsync: the folder is a tmpfs, and its content means nothing after a power cut.
-        fresh.write_text(content.model_dump_json(exclude_none=False) + "\n", encoding="utf-8")
-        fresh.chmod(0o660)
-        fresh.replace(target)
+        # Not durable: the folder is a tmpfs, and its content means nothing after a power cut.
+        replace_small(target, (content.model_dump_json(exclude_none=False) + "\n").encode(), mode=0o640)
     except OSError as error:
-        with suppress(OSError):
-            fresh.unlink()
         msg = (
             f"runtime file {target} cannot be written ({error.strerror}): "
             "create the folder and give this service write access (storage.runtime)"
@@ -123,13 +145,15 @@ def _write(folder: Path, name: str, content: BaseModel) -> None:
 
 
 def _read(model: type[_M], folder: Path, name: str) -> _M | None:
-    path = folder / name
+    path = place(folder, name)
     try:
-        text = path.read_bytes()
+        text = read_small(path, _LIMITS[name])
     except FileNotFoundError:
         return None
     except OSError as error:
-        msg = f"runtime file {path} cannot be read ({error.strerror}): give this service read access to it"
+        msg = (
+            f"runtime file {path} cannot be read ({error.strerror}): delete it, or give this service read access to it"
+        )
         raise StorageError(msg) from error
     try:
         return model.model_validate_json(text)
@@ -162,6 +186,12 @@ def write_command(folder: Path, command: Literal["pause", "resume", "identify"])
     except StorageError:  # an unusable old file must not block a pause
         last = None
     paused = command == "pause" or (command == "identify" and last is not None and last.paused)
-    fresh = CommandFile(number=last.number + 1 if last else 1, command=command, paused=paused)
+    fresh = CommandFile(number=last.number % 2**53 + 1 if last else 1, command=command, paused=paused)
     _write(folder, COMMAND_FILE, fresh)
     return fresh
+
+
+def write_generation(folder: Path, generation: int) -> None:
+    """Note how many outboxes were put aside. Raises OSError."""
+    own = folder / "vision"
+    replace_small((own if is_folder(own) else folder) / GENERATION_FILE, f"{generation}\n".encode(), mode=0o640)

@@ -1,6 +1,10 @@
 """A SQLite file shared by two processes: how it is opened, what a transaction is, what its errors mean.
 
 WAL and `synchronous=FULL`: what COMMIT has answered survives a power cut.
+
+The other process may be in an enemy's hands, and a database file can hold programs. So a file with anything in it but
+our own tables (a trigger, a view, another CHECK) counts as damaged, when it is opened and whenever its schema has
+changed since, and no statement of ours runs a trigger.
 """
 
 from __future__ import annotations
@@ -8,15 +12,17 @@ from __future__ import annotations
 import errno
 import os
 import sqlite3
+import stat
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 from edge.errors import StorageError
+from edge.outbox.runtime_files import write_generation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-    from typing import Self
+    from typing import NoReturn, Self
 
 BUSY_S: Final = 5
 _JOURNAL_BYTES: Final = 1024 * 1024
@@ -33,6 +39,9 @@ _BY_SQLITE: Final = {
     sqlite3.SQLITE_READONLY: _READ_ONLY,
     sqlite3.SQLITE_NOTADB: _DAMAGED,
     sqlite3.SQLITE_CORRUPT: _DAMAGED,
+    sqlite3.SQLITE_AUTH: _DAMAGED,
+    sqlite3.SQLITE_SCHEMA: _DAMAGED,
+    sqlite3.SQLITE_CONSTRAINT: _DAMAGED,
     sqlite3.SQLITE_BUSY: _BUSY,
     sqlite3.SQLITE_LOCKED: _BUSY,
     sqlite3.SQLITE_CANTOPEN: _DENIED,
@@ -43,8 +52,15 @@ _BY_SYSTEM: Final = {errno.ENOSPC: _FULL, errno.EROFS: _READ_ONLY, errno.EIO: _F
 
 
 def is_damage(error: BaseException | None) -> bool:
-    """Whether SQLite says that the file is damaged or no database at all."""
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT)
+    """Whether the file is damaged, no database at all, or changed by somebody else."""
+    return _BY_SQLITE.get(getattr(error, "sqlite_errorcode", 0) & 0xFF) is _DAMAGED
+
+
+def report_damage(what: str) -> NoReturn:
+    """Raise what satisfies `is_damage`, inside `explained`."""
+    error = sqlite3.DatabaseError(what)
+    error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+    raise error
 
 
 @contextmanager
@@ -78,40 +94,64 @@ class Spool:
 
     def __init__(self, path: Path, schema: str, version: int) -> None:
         self.path = path
+        self._schema, self._version, self._known = schema, version, -1
         with explained(path):
+            if path.exists() and not stat.S_ISREG(path.lstat().st_mode):
+                report_damage("it is no regular file")
             self._db = sqlite3.connect(
                 f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=BUSY_S, isolation_level=None
             )
         try:
             with explained(path):
+                self._db.text_factory = _text
+                self._db.execute("PRAGMA trusted_schema=OFF")
                 self._db.execute("PRAGMA journal_mode=WAL")
                 self._db.execute("PRAGMA synchronous=FULL")
                 self._db.execute(f"PRAGMA journal_size_limit={_JOURNAL_BYTES}")
-                self._prepare(schema, version)
+                self._prepare()
+                self._db.set_authorizer(_no_programs)
                 self._inode = path.stat().st_ino
         except BaseException:
             self._db.close()
             raise
 
-    def _prepare(self, schema: str, version: int) -> None:
+    def _prepare(self) -> None:
         with self._transaction():
             found = self._db.execute("PRAGMA user_version").fetchone()[0]
             if found == 0 and not self._db.execute("SELECT 1 FROM sqlite_master").fetchone():
-                for statement in filter(str.strip, schema.split(";")):
+                for statement in _statements(self._schema):
                     self._db.execute(statement)
-                self._db.execute(f"PRAGMA user_version={version}")
-            elif found != version:
+                self._db.execute(f"PRAGMA user_version={self._version}")
+            elif found == 0:
+                report_damage("it holds tables and no version of ours")
+            elif found != self._version:
                 msg = (
-                    f"outbox {self.path} has schema {found}, this version reads {version}: "
+                    f"outbox {self.path} has schema {found}, this version reads {self._version}: "
                     "install the version that wrote it, or move the file away"
                 )
                 raise StorageError(msg)
+            self._refuse_programs()
+
+    def _refuse_programs(self) -> None:
+        """Raise damage unless the file holds our tables and indexes, to the letter, and nothing else."""
+        now = self._db.execute("PRAGMA schema_version").fetchone()[0]
+        if now == self._known:
+            return
+        found = self._db.execute(
+            "SELECT sql FROM sqlite_master WHERE NOT (type = 'index' AND sql IS NULL)"
+            " AND NOT (type = 'table' AND name = 'sqlite_sequence')"
+        ).fetchall()
+        if sorted(_plain(str(sql)) for (sql,) in found) != sorted(map(_plain, _statements(self._schema))):
+            report_damage("it holds other tables, triggers or views than ours")
+        self._known = now
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
         with explained(self.path):
             self._db.execute("BEGIN IMMEDIATE")
             try:
+                if self._known != -1:
+                    self._refuse_programs()
                 yield
                 self._db.execute("COMMIT")
             except BaseException:
@@ -145,23 +185,46 @@ class Spool:
         with explained(self.path):
             verdict = self._db.execute("PRAGMA quick_check(1)").fetchone()[0]
             if verdict != "ok":
-                damage = sqlite3.DatabaseError(verdict)
-                damage.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
-                raise damage
+                report_damage(verdict)
+
+
+def _text(value: bytes) -> str:
+    return value.decode("utf-8", "replace")
+
+
+def _statements(schema: str) -> list[str]:
+    return [statement.strip() for statement in schema.split(";") if statement.strip()]
+
+
+def _plain(statement: str) -> str:
+    return " ".join(statement.split())
+
+
+def _no_programs(_action: int, _one: str | None, _two: str | None, _base: str | None, program: str | None) -> int:
+    """Deny whatever a trigger or a view would do on our behalf (`program` is its name)."""
+    return sqlite3.SQLITE_OK if program is None else sqlite3.SQLITE_DENY
 
 
 def create(path: Path) -> None:
     """Make an empty file with rights for owner and group, or leave what is there."""
     with explained(path):
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o660))
-        with suppress(PermissionError):  # not the owner: the group bits were set by whoever is
-            path.chmod(0o660)
+        try:
+            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o660)
+        except OSError as error:
+            if error.errno == errno.ELOOP:
+                report_damage("it is a link")
+            raise
+        try:
+            with suppress(PermissionError):  # not the owner: the group bits were set by whoever is
+                os.fchmod(file, 0o660)
+        finally:
+            os.close(file)
 
 
 def put_aside(path: Path, runtime: Path | None) -> int:
     """Rename database, -wal and -shm together; returns the generation and notes it in the runtime folder."""
     generation = 1
-    while (aside := path.with_name(f"{path.name}.damaged-{generation}")).exists():
+    while os.path.lexists(aside := path.with_name(f"{path.name}.damaged-{generation}")):
         generation += 1
     # The database last: as long as it is there, a crash in between leads here again.
     for suffix in ("-wal", "-shm", ""):
@@ -169,5 +232,5 @@ def put_aside(path: Path, runtime: Path | None) -> int:
             path.with_name(path.name + suffix).rename(aside.with_name(aside.name + suffix))
     if runtime is not None:
         with suppress(OSError):
-            (runtime / "outbox.generation").write_text(f"{generation}\n", encoding="ascii")
+            write_generation(runtime, generation)
     return generation

@@ -15,6 +15,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
+from edge.process.shared_files import read_small
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -94,7 +96,7 @@ def clock_error(marker: Path) -> ClockError | None:
     if told is not None:
         return told[1] if told[0] else None
     try:
-        return ClockError(*map(float, marker.read_text(encoding="ascii").split()))
+        return ClockError(*map(float, read_small(marker, 100).decode("ascii").split()))
     except (OSError, ValueError, TypeError):  # TypeError: not two numbers, an empty marker
         return None
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from edge.contract import ContractError, Status, decode, encode
 from edge.outbox.rows import OutboxStats
 from edge.process.logs import event
-from edge.publisher.health import health
+from edge.publisher.health import BEAT_S, Sampler
 from edge.publisher.home_assistant import Announcer
 
 if TYPE_CHECKING:
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("edge.publisher")
 
-HEALTH_S: Final = 60.0
+ECHOES: Final = 10
+"""Of `health` between two beats, at once, when a pause or trouble comes and goes; more come one every `ECHO_S`."""
+ECHO_S: Final = 6.0
 REASSERT_S: Final = 60.0
 """Between two births said again, or twins would answer each other for ever."""
 
@@ -62,6 +64,8 @@ class Bulletin:
         self._live: Key | None = None
         self._told: tuple[str, bool, str | None] | None = None
         self._stats = OutboxStats(0, 0.0, 0, 0)
+        self._echoes, self._echoes_at = float(ECHOES), clock.monotonic()
+        self._sampler = Sampler(clock)
 
     def greet(self, session: Session, birth: Status) -> None:
         """Say the birth; everything else follows with the first `send`."""
@@ -123,12 +127,16 @@ class Bulletin:
         now = self._clock.monotonic()
         # At a start of vision the file may still be the last run's: this run's health follows at once.
         state = figures.boot_id, figures.paused, trouble
-        if now < self._health_at and state == self._told:
-            return
-        self._health_at, self._told = now + HEALTH_S, state
+        self._echoes = min(float(ECHOES), self._echoes + (now - self._echoes_at) / ECHO_S)
+        self._echoes_at = now
+        if now < self._health_at:
+            if state == self._told or self._echoes < 1:
+                return
+            self._echoes -= 1
+        self._health_at, self._told = now + BEAT_S, state
         if outbox is not None:
             self._stats = outbox.stats()
-        told = health(figures, self._stats, self._clock, self._certificate_days(), own_trouble)
+        told = self._sampler(figures, self._stats, self._certificate_days(), own_trouble)
         self._tell(session, self._topics("health"), encode(told), retain=True)
 
     def _send_live(self, outbox: Outbox, session: Session, row: Row) -> None:

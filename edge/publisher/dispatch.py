@@ -43,6 +43,8 @@ RETRY_S: Final = 60.0
 """Pause after a publish that the broker did not take."""
 GRACE_S: Final = 2.0
 """After a lost connection, subscribers get this long to come back before a row asks whether one is there."""
+UNSOUND_S: Final = 10.0
+"""Between two looks for rows that are none."""
 PRUNE_S: Final = 3600.0
 DEAF_S: Final = 3600.0
 """After a packet that no client should read, nothing is subscribed to for so long: a retained one comes each time."""
@@ -77,7 +79,7 @@ class Desk:
         """The boot_id of the last birth."""
         self._pause_until = 0.0
         self._probing = False
-        self._prune_at = 0.0
+        self._prune_at = self._unsound_at = 0.0
         self._denied: set[int] = set()
         self._acked: list[Key] = []
         """What the broker took and the outbox does not know yet."""
@@ -113,12 +115,16 @@ class Desk:
         self.forget()
 
     def tend(self, outbox: Outbox | None) -> None:
-        """What needs no broker: commands, late labels, an end to the rows sent long ago. Raises StorageError."""
+        """What needs no broker: commands, rows that are none, late labels, an end to old rows. Raises StorageError."""
         self._commands.tend(outbox)
         if outbox is None:
             return
-        self.labels.settle(outbox)
         now = self._clock.monotonic()
+        if now >= self._unsound_at:
+            self._unsound_at = now + UNSOUND_S
+            if unsound := outbox.refuse_unsound():
+                log.error(event("rows-unsound", rows=unsound, next="kept aside; who else writes to the outbox?"))
+        self.labels.settle(outbox)
         if now >= self._prune_at and self._clock.time_quality() == "synced":
             self._prune_at = now + PRUNE_S
             outbox.prune(self._clock.utcnow().date())

@@ -1,4 +1,8 @@
-"""The `health` payload, put together from vision's figures, the outbox and the board."""
+"""The `health` payload, put together from vision's figures, the outbox and the board.
+
+Its figures are taken on a beat of their own. Whatever else makes `health` go out (a window, a connection, a pause)
+repeats the last ones: nobody with the right to send commands can look at a moment of their choice.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +19,16 @@ if TYPE_CHECKING:
     from edge.outbox.runtime_files import VisionFile
     from edge.process.clock import Clock
     from edge.publisher.tls import TlsFiles
+    from edge.types import Scene
 
 log = logging.getLogger("edge.publisher")
 
+BEAT_S: Final = 60.0
+"""Seconds between two samples of the figures, on multiples of it."""
+NAMES: Final = 4
+"""Different versions that vision may claim in one life of the publisher; a release restarts both."""
 STALE_S: Final = 10.0
-"""A vision file older than this is a service that does not run: its rate is 0."""
+"""A vision file older than this is a service that does not run: its rate is `none`."""
 ENDING_DAYS: Final = 30
 """A certificate that ends sooner is warned of, once a day."""
 
@@ -41,9 +50,9 @@ def health(
     return Health(
         boot_id=figures.boot_id,
         backend=figures.backend,
-        fps=figures.fps if runs(figures, clock.monotonic()) else 0.0,
-        invoke_ms=Percentiles(p50=figures.invoke_ms.p50, p95=figures.invoke_ms.p95),
-        drops=figures.drops,
+        rate=figures.rate if runs(figures, clock.monotonic()) else "none",
+        invoke_ms=Percentiles(p50=_two_digits(figures.invoke_ms.p50), p95=_two_digits(figures.invoke_ms.p95)),
+        drops={str(cause): n for cause, n in figures.drops.items()},
         restarts=figures.restarts,
         outbox=OutboxFigures(
             unsent=stats.unsent,
@@ -55,12 +64,55 @@ def health(
         scene=figures.scene,
         time_quality=clock.time_quality(),
         paused=figures.paused,
-        versions=figures.versions,
+        versions={str(part): name for part, name in figures.versions.items()},
         certificate_days=certificate_days,
         under_voltage=supply and supply.under_voltage,
         privacy=PrivacyFigures(**figures.privacy.model_dump()) if figures.privacy else None,
         detector=figures.detector,
     )
+
+
+def _two_digits(ms: float | None) -> float | None:
+    return None if ms is None else float(f"{ms:.2g}")
+
+
+class Sampler:
+    """`health` as it may be said now: this beat's figures, and at once only what somebody asked for or must mend."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._next = float("-inf")
+        self._sample: Health | None = None
+        self._scene: Scene = "ok"
+        self._named: list[dict[str, str]] = []
+
+    def __call__(
+        self,
+        figures: VisionFile,
+        stats: OutboxStats,
+        certificate_days: float | None,
+        trouble: str | None = None,
+    ) -> Health:
+        """Arguments as of `health`."""
+        now = self._clock.monotonic()
+        fresh = health(figures, stats, self._clock, certificate_days, trouble)
+        fresh = fresh.model_copy(update={"versions": self._known(fresh.versions)})
+        if self._sample is None or now >= self._next or self._sample.boot_id != fresh.boot_id:
+            self._next = (now // BEAT_S + 1) * BEAT_S
+            self._sample = fresh
+            if not fresh.paused:
+                self._scene = fresh.scene
+        scene: Scene = "paused" if fresh.paused else self._scene
+        now_true = {"paused": fresh.paused, "scene": scene, "outbox": fresh.outbox, "time_quality": fresh.time_quality}
+        return self._sample.model_copy(update=now_true)
+
+    def _known(self, versions: dict[str, str]) -> dict[str, str]:
+        """The names vision gives itself, which are all the free text it has: few are believed."""
+        if versions not in self._named:
+            if len(self._named) == NAMES:
+                return self._named[-1]
+            self._named.append(versions)
+        return versions
 
 
 class CertificateWatch:

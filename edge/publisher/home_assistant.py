@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, get_args
 
 from edge import __version__
 from edge.process.logs import event
-from edge.types import CELLS, EMOTIONS, ROUTES, Scene, TimeQuality
+from edge.types import CELLS, EMOTIONS, ROUTES, FrameRate, Scene, TimeQuality
 
 if TYPE_CHECKING:
     from edge.contract import Topics
@@ -31,7 +31,7 @@ LEFT_OUT_S: Final = 3600.0
 _PER_WINDOW: Final = {"state_class": "measurement", "unit_of_measurement": "visitors"}
 _PERCENT: Final = {"state_class": "measurement", "unit_of_measurement": "%"}
 _DIAGNOSTICS: Final[dict[str, tuple[str, str, dict[str, object]]]] = {
-    "fps": ("Frame rate", "fps", {"unit_of_measurement": "fps", "state_class": "measurement"}),
+    "rate": ("Frame rate", "rate", {"device_class": "enum", "options": list(get_args(FrameRate))}),
     "backend": ("Backend", "backend", {}),
     "scene": ("Scene", "scene", {"device_class": "enum", "options": list(get_args(Scene))}),
     "clock": ("Clock", "time_quality", {"device_class": "enum", "options": list(get_args(TimeQuality))}),

@@ -29,7 +29,7 @@ class OutboxWatch:
     """`outbox` is None until there is one and while it cannot be used; `boot_id` is the latest run's in it."""
 
     def __init__(self, config: Config, clock: Clock, desk: Desk, complain: Callable[[str, EdgeError], None]) -> None:
-        self._path, self._max_bytes = Path(config.storage.outbox), config.storage.max_bytes
+        self._path = Path(config.storage.outbox)
         self._runtime = Path(config.storage.runtime)
         self._clock, self._desk, self._complain = clock, desk, complain
         self._backoff = Backoff()
@@ -66,7 +66,7 @@ class OutboxWatch:
         with explained(self._path):
             if not (self._path.exists() and self._path.stat().st_size):
                 return
-        outbox = Outbox(self._path, max_bytes=self._max_bytes, clock=self._clock)
+        outbox = Outbox(self._path, clock=self._clock)
         try:
             if self._desk.trouble is not None:
                 outbox.check_writable()

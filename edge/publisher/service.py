@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 from edge import __version__
 from edge.contract import Status, Topics, encode
 from edge.errors import BrokerRefused, BrokerUnavailable, ConfigError, EdgeError, StorageError
-from edge.outbox.runtime_files import VisionFile, read_vision
+from edge.outbox.runtime_files import VisionFile, clock_marker, read_vision
 from edge.process.clock import Clock, SystemClock, clock_error
 from edge.process.lifeline import stdin_ended
 from edge.process.logs import event
@@ -74,7 +74,7 @@ class Publisher:
         self._config, self._mqtt = config, config.mqtt
         self._runtime = Path(config.storage.runtime)
         self._topics = Topics(self._mqtt.root, config.device.site, config.device.id)
-        self._clock = clock or SystemClock(self._runtime / "clock-synced")
+        self._clock = clock or SystemClock(clock_marker(self._runtime))
         self._drain_timeout, self._lifeline = drain_timeout, lifeline
         self._session: Session | None = None
         self._certificate_days = CertificateWatch(self._mqtt.tls, self._clock)
@@ -218,7 +218,7 @@ class Publisher:
                 self._figures(),
                 self._desk.delivery,
                 connected=self._session is not None,
-                clock_error=clock_error(self._runtime / "clock-synced"),
+                clock_error=clock_error(clock_marker(self._runtime)),
                 certificate_days=self._certificate_days(),
                 trouble=self._desk.trouble,
             )

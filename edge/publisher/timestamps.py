@@ -60,7 +60,7 @@ class Labels:
                 start=start,
                 time_quality=quality,
             )
-        except (ValueError, ContractError) as error:
+        except (ValueError, OverflowError, ContractError) as error:
             log.error(event("row-unsendable", boot_id=row.boot_id, seq=row.seq, why=error, next="kept aside"))
             outbox.refuse([row.key])
             return None

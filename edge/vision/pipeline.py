@@ -77,6 +77,11 @@ class Sight:
         self.span = frame.t, frame.t + (frame.duration or MAX_GAP), seen
         return tracks
 
+    def hold(self, since: float, until: float) -> None:
+        """Let a frame that still stood at `since` stand until `until`: the pipeline was busy, the camera was not."""
+        if self.span is not None and self.span[1] >= since:
+            self.span = self.span[0], max(self.span[1], until), self.span[2]
+
     def votes(self) -> list[Vote]:
         """The window's votes; starts the next window."""
         return self._tracker.votes()

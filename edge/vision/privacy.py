@@ -70,7 +70,7 @@ class Policy:
 
     def day_bound(self, seconds: float) -> Fraction:
         """The most that windows of this length can spend in a day (basic composition)."""
-        most = math.ceil(86400 / seconds) * self.cost
+        most = windows_a_day(seconds) * self.cost
         return most if self.daily_epsilon is None else min(most, self.daily_epsilon // self.cost * self.cost)
 
     def statement(self, *, exhausted: bool = False) -> PrivacyStatement:
@@ -78,6 +78,11 @@ class Policy:
         if self.noise == "off":
             return PrivacyStatement("none", None, self.min_count)
         return PrivacyStatement("discrete-laplace", float(self.epsilon), self.min_count, exhausted=exhausted)
+
+
+def windows_a_day(seconds: float) -> int:
+    """How many windows of this length a UTC day has; what a day may spend unless `daily_epsilon` says otherwise."""
+    return math.ceil(86400 / seconds)
 
 
 def tally(votes: Iterable[Vote]) -> Counts:

@@ -1,29 +1,36 @@
-"""Vision's end of the outbox: closed windows wait here until they are on disk, whatever happens to the file."""
+"""Vision's end of the outbox: closed windows wait here until they are on disk, whatever happens to the file.
+
+Each is drawn once, as it closes, and written to vision's own ledger before the outbox hears of it: a commit that fails,
+or is made to fail, is tried again with the same numbers.
+"""
 
 from __future__ import annotations
 
+import json
 import logging
 import secrets
 import time
 from collections import deque
-from fractions import Fraction
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from edge.errors import StorageError
-from edge.outbox.outbox import open_for_vision
-from edge.outbox.sqlite import explained, is_damage
+from edge.outbox.sqlite import explained, is_damage, put_aside
+from edge.outbox.writer import open_for_vision
 from edge.process.logs import event
+from edge.vision.ledger import Ledger, Waiting
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from edge.config import StorageSection
-    from edge.outbox.outbox import Held, Outbox
     from edge.outbox.rows import Key
+    from edge.outbox.writer import OutboxWriter
     from edge.process.clock import Clock
     from edge.types import WindowReport
+    from edge.vision.privacy import Accumulators
 
-    Close = Callable[[Held, str | None], tuple[WindowReport, Held]]
+    Close = Callable[[Accumulators, str | None], tuple[WindowReport, Accumulators]]
 
 log = logging.getLogger("edge.vision")
 
@@ -33,7 +40,7 @@ WAITING_WINDOWS: Final = 1000
 
 
 class Recorder:
-    """One run's windows on their way to the disk; `policy` as in `Outbox.begin_boot`. Raises StorageError.
+    """One run's windows on their way to the disk; `policy` as in `Ledger`. Raises StorageError.
 
     A file that is damaged or taken away under it is replaced by a new one, in which a new run begins that
     names this one as the run before: a subscriber sees what is missing.
@@ -41,13 +48,16 @@ class Recorder:
 
     def __init__(self, storage: StorageSection, clock: Clock, policy: str) -> None:
         self.given_up = 0
-        self._storage, self._clock, self._policy = storage, clock, policy
-        self._outbox: Outbox | None = self._open()
+        self._storage, self._clock = storage, clock
+        outbox = self._open()
+        self._outbox: OutboxWriter | None = outbox
         self._device = self._mounted()
-        self.paused = self._outbox.paused
+        self.ledger = Ledger(storage.outbox, clock, policy)
+        self._unsaved = False
+        self.paused = outbox.paused
         """What was asked for before this run, perhaps before a power cut."""
         self._last: Key | None = None
-        self._pending: deque[Close] = deque(maxlen=WAITING_WINDOWS)
+        self._pending: deque[Waiting] = deque(maxlen=WAITING_WINDOWS)
         self._retry_at = 0.0
         self.trouble: str | None = None
         """Why closed windows wait in RAM, in a word."""
@@ -58,7 +68,7 @@ class Recorder:
         """Closed windows that are not on disk yet."""
         return len(self._pending)
 
-    def _open(self) -> Outbox:
+    def _open(self) -> OutboxWriter:
         place = self._storage
         outbox, damaged = open_for_vision(
             place.outbox, max_bytes=place.max_bytes, runtime=place.runtime, clock=self._clock
@@ -71,13 +81,30 @@ class Recorder:
         with explained(self._storage.outbox):
             return self._storage.outbox.parent.stat().st_dev
 
-    def begin(self) -> None:
-        """Open the run `boot_id`, whose windows count from 1."""
-        assert self._outbox is not None  # noqa: S101 - opened with this object
-        self._begin(self._outbox)
+    def _check_mounted(self) -> None:
+        if self._mounted() != self._device:
+            msg = f"outbox {self._storage.outbox}: its filesystem is not mounted: mount it, or restart `edge vision`"
+            raise StorageError(msg)
 
-    def _begin(self, outbox: Outbox) -> None:
-        outbox.begin_boot(self.boot_id, self._clock.kernel_boot_id, policy=self._policy, prev=self._last)
+    def begin(self) -> None:
+        """Open the run `boot_id`, whose windows count from 1; what the last run closed and did not record comes in."""
+        outbox = self._outbox
+        assert outbox is not None  # noqa: S101 - opened with this object
+        if self.ledger.fresh:
+            old = outbox.inherited()
+            with suppress(ValueError, RecursionError):
+                held, spent = (json.loads(old.get(name, "null")) for name in ("accumulators", "spent"))
+                self.ledger.inherit(old.get("policy"), held, old.get("flush_day"), spent)
+            self.ledger.save(())
+            if old:
+                outbox.disinherit()
+        self._begin(outbox)
+        self._pending.extend(one for one in self.ledger.waiting if not outbox.holds(one.report))
+        if self._pending:
+            log.warning(event("windows_recovered", windows=len(self._pending), why="closed before the last run ended"))
+
+    def _begin(self, outbox: OutboxWriter) -> None:
+        outbox.begin_boot(self.boot_id, self._clock.kernel_boot_id, prev=self._last)
 
     def _let_go(self) -> None:
         outbox, self._outbox = self._outbox, None
@@ -86,9 +113,7 @@ class Recorder:
 
     def _reopen(self) -> None:
         """Go on with this run, or begin another in a file that does not know all of it."""
-        if self._mounted() != self._device:
-            msg = f"outbox {self._storage.outbox}: its filesystem is not mounted: mount it, or restart `edge vision`"
-            raise StorageError(msg)
+        self._check_mounted()
         outbox = self._open()
         try:
             recorded = self._last[1] if self._last is not None and self._last[0] == self.boot_id else 0
@@ -111,21 +136,17 @@ class Recorder:
         self._pending.popleft()
         log.info(event("window_committed", boot_id=self.boot_id, seq=seq, waiting=len(self._pending)))
 
-    def spent(self, day: str) -> Fraction:
-        """Epsilon spent on a UTC day (YYYY-MM-DD), as the file remembers it."""
-        return Fraction(0) if self._outbox is None else self._outbox.spent(day)
-
-    def spend(self, day: str, epsilon: Fraction) -> None:
-        """Add to a day's spending, from within a window's `close`: recorded with the window or not at all."""
-        assert self._outbox is not None  # noqa: S101 - `close` runs inside its commit
-        self._outbox.spend(day, epsilon)
-
     def put(self, close: Close) -> None:
-        """Take a closed window, and record it if the disk lets us."""
+        """Draw a closed window, and record it if the disk lets us.
+
+        `close` gets what is held and the UTC day of the last flush (None at first), and returns the report and what is
+        held from now on. It is called once.
+        """
         if len(self._pending) == WAITING_WINDOWS:
             self.given_up += 1
             log.error(event("window_given_up", waiting=len(self._pending), next="make room for the outbox"))
-        self._pending.append(close)
+        self._pending.append(self.ledger.closed(*close(self.ledger.held, self.ledger.flush_day)))
+        self._unsaved = True
         self.commit()
 
     def commit(self, *, last: bool = False) -> None:
@@ -137,14 +158,20 @@ class Recorder:
         if not self._pending or (time.monotonic() < self._retry_at and not last):
             return
         try:
+            if self._unsaved:
+                self._check_mounted()
+                self.ledger.save(self._pending)
+                self._unsaved = False
             try:
                 self._drain()
             except StorageError as error:
                 if not is_damage(error.__cause__):
                     raise
                 self._let_go()
-                self._drain()
+                self._drain_elsewhere()
             self.trouble = None
+            with suppress(StorageError):  # costs no more than a comparison at the next start
+                self.ledger.save(())
         except StorageError as error:
             if last:
                 msg = f"{error} ({len(self._pending)} windows could not be recorded)"
@@ -155,6 +182,19 @@ class Recorder:
             self._retry_at = time.monotonic() + RETRY_S
             log.error(event("commit_failed", waiting=len(self._pending), retry_s=RETRY_S, why=error))
 
+    def _drain_elsewhere(self) -> None:
+        """Into the file as a fresh look finds it, or, when that takes no window either, into a new one."""
+        try:
+            self._drain()
+        except StorageError as error:
+            if not is_damage(error.__cause__):
+                raise
+            self._let_go()
+            with explained(self._storage.outbox):
+                generation = put_aside(self._storage.outbox, self._storage.runtime)
+            log.error(event("outbox_quarantined", generation=generation, why=error))
+            self._drain()
+
     def _drain(self) -> None:
         while self._pending:
             if self._outbox is not None and self._outbox.replaced():
@@ -162,7 +202,8 @@ class Recorder:
             if self._outbox is None:
                 self._reopen()
                 continue
-            self._recorded(self._outbox.commit(self._pending[0]))
+            window = self._pending[0]
+            self._recorded(self._outbox.commit(window.report, window.kernel))
 
     def close(self) -> None:
         """Record what waits, or raise, and close the file."""

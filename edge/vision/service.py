@@ -1,4 +1,4 @@
-"""The vision service: cameras → sight → window → privacy → outbox. Composition only."""
+"""The vision service: cameras → sight → window → privacy → ledger → outbox. Composition only."""
 
 from __future__ import annotations
 
@@ -8,25 +8,22 @@ import time
 from fractions import Fraction
 from typing import TYPE_CHECKING, Final
 
-import numpy as np
-
-from edge import __version__
 from edge.bundle.manifest import load_bundle
 from edge.errors import StorageError
 from edge.inference.choose import open_backend
-from edge.outbox.runtime_files import Development, InvokeMs, Spent, VisionFile, write_vision
+from edge.outbox.runtime_files import clock_marker
 from edge.process.clock import SystemClock
 from edge.process.lifeline import stdin_ended
 from edge.process.logs import event
-from edge.process.stats import Percentiles, Rate
 from edge.process.systemd_notify import Notifier
 from edge.types import ModelsStatement, Route, Track, Vote, WindowReport
 from edge.vision.camera import open_cameras
 from edge.vision.detect.choose import chosen_kind, describe, judge, open_detector
+from edge.vision.figures import FRAMELESS, Figures, Probe, budget
 from edge.vision.kill_switch import PauseSwitch
 from edge.vision.model_roles import needed_roles
 from edge.vision.pipeline import Sight
-from edge.vision.privacy import Policy, flush_due, release, tally
+from edge.vision.privacy import Policy, flush_due, release, tally, windows_a_day
 from edge.vision.recorder import Recorder
 from edge.vision.route import FER_ROLE, ROLES, Router
 from edge.vision.window import MAX_GAP, Timeline, Window
@@ -46,10 +43,6 @@ log = logging.getLogger("edge.vision")
 
 POLL: Final = 0.25
 """Seconds between looks at `command.json`, and the longest wait for a frame."""
-PROBE: Final = 10.0
-"""Seconds between timed invocations on a blank chip: published times must not tell whether faces came."""
-FRAMELESS: Final = 5.0
-"""Seconds without a frame after which health says `frozen`."""
 SHORTEST: Final = 1e-3
 """A last window shorter than this (seconds) holds nothing and is not closed."""
 
@@ -68,7 +61,7 @@ class Vision:
         self._config, self._on_frame = config, on_frame
         runtime = config.storage.runtime
         _make_folder(runtime)
-        self._clock = clock or SystemClock(runtime / "clock-synced")
+        self._clock = clock or SystemClock(clock_marker(runtime))
         self._bundle = load_bundle(config.models.bundle, config.models.public_key)
         signed = self._bundle.signed
         log.info(event("bundle", name=self._bundle.manifest.name, signed_by=signed.key_id if signed else "unchecked"))
@@ -81,7 +74,12 @@ class Vision:
         digests = {role: self._bundle.digest(role) if role in roles else None for role in ROLES["gate"]}
         self._models = ModelsStatement(**digests, route=config.models.strategy)
         p = config.privacy
-        self._policy = Policy(p.noise, p.epsilon, p.min_count, p.daily_epsilon)
+        daily = (
+            None
+            if p.noise == "off"
+            else p.daily_epsilon or windows_a_day(config.window.seconds) * Fraction(str(p.epsilon))
+        )
+        self._policy = Policy(p.noise, p.epsilon, p.min_count, daily)
         self._recorder = Recorder(config.storage, self._clock, self._policy.key)
         kill = config.kill_switch
         self._switch = PauseSwitch(kill.file, kill.gpio, runtime, before=self._recorder.paused)
@@ -93,13 +91,17 @@ class Vision:
         self._window = self._fresh(self._timeline.start)
         self._recorder.begin()
         self._stopping = False
-        self._polled = self._written = self._probed = -PROBE
-        self._rate, self._invoke = Rate(), Percentiles()
-        self._spending = self._today(), self._recorder.spent(self._today())
+        self._polled = -POLL
         self._drops: dict[str, int] = {}
-        self._faces = self._frames = 0
-        self._routes: dict[str, int] = {}
         self._notifier = Notifier()
+        blank = open_detector(self._bundle, backend=self._backend, **config.detector.model_dump())
+        self._figures = Figures(
+            runtime,
+            self._notifier,
+            Probe(self._backend, roles, blank),
+            bundle=self._bundle.manifest.name,
+            development=config.device.mode == "development",
+        )
         self._turns: tuple[int, ...] = ()
 
     def stop(self) -> None:
@@ -128,7 +130,7 @@ class Vision:
                 elif self._camera is not None and self._camera.ended:
                     break
                 self._recorder.commit()
-                self._tell("running")
+                self._tell()
                 self._feed()
         finally:
             self._finish()
@@ -158,17 +160,18 @@ class Vision:
         try:
             sight = self._sights[frame.camera]
             tracks = sight.see(frame)
+            self._window.watched = True
             self._window.looked |= sight.span is not None and sight.span[2] == "ok"
             if self._on_frame is not None:
                 self._on_frame(frame, tracks)
         finally:
             if frame.release is not None:
                 frame.release()
-        self._rate.tick()
-        self._frames += 1
-        self._faces += len(tracks)
-        for track in tracks:
-            self._routes[track.route] = self._routes.get(track.route, 0) + 1
+        if self._live:  # while it was busy with faces no other frame could be looked at
+            now = self._clock.monotonic()
+            for other in self._sights:
+                other.hold(frame.t, now + MAX_GAP)
+        self._figures.see(frame, tracks, live=self._live)
 
     def _watch(self, until: float) -> None:
         """Credit the time of each camera's last frame to the open window, up to `until`."""
@@ -185,7 +188,7 @@ class Vision:
             self._close(self._window.end)
 
     def _close(self, end: float) -> None:
-        """Close the window at window time `end`: its votes wait for their commit, the next window opens."""
+        """Close the window at window time `end`: it is drawn, waits for its commit, and the next window opens."""
         self._watch(end)
         window, votes = self._window, [vote for sight in self._sights for vote in sight.votes()]
         self._window = self._fresh(end)
@@ -200,13 +203,13 @@ class Vision:
 
         def close(held: Accumulators, flush_day: str | None) -> tuple[WindowReport, Accumulators]:
             flush = flush_due(label_end, flush_day)
-            spent = self._recorder.spent(day)
-            exhausted = not self._policy.affords(spent)
-            counted = window.looked and not exhausted
+            ledger = self._recorder.ledger
+            exhausted = not self._policy.affords(ledger.spent(day))
+            # Noise is drawn and paid for whatever the frames showed: that somebody came must not decide it.
+            seen = window.looked if self._policy.noise == "off" else window.watched
+            counted = seen and not exhausted
             if counted:
-                spent += self._policy.cost
-                self._recorder.spend(day, self._policy.cost)
-            self._spending = day, spent
+                ledger.spend(day, self._policy.cost)
             counts, draws, kept = release(tally(votes) if counted else None, held, self._policy, flush=flush)
             report = WindowReport(
                 start=start,
@@ -217,7 +220,7 @@ class Vision:
                 counts=counts,
                 noise_draws=draws,
                 flush=flush,
-                coverage=window.coverage(end),
+                coverage=window.told_coverage(end),
                 scene=window.scene(end),
                 privacy=self._policy.statement(exhausted=exhausted),
                 models=self._models,
@@ -241,7 +244,7 @@ class Vision:
         finally:
             self._backend.close()
             with contextlib.suppress(StorageError):
-                self._tell("ended", force=True)
+                self._tell(ended=True)
 
     # ---- commands and figures
 
@@ -284,88 +287,38 @@ class Vision:
             return "paused"
         scenes: list[Scene] = []
         for sight in self._sights:
-            lost = self._live and (sight.span is None or sight.span[1] < self._clock.monotonic() - FRAMELESS)
+            lost = self._live and not self._comes(sight)
             scenes.append("frozen" if lost else sight.span[2] if sight.span else "ok")
         return next((scene for scene in scenes if scene != "ok"), "ok")
 
-    def _tell(self, state: str, *, force: bool = False) -> None:
-        """Replace `vision.json`, at most once a second."""
-        now = time.monotonic()
-        if now - self._written < 1.0 and not force:
+    def _comes(self, sight: Sight) -> bool:
+        """Whether frames come; a replay's last one is as good as the first."""
+        return sight.span is not None and (not self._live or sight.span[1] >= self._clock.monotonic() - FRAMELESS)
+
+    def _tell(self, *, ended: bool = False) -> None:
+        if not (ended or self._figures.due()):
             return
-        self._written = now
-        if state == "running":
-            self._probe(now)
-        drops = self._all_drops()
-        drops.pop("too_small", None)  # it tells of people
-        if late := drops.get("overwritten"):
-            drops["overwritten"] = 1 << late.bit_length() - 1
-        figures = VisionFile(
-            boot_id=self._recorder.boot_id,
-            state="ended" if state == "ended" else "running",
+        day = self._timeline.utc(self._window.start).date().isoformat()
+        self._figures.tell(
+            ended=ended,
             updated=self._clock.monotonic(),
-            backend=self._backend.name,
+            backend=self._backend,
             detector=describe(self._detector, self._backend.name),
-            fps=round(self._rate.value),
-            invoke_ms=InvokeMs(**{f"p{n}": self._invoke.at(n / 100) for n in (50, 95, 99)}),
-            drops=drops,
-            restarts=self._backend.restarts,
+            recorder=self._recorder,
             scene=self._scene(),
+            frames_come=not self._paused and any(map(self._comes, self._sights)),
             time_quality=self._timeline.quality(),
             paused=self._paused,
-            versions={"edge": __version__, "bundle": self._bundle.manifest.name},
-            privacy=self._budget(),
-            waiting=self._recorder.waiting,
-            trouble=self._recorder.trouble,
-            development=self._verbose() if self._config.device.mode == "development" else None,
+            privacy=budget(self._policy, self._recorder.ledger.spent(day), self._config.window.seconds),
+            drops=self._all_drops(),
+            sights=self._sights,
         )
-        self._notifier.status(f"{figures.fps:g} fps on {figures.backend}, scene {figures.scene}")
-        try:
-            write_vision(self._config.storage.runtime, figures)
-        except StorageError as error:
-            log.warning(event("figures_unwritten", why=error))
 
     def _all_drops(self) -> dict[str, int]:
         drops = dict(self._drops)
         for counted in (*(sight.drops for sight in self._sights), self._camera.drops if self._camera else {}):
             drops |= {cause: drops.get(cause, 0) + n for cause, n in counted.items()}
         return drops
-
-    def _probe(self, now: float) -> None:
-        """Time one invocation of each classifier, whether or not there are faces."""
-        if now - self._probed < PROBE:
-            return
-        self._probed = now
-        for role in self._roles:
-            began = time.perf_counter()
-            self._backend.outputs(role, np.zeros((1, 48, 48), np.uint8))
-            self._invoke.add(1000 * (time.perf_counter() - began))
-
-    def _today(self) -> str:
-        return self._timeline.utc(self._window.start).date().isoformat()
-
-    def _budget(self) -> Spent:
-        policy, (day, spent) = self._policy, self._spending
-        if day != self._today():
-            spent = Fraction(0)
-        return Spent(
-            epsilon=float(policy.cost),
-            spent_today=float(spent),
-            day_bound=float(policy.day_bound(self._config.window.seconds)),
-            exhausted=not policy.affords(spent),
-        )
-
-    def _verbose(self) -> Development:
-        n = max(1, self._frames)
-        stages = {stage for sight in self._sights for stage in sight.spent}
-        spent = {stage: sum(sight.spent.get(stage, 0.0) for sight in self._sights) for stage in stages}
-        return Development(
-            frames=self._frames,
-            faces=self._faces,
-            routes=dict(self._routes),
-            stage_ms={stage: round(1000 * seconds / n, 3) for stage, seconds in spent.items()},
-            drops=self._all_drops(),
-        )
 
 
 def _make_folder(path: object) -> None:

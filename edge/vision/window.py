@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from edge.process.clock import Clock
     from edge.types import Scene, TimeQuality
 
+COVERAGE_STEPS: Final = 20
 MAX_GAP: Final = 1.0
 """Seconds a live frame stands for at the most; a longer silence was not watched."""
 
@@ -51,11 +52,17 @@ class Timeline:
         return self._clock.time_quality()
 
     def next_cut(self, t: float) -> float:
-        """Window time at which a window that starts at `t` ends."""
+        """Window time at which a window that starts at `t` ends.
+
+        Only the run's first window may be short: each one costs epsilon, and a clock that is set again and again must
+        not make them many. After a step a window is up to half as long again, and then on the grid.
+        """
         if self._live and self.quality() != "unsynced":
             here = self.utc(t).timestamp()
             # A start a hair before a multiple is that multiple: never a window of a few milliseconds.
             ahead = (math.floor(here / self._seconds + 1e-6) + 1) * self._seconds - here
+            if t > self.start and ahead < self._seconds / 2:
+                ahead += self._seconds
             return t + ahead
         return t + self._seconds
 
@@ -70,6 +77,8 @@ class Window:
     held: dict[Scene, float] = field(default_factory=dict)
     looked: bool = False
     """Faces were looked for in at least one frame. False: no vote can be in it."""
+    watched: bool = False
+    """At least one frame came, whatever it showed. False: there was no camera, and nobody could change that."""
 
     def watch(self, start: float, end: float, scene: Scene) -> None:
         """Count the part of [start, end) that lies in this window as watched with this scene."""
@@ -81,6 +90,10 @@ class Window:
         """Share (0-1) of the window up to `end` with a processed frame and a scene that is ok, mean of the cameras."""
         length = (end - self.start) * self.cameras
         return min(1.0, self.held.get("ok", 0.0) / length) if length > 0 else 0.0
+
+    def told_coverage(self, end: float) -> float:
+        """The same in twentieths: a visitor who undoes `frozen` or `covered` for a moment is not to be read off it."""
+        return round(self.coverage(end) * COVERAGE_STEPS) / COVERAGE_STEPS
 
     def scene(self, end: float) -> Scene:
         """The scene that held longest up to `end`; time without a frame counts as `frozen`."""

@@ -13,8 +13,8 @@ from edge.commands.doctor import tpu as tpu_module
 from edge.commands.doctor.broker import broker
 from edge.commands.doctor.tpu import tpu
 from edge.inference.coral import Device
-from edge.outbox.outbox import open_for_vision
 from edge.outbox.runtime_files import VisionFile, write_vision
+from edge.outbox.writer import open_for_vision
 from tests.conftest import MATERIAL, ROOT
 from tests.support.appliance import closing, vision, vision_file
 from tests.support.broker import MOSQUITTO, Mosquitto, free_port, needs_mosquitto
@@ -207,9 +207,9 @@ def test_storage(settings: Make, tmp_path: Path) -> None:
     with vision(tmp_path) as outbox:
         outbox.commit(closing())
     assert worst(device.storage(config), "outbox").what.startswith("1 windows wait")
-    outbox, _ = open_for_vision(tmp_path / "outbox.db")
-    with outbox:
-        outbox._db.execute("UPDATE rows SET committed_mono = committed_mono - 1e6, committed = committed - 1e6")
+    opened, _ = open_for_vision(tmp_path / "outbox.db")
+    with opened:
+        opened._db.execute("UPDATE rows SET committed_mono = committed_mono - 1e6, committed = committed - 1e6")
     assert worst(device.storage(config), "outbox").level == "warning"
     (tmp_path / "outbox.db.damaged-1").touch()
     assert "put aside" in worst(device.storage(config), "disk").what

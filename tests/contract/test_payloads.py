@@ -70,29 +70,30 @@ counts = st.builds(
     flush=st.booleans(),
     noise_draws=st.fixed_dictionaries(dict.fromkeys(ROUTES, drawn)).map(contract.Draws.model_validate),
 )
+words = st.text(max_size=64)
 payloads = st.one_of(
     counts,
     st.builds(
         contract.Status,
         state=st.sampled_from(["online", "offline", "stopped"]),
         boot_id=st.none() | boots,
-        version=st.text(),
+        version=words,
         since=times,
     ),
     st.builds(
         contract.Health,
         boot_id=boots,
-        backend=st.text(),
-        fps=figures,
+        backend=words,
+        rate=st.sampled_from(["ok", "slow", "none"]),
         invoke_ms=st.builds(contract.Percentiles, p50=st.none() | figures, p95=st.none() | figures),
-        drops=st.dictionaries(st.text(), whole, max_size=3),
+        drops=st.dictionaries(st.text(max_size=32), whole, max_size=3),
         restarts=whole,
         outbox=st.builds(contract.OutboxFigures, unsent=whole, oldest_s=figures),
         soc_c=st.none() | st.floats(-50, 150),
         scene=scenes,
         time_quality=qualities,
         paused=st.booleans(),
-        versions=st.dictionaries(st.text(), st.text(), max_size=3),
+        versions=st.dictionaries(st.text(max_size=32), words, max_size=3),
     ),
     st.tuples(ids, boots, seqs, seqs).map(
         lambda v: contract.ReplayCommand(id=v[0], boot_id=v[1], from_=min(v[2:]), to=max(v[2:]))

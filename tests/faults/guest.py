@@ -8,9 +8,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from edge.outbox.outbox import open_for_vision
+from edge.outbox.writer import open_for_vision
 from edge.types import Vote
-from tests.support.appliance import closing
+from tests.support.appliance import Committing, closing
 
 
 def say(*words: object) -> None:
@@ -20,7 +20,9 @@ def say(*words: object) -> None:
 
 def main(path: str, boot_id: str, synchronous: str, *look: str) -> None:
     """See the module."""
-    outbox, damaged = open_for_vision(Path(path))
+    found, damaged = open_for_vision(Path(path))
+    found.close()
+    outbox = Committing(Path(path))
     if damaged is not None and synchronous == "FULL":
         say("broken", "put aside as", damaged)
     for boot, last in outbox._db.execute("SELECT boot_id, last_seq FROM boots").fetchall():

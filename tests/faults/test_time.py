@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING
 
 from edge.commands.demo.subscriber import Broker
 from edge.contract import ReplayCommand, encode
-from edge.outbox.outbox import Outbox, open_for_vision
 from edge.publisher.session import open_session
 from edge.types import Vote
-from tests.support.appliance import closing
+from tests.support.appliance import Committing, closing, vision
 from tests.support.broker import Mosquitto, free_port, needs_mosquitto
 from tests.support.told_clock import ToldClock
 from tests.support.wire import Ear, Service, wait
@@ -29,16 +28,14 @@ YEAR = timedelta(days=365)
 PATIENCE_S = 120
 
 
-def kiosk(folder: Path, quality: TimeQuality, shift: timedelta = timedelta(0)) -> tuple[ToldClock, Outbox]:
+def kiosk(folder: Path, quality: TimeQuality, shift: timedelta = timedelta(0)) -> tuple[ToldClock, Committing]:
     """A clock, and vision's end of an outbox that goes by it."""
     clock = ToldClock(folder / "clock")
     clock.tell(quality, shift=shift)
-    outbox, _ = open_for_vision(folder / "outbox.db", clock=clock)
-    outbox.begin_boot(BOOT, clock.kernel_boot_id)
-    return clock, outbox
+    return clock, vision(folder, BOOT, clock=clock)
 
 
-def commit(outbox: Outbox, clock: ToldClock) -> int:
+def commit(outbox: Committing, clock: ToldClock) -> int:
     """One window of a minute that ends now, labelled as vision would."""
     quality, now = clock.time_quality(), clock.utcnow()
     close = closing([Vote("masked", "happy")], end=now, seconds=60.0, time_quality=quality, mono_end=clock.monotonic())

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING
 import pytest
 
 from edge.errors import StorageError
-from edge.outbox.outbox import BATCH, KEEP_DAYS, Held, Outbox, open_for_vision
-from edge.types import Vote, WindowReport
+from edge.outbox.outbox import BATCH, KEEP_DAYS, Outbox
+from edge.outbox.writer import open_for_vision
+from edge.types import Vote
 from edge.vision.privacy import Policy
-from tests.support.appliance import closing, vision
+from tests.support.appliance import Committing, closing, vision
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,37 +51,6 @@ def test_identity_is_fixed_in_the_commit(tmp_path: Path) -> None:
     ]
     assert rows[0].report().counts["unmasked"]["happy"] == 3
     assert stat.S_IMODE((tmp_path / "outbox.db").stat().st_mode) == 0o660
-
-
-def test_a_failing_close_changes_nothing(tmp_path: Path) -> None:
-    class Interrupted(Exception):
-        pass
-
-    def failing(_held: Held, _day: str | None) -> tuple[WindowReport, Held]:
-        raise Interrupted
-
-    with vision(tmp_path) as outbox:
-        outbox.commit(closing(HAPPY, NOISY))
-        with pytest.raises(Interrupted):
-            outbox.commit(failing)
-        assert outbox.commit(closing(HAPPY, NOISY)) == 2
-
-
-def test_accumulators_and_flush_day_outlive_a_restart_but_not_a_change_of_policy(tmp_path: Path) -> None:
-    seen: list[tuple[Held, str | None]] = []
-
-    def watching(held: Held, day: str | None) -> tuple[WindowReport, Held]:
-        seen.append((held, day))
-        report, kept = closing(HAPPY, Policy("off", Fraction(1), 10), end=NOW)(held, day)
-        return report, kept
-
-    for boot, policy in (("a", "one"), ("b", "one"), ("c", "two")):
-        outbox, _ = open_for_vision(tmp_path / "outbox.db")
-        with outbox:
-            outbox.begin_boot(boot * 32, "k", policy=policy)
-            outbox.commit(watching)
-    assert [day for _, day in seen] == [None, "2026-11-21", "2026-11-21"]
-    assert [held.get("unmasked", {}).get("happy") for held, _ in seen] == [None, (3, 0), None]
 
 
 def test_flush_at_the_change_of_date_and_after_a_clock_set_back(tmp_path: Path) -> None:
@@ -140,6 +110,7 @@ def test_a_pause_and_the_run_before_are_remembered(tmp_path: Path) -> None:
         outbox.paused = True
     with Outbox(tmp_path / "outbox.db") as outbox:
         assert outbox.paused
+    with Committing(tmp_path / "outbox.db") as outbox:
         outbox.begin_boot("b" * 32, "k", prev=("9" * 32, 7))
         outbox.commit(closing())
         assert outbox.unsent()[0].prev == ("9" * 32, 7)
@@ -157,9 +128,7 @@ def test_a_label_is_decided_once(tmp_path: Path) -> None:
 
 
 def test_the_size_bound_takes_sent_rows_first_and_counts_what_it_loses(tmp_path: Path) -> None:
-    outbox, _ = open_for_vision(tmp_path / "outbox.db", max_bytes=200_000)
-    with outbox:
-        outbox.begin_boot("a" * 32, "k")
+    with vision(tmp_path, max_bytes=200_000) as outbox:
         for _ in range(40):
             outbox.commit(closing())
         outbox.mark_sent([("a" * 32, seq) for seq in range(20, 41)])
@@ -230,9 +199,9 @@ def test_a_damaged_outbox_is_put_aside_whole_by_vision_only(tmp_path: Path) -> N
             Outbox(path)
         outbox, found = open_for_vision(path, runtime=tmp_path)
         assert found == generation
-        with outbox:
-            outbox.begin_boot("a" * 32, "k")
-            assert outbox.commit(closing()) == 1
+        outbox.close()
+        with vision(tmp_path) as fresh:
+            assert fresh.commit(closing()) == 1
         assert (tmp_path / f"outbox.db.damaged-{generation}").read_bytes() == rubbish
         assert (tmp_path / "outbox.generation").read_text() == f"{generation}\n"
 
@@ -245,8 +214,8 @@ def test_a_page_overwritten_is_found_at_the_start(tmp_path: Path) -> None:
     with path.open("r+b") as file:
         file.seek(4096 * 4)
         file.write(b"\xa5" * 4096 * 4)
-    outbox, generation = open_for_vision(path)
-    outbox.close()
+    fresh, generation = open_for_vision(path)
+    fresh.close()
     assert generation == 1
 
 

@@ -33,9 +33,9 @@ FIGURES = VisionFile(
     state="running",
     updated=12.5,
     backend="cpu",
-    fps=9.5,
+    rate="ok",
     invoke_ms=InvokeMs(p50=None, p95=None),
-    drops={"overwritten": 3},
+    drops={"camera_lost": 3},
     restarts=0,
     scene="ok",
     time_quality="synced",
@@ -48,7 +48,7 @@ def test_vision_file_round_trip_and_rights(tmp_path: Path) -> None:
     assert read_vision(tmp_path) is None
     write_vision(tmp_path, FIGURES)
     assert read_vision(tmp_path) == FIGURES
-    assert stat.S_IMODE((tmp_path / VISION_FILE).stat().st_mode) == 0o660
+    assert stat.S_IMODE((tmp_path / VISION_FILE).stat().st_mode) == 0o640
     verbose = FIGURES.model_copy(
         update={"development": Development(frames=3, faces=2, routes={"masked": 1}, stage_ms={"detect": 2.5})}
     )
@@ -64,7 +64,7 @@ def test_undeclared_or_wrong_figures_are_refused(tmp_path: Path) -> None:
         "",
         "{",
         "[]",
-        FIGURES.model_dump_json().replace("cpu", "cpu\\u0000").replace("9.5", '"fast"'),
+        FIGURES.model_dump_json().replace("cpu", "cpu\\u0000").replace('"ok"', '"fast"'),
     ):
         (tmp_path / VISION_FILE).write_text(text)
         with pytest.raises(StorageError, match=r"vision\.json is not what it should be .* delete it"):

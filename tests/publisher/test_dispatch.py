@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from edge.contract import EARLIEST, Status, Topics, decode_counts
-from edge.outbox.outbox import Outbox, open_for_vision
+from edge.outbox.outbox import Outbox
 from edge.outbox.runtime_files import InvokeMs, VisionFile, read_command
 from edge.publisher.dispatch import RETRY_S, Desk
 from edge.publisher.session import Ack, Incoming
@@ -89,8 +89,7 @@ class Bench:
     def __init__(self, folder: Path, hold: float = 900.0, home_assistant: str | None = None) -> None:
         self.clock, self.notes = Clock(), Notes()
         vision(folder).close()
-        self.writer, _ = open_for_vision(folder / "outbox.db", clock=self.clock)
-        self.writer.begin_boot("b" * 32, self.clock.kernel_boot_id)
+        self.writer = vision(folder, "b" * 32, clock=self.clock)
         self.outbox = Outbox(folder / "outbox.db", clock=self.clock)
         self.desk = Desk(TOPICS, self.clock, hold=hold, runtime=folder, home_assistant=home_assistant)
         self.session = cast("Session", self.notes)
@@ -250,7 +249,7 @@ def figures_of(bench: Bench) -> VisionFile:
         state="running",
         updated=bench.clock.mono,
         backend="cpu",
-        fps=9.5,
+        rate="slow",
         invoke_ms=InvokeMs(p50=1.0, p95=2.0),
         drops={},
         restarts=0,
@@ -316,7 +315,7 @@ def test_health_on_connect_each_window_and_each_minute(bench: Bench) -> None:
     bench.clock.pass_time(61)
     bench.turn(0, figures)
     told = json.loads(bench.notes.leaf("health")[-1])
-    assert told["fps"] == 0, "a file a minute old is a service that does not run"
+    assert told["rate"] == "none", "a file a minute old is a service that does not run"
     assert told["outbox"] == {"unsent": 0, "oldest_s": 0.0, "waiting": 0, "trouble": None}
 
 

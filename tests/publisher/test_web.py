@@ -99,9 +99,9 @@ def test_metrics(bench: Bench) -> None:
     bench.commit(3, 1)
     bench.outbox.commit(closing())
     said = families(bench.take(vision_file()))
-    assert said["edge_frames_per_second"] == {(): 9.5}
+    assert said["edge_frame_rate"] == {("ok",): 1, ("slow",): 0, ("none",): 0}
     assert said["edge_invoke_seconds"] == {("0.5",): 0.0015, ("0.95",): 0.0025}
-    assert said["edge_dropped_frames"] == {("overwritten",): 3}
+    assert said["edge_dropped_frames"] == {("camera_lost",): 3}
     assert said["edge_scene"] == {(s,): float(s == "ok") for s in ("ok", "dark", "covered", "frozen", "paused")}
     assert said["edge_outbox_unsent"] == {(): 1}
     assert said["edge_outbox_unusable"] == {(): 0}
@@ -129,7 +129,7 @@ def test_what_scales_with_faces_is_there_in_development_only(bench: Bench) -> No
 
 def test_before_there_is_anything(bench: Bench) -> None:
     said = families(bench.take(outbox=False))
-    assert "edge_frames_per_second" not in said, "unknown is not 0"
+    assert "edge_frame_rate" not in said, "unknown is not 0"
     shown = bench.take(outbox=False).json()
     assert (shown["running"], shown["health"], shown["latest"], shown["today"]) == (False, None, None, None)
 
@@ -163,7 +163,7 @@ def test_what_is_served(bench: Bench, web: Web) -> None:
     assert size <= 50_000
     shown = json.loads(get(web, "/status.json")[1])
     assert (shown["site"], shown["today"]["index"], shown["running"]) == ("lobby", 0.75, True)
-    assert "edge_frames_per_second 9.5" in get(web, "/metrics?x=1")[1]
+    assert 'edge_frame_rate{rate="ok"} 1.0' in get(web, "/metrics?x=1")[1]
     for path in ("/page.py", "/../config.toml", "/page.js/"):
         assert get(web, path)[0] == 404
     assert get(web, "/", Host="evil.example:9464")[0] == 421

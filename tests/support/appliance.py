@@ -10,16 +10,17 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from edge.config import WebSection
-from edge.outbox.outbox import Held, Outbox, open_for_vision
 from edge.outbox.runtime_files import InvokeMs, VisionFile
+from edge.outbox.writer import DEFAULT_MAX_BYTES, OutboxWriter, open_for_vision
 from edge.types import ModelsStatement, TimeQuality, Vote, WindowReport
-from edge.vision.privacy import Policy, flush_due, release, tally
+from edge.vision.privacy import Accumulators, Policy, flush_day, flush_due, release, tally
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from edge.config import Config
+    from edge.process.clock import Clock
 
 EXACT = Policy("off", Fraction(1), 1)
 DIGEST = "sha256:" + "0123456789abcdef" * 4
@@ -80,11 +81,11 @@ def closing(
     seconds: float = 3600.0,
     time_quality: TimeQuality = "synced",
     mono_end: float = 3600.0,
-) -> Callable[[Held, str | None], tuple[WindowReport, Held]]:
-    """What vision hands to `Outbox.commit` for one window."""
+) -> Callable[[Accumulators, str | None], tuple[WindowReport, Accumulators]]:
+    """What vision hands to its recorder for one window."""
     end = end or datetime.now(UTC)
 
-    def close(held: Held, day: str | None) -> tuple[WindowReport, Held]:
+    def close(held: Accumulators, day: str | None) -> tuple[WindowReport, Accumulators]:
         flush = flush_due(end, day)
         released, draws, kept = release(tally(votes), held, policy, flush=flush)
         report = WindowReport(
@@ -106,10 +107,28 @@ def closing(
     return close
 
 
-def vision(folder: Path, boot_id: str = "a" * 32) -> Outbox:
+class Committing(OutboxWriter):
+    """A run of vision without eyes: what it holds back between two windows is in RAM."""
+
+    held: Accumulators = {}  # noqa: RUF012 - replaced, never changed
+    day: str | None = None
+
+    def commit(  # type: ignore[override] # drawn here, for the tests' convenience
+        self, close: Callable[[Accumulators, str | None], tuple[WindowReport, Accumulators]]
+    ) -> int:
+        """Draw a window and record it."""
+        report, self.held = close(self.held, self.day)
+        self.day = flush_day(report.start + timedelta(seconds=report.seconds))
+        return super().commit(report)
+
+
+def vision(
+    folder: Path, boot_id: str = "a" * 32, *, max_bytes: int = DEFAULT_MAX_BYTES, clock: Clock | None = None
+) -> Committing:
     """An outbox in which a run of vision has begun."""
-    outbox, _ = open_for_vision(folder / "outbox.db")
-    outbox.begin_boot(boot_id, "0" * 32)
+    open_for_vision(folder / "outbox.db", clock=clock)[0].close()
+    outbox = Committing(folder / "outbox.db", max_bytes=max_bytes, clock=clock)
+    outbox.begin_boot(boot_id, "0" * 32 if clock is None else clock.kernel_boot_id)
     return outbox
 
 
@@ -120,12 +139,12 @@ def vision_file() -> VisionFile:
         state="running",
         updated=time.monotonic(),
         backend="cpu",
-        fps=9.5,
+        rate="ok",
         invoke_ms=InvokeMs(p50=1.5, p95=2.5),
-        drops={"overwritten": 3},
+        drops={"camera_lost": 3},
         restarts=0,
         scene="ok",
         time_quality="synced",
         paused=False,
-        versions={"edge": "0", "started": datetime.now(UTC).date().isoformat()},
+        versions={"edge": "0", "bundle": datetime.now(UTC).date().isoformat()},
     )

@@ -72,3 +72,32 @@ def test_services_keep_their_side_of_the_wall(service: str) -> None:
 def test_udev_gives_each_form_of_the_edge_tpu_to_vision(device: str) -> None:
     (rule,) = [line for line in (UNITS / "99-edge-tpu.rules").read_text().splitlines() if device in line]
     assert 'OWNER="edge-vision"' in rule
+
+
+def test_no_socket_that_is_a_file_speaks_to_the_network_for_vision() -> None:
+    """`PrivateNetwork` hides abstract sockets only: D-Bus and avahi would still be reached by their path."""
+    hidden = set(re.findall(r"-(/\S+)", " ".join(_values("edge-vision.service", "InaccessiblePaths"))))
+    assert {"/run/dbus", "/run/avahi-daemon", "/run/systemd/resolve", "/run/docker.sock", "/etc/edge/tls"} <= hidden
+    for needed in ("/run/systemd/notify", "/run/systemd/journal/socket", "/run/udev", "/run/edge"):
+        assert not any(needed == path or needed.startswith(f"{path}/") for path in hidden), needed
+
+
+def test_each_writer_has_a_folder_that_nobody_else_writes_to() -> None:
+    lines = [line.split() for line in (UNITS / "tmpfiles.conf").read_text().splitlines() if line.startswith("d ")]
+    made = {path: (mode, owner) for _, path, mode, owner, *_ in lines}
+    assert made["/run/edge/vision"] == ("2750", "edge-vision")
+    assert made["/run/edge/publisher"] == ("2750", "edge-publisher")
+    assert made["/var/lib/edge/ledger"] == ("0700", "edge-vision")
+    shared = [mode for path, (mode, _) in made.items() if path.count("/") == made_of_two(path)]
+    assert shared
+    assert all(mode == "3770" for mode in shared), "sticky: nobody renames what is another's"
+    assert "-/var/lib/edge/ledger" in _values("edge-publisher.service", "InaccessiblePaths")
+
+
+def made_of_two(path: str) -> int:
+    """Slashes of the folder that both services share: /run/edge has two, /var/lib/edge three."""
+    return 2 if path.startswith("/run") else 3
+
+
+def _values(unit: str, key: str) -> list[str]:
+    return re.findall(rf"^{key}=(.*)$", (UNITS / unit).read_text(), re.MULTILINE)

@@ -9,6 +9,7 @@ import pytest
 from edge.config import StorageSection
 from edge.errors import StorageError
 from edge.outbox.outbox import Outbox
+from edge.outbox.writer import OutboxWriter
 from edge.process.clock import SystemClock
 from edge.vision.recorder import Recorder
 from tests.support.appliance import closing
@@ -65,17 +66,17 @@ def test_a_commit_that_failed_only_in_its_answer_is_not_made_twice(
 ) -> None:
     run = recorder(tmp_path)
     run.put(closing())
-    commit = Outbox.commit
+    commit = OutboxWriter.commit
 
-    def unanswered(*window: Any) -> int:  # noqa: ANN401 - handed on
-        commit(*window)
+    def unanswered(*window: Any, **of: Any) -> int:  # noqa: ANN401 - handed on
+        commit(*window, **of)
         msg = "disk I/O error"
         raise StorageError(msg)
 
-    monkeypatch.setattr(Outbox, "commit", unanswered)
+    monkeypatch.setattr(OutboxWriter, "commit", unanswered)
     run.put(closing())
     assert (run.waiting, run.trouble) == (1, "unusable")
-    monkeypatch.setattr(Outbox, "commit", commit)
+    monkeypatch.setattr(OutboxWriter, "commit", commit)
     run.put(closing())
     run.close()
     assert (run.waiting, run.trouble) == (0, None)

@@ -11,6 +11,7 @@ import pytest
 from edge.errors import StorageError
 from edge.outbox.outbox import Outbox
 from edge.outbox.runtime_files import read_command, read_vision, write_command
+from edge.outbox.writer import OutboxWriter
 from edge.vision.detect.haar import Haar
 from edge.vision.service import Vision
 from tests.support.appliance import vision
@@ -99,7 +100,7 @@ def test_an_outbox_that_cannot_be_written_keeps_the_windows_and_says_so(
         raise StorageError(msg)
 
     service = Vision(config)
-    monkeypatch.setattr(Outbox, "commit", full)
+    monkeypatch.setattr(OutboxWriter, "commit", full)
     with pytest.raises(StorageError, match="3 windows could not be recorded") as caught:
         service.run()
     assert caught.value.exit_code == 74
@@ -110,18 +111,20 @@ def test_a_disk_that_is_mended_takes_every_window_in_order(
 ) -> None:
     config = settings(stills, window={"seconds": 2.0}, privacy=EXACT)
     service = Vision(config)
-    commit, calls = Outbox.commit, []
+    commit = OutboxWriter.commit
+    calls: list[WindowReport] = []
 
-    def once(outbox: Outbox, close: Any) -> int:  # noqa: ANN401 - handed on
-        calls.append(close)
+    def once(outbox: OutboxWriter, report: WindowReport, *of: Any) -> int:  # noqa: ANN401 - handed on
+        calls.append(report)
         if len(calls) == 1:
             msg = "disk full"
             raise StorageError(msg)
-        return commit(outbox, close)
+        return commit(outbox, report, *of)
 
-    monkeypatch.setattr(Outbox, "commit", once)
+    monkeypatch.setattr(OutboxWriter, "commit", once)
     service.run()
     assert [total(r) for r in reports(config)] == [2, 2, 0]
+    assert calls[0] is calls[1], "drawn once"
 
 
 def test_a_pause_holds_the_replay_and_a_resume_goes_on(settings: Callable[..., Config], stills: Path) -> None:
@@ -220,4 +223,4 @@ def test_two_cameras_count_apart_and_a_masked_face_is_nobody(settings: Callable[
     assert {top for camera, _, top in pictures if camera == 1} == {0}
     # Four of six pictures of one camera are ok, and a camera that may see nothing covers nothing.
     assert (only.seconds, only.scene) == (6.0, "covered")
-    assert only.coverage == pytest.approx(4 / 12)
+    assert only.coverage == 0.35, "4 / 12, in twentieths"

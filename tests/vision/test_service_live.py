@@ -97,9 +97,7 @@ def test_a_live_camera_gives_its_newest_frames_and_counts_the_overwritten(
     assert figures is not None
     assert figures.development is not None
     assert figures.development.drops["overwritten"] >= skipped
-    late = figures.drops["overwritten"]
-    assert late.bit_count() == 1
-    assert late <= figures.development.drops["overwritten"] < 2 * late
+    assert figures.drops == {}, "published, they would tell when somebody stood there"
     assert sum(r.seconds for r in reports(config)) >= seen[-1].t - seen[0].t
 
 

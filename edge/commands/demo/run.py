@@ -149,9 +149,9 @@ class _Live:
                 return
             seen = figures.development
             routes = ", ".join(f"{n} {route}" for route, n in seen.routes.items()) or "none yet"
-            drops = ", ".join(f"{n} {cause}" for cause, n in figures.drops.items()) or "none"
+            drops = ", ".join(f"{n} {cause}" for cause, n in seen.drops.items()) or "none"
             line = (
-                f"  {figures.fps:5.1f} fps | frame {seen.frames} | faces looked at {seen.faces} ({routes}) | "
+                f"  {seen.fps:5.1f} fps | frame {seen.frames} | faces looked at {seen.faces} ({routes}) | "
                 f"drops: {drops} | scene {figures.scene}"
             )
             print(f"\r\x1b[2K{line}" if tty else line, end="" if tty else "\n", file=sys.stderr, flush=True)

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Final
 
 from edge.commands.doctor.finding import Finding
 from edge.errors import EdgeError, StorageError
+from edge.outbox.runtime_files import clock_marker
 from edge.process.clock import SystemClock
+from edge.process.privileges import as_owner_of
 from edge.publisher.board import SYSFS, power, soc_celsius
 
 if TYPE_CHECKING:
@@ -114,7 +116,7 @@ def board(sysfs: Path = SYSFS) -> Iterator[Finding]:
 
 def clock(config: Config) -> Iterator[Finding]:
     """Whether windows get a time that can be believed."""
-    quality = SystemClock(config.storage.runtime / "clock-synced").time_quality()
+    quality = SystemClock(clock_marker(config.storage.runtime)).time_quality()
     if quality == "synced":
         yield Finding("ok", "clock", "synced")
         return
@@ -134,7 +136,7 @@ def storage(config: Config) -> Iterator[Finding]:
     path, runtime = config.storage.outbox, config.storage.runtime
     folder = path.parent
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
-        mend = f"systemd-tmpfiles --create, or: install -d -o {_USER} -g edge -m 2770 {folder}"
+        mend = f"systemd-tmpfiles --create, or: install -d -o {_USER} -g edge -m 3770 {folder}"
         yield Finding("error", "disk", f"{folder} is not there or not writable", "no window can be kept", mend)
         return
     free = shutil.disk_usage(folder).free
@@ -153,7 +155,7 @@ def storage(config: Config) -> Iterator[Finding]:
         yield Finding("warning", "disk", f"{damaged} was put aside", why, "check the SD card; keep or delete the file")
     if path.exists():
         try:
-            with Outbox(path) as outbox:
+            with as_owner_of(folder), Outbox(path) as outbox:
                 stats = outbox.stats()
         except StorageError as error:
             yield Finding("error", "outbox", str(error), "no window can be kept", "see the message")

@@ -115,7 +115,7 @@ def vision(config: Config, told: VisionFile | None) -> Iterator[Finding]:
             "systemctl status edge-vision; journalctl -u edge-vision -n 30",
         )
         return
-    yield Finding("ok", "vision", f"runs on {told.backend}, {told.fps:g} frames a second, scene {told.scene}")
+    yield Finding("ok", "vision", f"runs on {told.backend}, rate {told.rate}, scene {told.scene}")
     if os.path.lexists(config.kill_switch.file):
         mend = f"remove {config.kill_switch.file} once the camera may look again"
         yield Finding("warning", "vision", f"the kill switch {config.kill_switch.file} is there", _BLIND, mend)

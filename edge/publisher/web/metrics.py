@@ -10,7 +10,7 @@ from prometheus_client.registry import Collector
 
 from edge import __version__
 from edge.publisher.board import power
-from edge.types import Scene, TimeQuality
+from edge.types import FrameRate, Scene, TimeQuality
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -66,7 +66,8 @@ def _service(snapshot: Snapshot) -> Iterator[Metric]:
     yield from _gauge("snapshot_timestamp_seconds", "When these figures were taken", snapshot.at.timestamp())
     if told is None or figures is None:
         return
-    yield from _gauge("frames_per_second", "Frames processed, a whole number; 0 while vision does not run", told.fps)
+    rates = _one_of(get_args(FrameRate), told.rate)
+    yield from _gauges("frame_rate", "1 for whether frames come, and whether a blank look keeps up", "rate", rates)
     invoke = figures.invoke_ms
     shares = {"0.5": invoke.p50, "0.95": invoke.p95, "0.99": invoke.p99}
     seconds = {share: None if ms is None else ms / 1000 for share, ms in shares.items()}
@@ -74,7 +75,9 @@ def _service(snapshot: Snapshot) -> Iterator[Metric]:
     if figures.development is not None:
         stages = {stage: ms / 1000 for stage, ms in figures.development.stage_ms.items()}
         yield from _gauges("stage_seconds", "Mean a frame; development only: it scales with faces", "stage", stages)
-    drops = CounterMetricFamily("edge_dropped_frames", "Frames lost; overwritten: a power of two", labels=["cause"])
+    drops = CounterMetricFamily(
+        "edge_dropped_frames", "Frames lost, by causes that no face can cause", labels=["cause"]
+    )
     for cause, n in told.drops.items():
         drops.add_metric([cause], n)
     yield drops

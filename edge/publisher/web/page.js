@@ -74,7 +74,7 @@ function showService(told) {
   if (health) {
     facts.unshift(
       ["scene", health.scene, health.scene === "ok" ? "good" : "warn"],
-      ["frames a second", String(health.fps)],
+      ["frame rate", health.rate],
       ["backend", health.backend, health.backend === "cpu:fallback" ? "bad" : ""],
     );
     const { p50, p95 } = health.invoke_ms;

@@ -1,0 +1,227 @@
+"""Vision's own memory: each window is drawn once, and a day's budget is a bound whatever restarts and clocks do."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import stat
+from datetime import UTC, datetime, timedelta
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+import pytest
+
+from edge.config import StorageSection
+from edge.errors import StorageError
+from edge.outbox.outbox import Outbox
+from edge.types import Vote, WindowReport
+from edge.vision.ledger import SHORTEST_DAY_S, Ledger
+from edge.vision.privacy import Accumulators, Policy
+from edge.vision.recorder import Recorder
+from edge.vision.service import Vision
+from edge.vision.window import Timeline
+from tests.support.appliance import closing, vision
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from edge.config import Config
+    from edge.types import TimeQuality
+
+NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
+HAPPY = [Vote("unmasked", "happy")] * 3
+HELD_BACK = Policy("off", Fraction(1), 10)
+
+
+class Clock:
+    """Readings that tests set."""
+
+    def __init__(self) -> None:
+        self.kernel_boot_id, self.mono, self.now = "0" * 32, 1000.0, NOON
+
+    def monotonic(self) -> float:
+        return self.mono
+
+    def utcnow(self) -> datetime:
+        return self.now
+
+    def time_quality(self) -> TimeQuality:
+        return "synced"
+
+    def pass_time(self, seconds: float) -> None:
+        """Both clocks run."""
+        self.mono += seconds
+        self.now += timedelta(seconds=seconds)
+
+
+def recorder(folder: Path, clock: Clock, policy: str = "policy") -> Recorder:
+    """Of a run that has begun."""
+    made = Recorder(StorageSection(outbox=folder / "outbox.db", runtime=folder), clock, policy)
+    made.begin()
+    return made
+
+
+def test_what_is_held_back_outlives_a_restart_but_not_a_change_of_policy(tmp_path: Path) -> None:
+    seen: list[tuple[Accumulators, str | None]] = []
+
+    def watching(held: Accumulators, day: str | None) -> tuple[WindowReport, Accumulators]:
+        seen.append((held, day))
+        return closing(HAPPY, HELD_BACK, end=NOON)(held, day)
+
+    for policy in ("one", "one", "two"):
+        run = recorder(tmp_path, Clock(), policy)
+        run.put(watching)
+        run.close()
+    assert [day for _, day in seen] == [None, "2026-11-21", "2026-11-21"]
+    assert [held.get("unmasked", {}).get("happy") for held, _ in seen] == [None, (3, 0), None]
+
+
+def test_the_ledger_is_visions_alone(tmp_path: Path) -> None:
+    run = recorder(tmp_path, Clock())
+    run.put(closing(HAPPY))
+    run.close()
+    folder = run.ledger.path.parent
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert stat.S_IMODE(run.ledger.path.stat().st_mode) == 0o600
+    with sqlite3.connect(tmp_path / "outbox.db") as db:
+        assert not db.execute("SELECT * FROM meta WHERE name IN ('accumulators', 'spent', 'policy')").fetchall()
+    db.close()
+    folder.chmod(0o770)
+    with pytest.raises(StorageError, match="writable by nobody else"):
+        recorder(tmp_path, Clock())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to be somebody else")
+def test_a_ledger_that_somebody_else_put_there_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "ledger").mkdir(mode=0o700)
+    os.chown(tmp_path / "ledger", 4711, -1)
+    with pytest.raises(StorageError, match="must belong to the vision service"):
+        recorder(tmp_path, Clock())
+
+
+def test_a_window_closed_before_a_power_cut_is_recorded_after_it_as_it_was_drawn(tmp_path: Path) -> None:
+    clock = Clock()
+    run = recorder(tmp_path, clock)
+    run.put(closing(HAPPY, end=NOON))
+    enemy = sqlite3.connect(tmp_path / "outbox.db", isolation_level=None)
+    enemy.execute("BEGIN IMMEDIATE")  # held for ever: no commit of vision's gets through
+    assert run._outbox is not None
+    run._outbox._db.execute("PRAGMA busy_timeout=10")
+    run.put(closing([Vote("masked", "sad")], end=NOON + timedelta(hours=1)))
+    assert (run.waiting, run.trouble) == (1, "busy")
+    enemy.execute("ROLLBACK")
+    enemy.close()
+    clock.kernel_boot_id = "1" * 32  # the power goes, and comes back
+    again = recorder(tmp_path, clock)
+    again.put(closing(end=NOON + timedelta(hours=2)))
+    again.close()
+    with Outbox(tmp_path / "outbox.db") as outbox:
+        rows = outbox.unsent()
+    assert [row.report().counts["masked"]["sad"] for row in rows] == [0, 1, 0]
+    assert [row.kernel_boot_id[0] for row in rows] == ["0", "0", "1"], "its monotonic times are the old kernel's"
+    last = recorder(tmp_path, clock)
+    last.close()
+    with Outbox(tmp_path / "outbox.db") as outbox:
+        assert len(outbox.unsent()) == 3, "not twice"
+
+
+def test_an_outbox_of_an_older_version_hands_over_what_it_held(tmp_path: Path) -> None:
+    held = {"unmasked": {"happy": [7, 2]}}
+    old = {
+        "accumulators": json.dumps(held),
+        "policy": "policy",
+        "flush_day": "2026-11-20",
+        "spent": '["2026-11-21", "3"]',
+    }
+    with vision(tmp_path) as outbox:
+        outbox.commit(closing(HAPPY))
+        outbox._db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", old.items())
+    run = recorder(tmp_path, Clock())
+    assert run.ledger.held == {"unmasked": {"happy": (7, 2)}}
+    assert (run.ledger.flush_day, float(run.ledger.spent("2026-11-21"))) == ("2026-11-20", 3.0)
+    run.close()
+    with vision(tmp_path, "b" * 32) as outbox:
+        assert outbox.inherited() == {}, "a version that goes back does not release it a second time"
+        outbox._db.executemany("INSERT OR REPLACE INTO meta VALUES (?, ?)", old.items())
+        assert len(outbox.unsent()) == 1
+    again = recorder(tmp_path, Clock())
+    assert again.ledger.held == {"unmasked": {"happy": (7, 2)}}
+    again.close()
+
+
+@pytest.mark.parametrize("value", ["[" * 100_000, "{", "7", '[["x"]]', '{"unmasked": {"happy": ["x", 1]}}'])
+def test_what_an_older_outbox_holds_may_be_an_enemys(tmp_path: Path, value: str) -> None:
+    with vision(tmp_path) as outbox:
+        for name in ("accumulators", "spent", "policy", "flush_day"):
+            outbox._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
+    recorder(tmp_path, Clock()).close()
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[" * 100_000, b'{"version": 2}', b"\xff"])
+def test_a_damaged_ledger_fails_towards_spent(tmp_path: Path, content: bytes) -> None:
+    clock = Clock()
+    run = recorder(tmp_path, clock)
+    run.put(closing(HAPPY))
+    run.close()
+    run.ledger.path.write_bytes(content)
+    ledger = Ledger(tmp_path / "outbox.db", clock, "policy")
+    assert ledger.spent("2026-11-21") > 10**6
+    assert ledger.path.with_name("outbox.db.ledger.damaged").read_bytes() == content
+    clock.pass_time(86400)
+    assert ledger.spent("2026-11-22") == 0
+
+
+def test_a_new_days_budget_takes_half_a_day_of_the_monotonic_clock(tmp_path: Path) -> None:
+    clock = Clock()
+    ledger = Ledger(tmp_path / "outbox.db", clock, "policy")
+    ledger.spend("2026-11-21", Fraction(5))
+    for day in ("2026-11-22", "2026-11-20", "2027-11-21", "2026-11-23"):
+        assert ledger.spent(day) == 5, "a clock that is set gives nobody a budget"
+    clock.pass_time(SHORTEST_DAY_S)
+    assert ledger.spent("2026-11-22") == 0
+    ledger.spend("2026-11-22", Fraction(1))
+    assert [ledger.spent(day) for day in ("2026-11-21", "2026-11-22")] == [1, 1]
+    clock.kernel_boot_id, clock.mono = "1" * 32, 5.0
+    assert ledger.spent("2026-11-21") == 1, "back in time after a power cut"
+    assert ledger.spent("2026-11-23") == 1
+    clock.pass_time(SHORTEST_DAY_S)
+    assert ledger.spent("2026-11-21") == 0
+
+
+def test_by_default_a_day_costs_no_more_than_its_windows_however_often_it_is_started(
+    settings: Callable[..., Config], tmp_path: Path
+) -> None:
+    folder = tmp_path / "stills"
+    folder.mkdir()
+    import cv2
+    import numpy as np
+
+    for i in range(3):
+        cv2.imwrite(str(folder / f"{i}.png"), np.random.default_rng(i).integers(0, 255, (120, 160), np.uint8))
+    config = settings(folder, window={"seconds": 43200.0})
+    for _ in range(4):
+        Vision(config).run()
+    with Outbox(config.storage.outbox) as outbox:
+        spoken = [row.report().privacy.exhausted for row in outbox.unsent()]
+    assert spoken == [False, False, True, True], "two windows of twelve hours make a day"
+
+
+def test_steps_of_the_clock_make_no_short_windows() -> None:
+    clock = Clock()
+    line = Timeline(clock, 3600, live=True)
+    clock.now += timedelta(minutes=50)
+    first = line.next_cut(line.start)
+    assert first - line.start == pytest.approx(600), "the first may be short"
+    lengths = []
+    t = first
+    for step in (59, -31, 45, 29.5, -59, 1):
+        clock.pass_time(t - clock.mono)
+        clock.now += timedelta(minutes=step)
+        end = line.next_cut(t)
+        lengths.append(end - t)
+        t = end
+    assert min(lengths) >= 1800
+    clock.pass_time(t - clock.mono)
+    assert line.next_cut(t) - t == pytest.approx(3600), "back on the grid"
