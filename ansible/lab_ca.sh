@@ -2,9 +2,12 @@
 # A certificate authority for labs: lab_ca.sh DIR NAME [ADDRESS]. An operator's own PKI replaces it: the playbooks only
 # want DIR/ca.crt, DIR/NAME.crt and DIR/NAME.key, with the name as CN (devices) or as subjectAltName (the broker).
 # Made once, ca.key belongs off line. A name that exists gets a new certificate for the key it has: a renewal.
+# A certificate is a server's (USE=serverAuth) with an address or a dot in its name, which no device id has, else a client's.
+# issued/ keeps a copy of each: lab_crl.sh revokes them.
 set -eu
 fail() { echo "lab_ca.sh: $*" >&2; exit 2; }
 [ $# -ge 2 ] && [ $# -le 3 ] || fail "give DIR NAME [ADDRESS], e.g. pki broker.example 192.0.2.5"
+lab_crl=$(cd "$(dirname "$0")" && pwd)/lab_crl.sh
 dir=$1 name=$2 address=${3:-}
 days=${DAYS:-825}
 # A name is a file here and a line of openssl's configuration: no slash, comma or line end may be in it.
@@ -17,6 +20,7 @@ not_an_address() {
 }
 case $address in *[!0-9A-Fa-f.:]*) not_an_address ;; esac
 case $days in "" | *[!0-9]* | ?????*) fail "DAYS=$days: give a whole number of days under 10,000" ;; esac
+case $name$address in *.* | *:*) use=${USE:-serverAuth} ;; *) use=${USE:-clientAuth} ;; esac
 umask 077
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -28,7 +32,7 @@ cat >"$work/ext" <<EXT
 subjectAltName=DNS:$name${address:+,IP:$address}
 basicConstraints=critical,CA:FALSE
 keyUsage=critical,digitalSignature
-extendedKeyUsage=clientAuth,serverAuth
+extendedKeyUsage=$use
 subjectKeyIdentifier=hash
 authorityKeyIdentifier=keyid
 EXT
@@ -52,8 +56,10 @@ quietly openssl x509 -req -in "$work/csr" -CA "$work/ca.crt" -CAkey "$work/ca.ke
   -set_serial "0x$(openssl rand -hex 16)" -extfile "$work/ext" -out "$work/crt"
 chmod 644 "$work/ca.crt" "$work/crt"
 
-mkdir -p "$dir"
+mkdir -p "$dir/issued"
 put() { cp -p "$work/$1" "$dir/$2.new" && mv "$dir/$2.new" "$dir/$2"; }
 [ -e "$dir/ca.key" ] || { put ca.crt ca.crt; put ca.key ca.key; }
 [ -e "$dir/$name.key" ] || put key "$name.key"
 put crt "$name.crt"
+cp -p "$work/crt" "$dir/issued/$name.$(openssl x509 -in "$work/crt" -noout -serial | cut -d= -f2).crt"
+[ -e "$dir/crl.pem" ] || (cd "$dir" && DAYS= "$lab_crl" .)

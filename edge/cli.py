@@ -259,7 +259,7 @@ def _tls_problems(path: Path, config: Config) -> list[Problem]:
     from datetime import UTC, datetime
 
     from edge import config as settings
-    from edge.publisher.broker import certificate_end, tls_context
+    from edge.publisher.tls import certificate_end, tls_context
 
     files = None if config.mqtt is None else config.mqtt.tls
     if files is None:

@@ -2,35 +2,22 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
-from datetime import UTC
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from edge.config.text import first_line
-from edge.errors import ConfigError
+from edge.errors import BrokerRefused, BrokerUnavailable
+from edge.publisher.tls import broker_distrusted, refused_by_broker, tls_context
 
 if TYPE_CHECKING:
-    from datetime import datetime
     from pathlib import Path
 
+    from edge.publisher.tls import TlsFiles
 
-class TlsFiles(Protocol):
-    """`mqtt.tls`: the CA, and this device's certificate and key."""
 
-    @property
-    def ca(self) -> Path:
-        """CA that signed the broker's certificate."""
-        ...
-
-    @property
-    def cert(self) -> Path | None:
-        """The device's certificate, or None."""
-        ...
-
-    @property
-    def key(self) -> Path | None:
-        """Its key; None where it is in the certificate file."""
-        ...
+ALERT_S: Final = 2.0
+"""Longest wait for what a broker may say after the handshake."""
 
 
 class BrokerSettings(Protocol):
@@ -67,49 +54,41 @@ class BrokerSettings(Protocol):
         ...
 
 
-def tls_context(files: TlsFiles) -> ssl.SSLContext:
-    """A context that verifies the broker and shows this device's certificate. Raises ConfigError.
+def no_connection(error: OSError | UnicodeError, broker: BrokerSettings) -> BrokerRefused | BrokerUnavailable:
+    """What it means that TCP or TLS failed: BrokerUnavailable where waiting helps, else BrokerRefused."""
+    where = f"broker {broker.host}:{broker.port}"
+    if isinstance(error, ssl.SSLCertVerificationError) and broker.tls is not None:
+        what, mend = broker_distrusted(error, broker.tls, broker.host)
+        return BrokerRefused(f"{where}: TLS failed: broker not trusted, {what}: {mend}")
+    if isinstance(error, ssl.SSLError):
+        reason = error.reason or str(error)
+        mend = refused_by_broker(reason) or "check mqtt.tls and its certificate"
+        return BrokerRefused(f"{where}: TLS failed ({reason}): {mend}")
+    # A name that cannot be one (UnicodeError) is a broker that nobody reaches.
+    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return BrokerUnavailable(f"{where} cannot be reached ({reason}): retrying, the rows are kept")
 
-    Read afresh for every connection, so that a renewed certificate needs no restart.
+
+def alert(broker: BrokerSettings) -> str:
+    """What the broker says to a TLS handshake with nothing after it, "" when it says nothing. Raises ConfigError.
+
+    Under TLS 1.3 a client's certificate is judged after the handshake. With a CONNECT under way the broker hangs up on
+    unread bytes, and the kernel throws its alert away; with nothing under way the alert arrives.
     """
-    for name in ("ca", "cert", "key"):
-        path = getattr(files, name)
-        if path is not None and not path.is_file():
-            msg = f"mqtt.tls.{name}: {path} does not exist: put it there, or mend the path"
-            raise ConfigError(msg)
+    if broker.tls is None:
+        return ""
+    context = tls_context(broker.tls)
     try:
-        context = ssl.create_default_context(cafile=str(files.ca))
-    except OSError as error:  # ssl.SSLError is one
-        msg = f"mqtt.tls.ca: {files.ca} cannot be used ({error}): it must be a PEM certificate, and readable"
-        raise ConfigError(msg) from error
-    if files.cert is not None:
-        try:  # a password of our own, or an encrypted key would ask for one at a terminal
-            context.load_cert_chain(str(files.cert), None if files.key is None else str(files.key), password="")
-        except OSError as error:
-            msg = (
-                f"mqtt.tls.cert: {files.cert} and its key cannot be used ({error}): "
-                "both must be PEM, belong together, be readable and need no password"
-            )
-            raise ConfigError(msg) from error
-    return context
-
-
-def certificate_end(files: TlsFiles | None) -> datetime | None:
-    """When this device's certificate, as it lies on disk, ends to be valid; None without one that can be read."""
-    if files is None or files.cert is None:
-        return None
-    from cryptography import x509
-
-    try:
-        return x509.load_pem_x509_certificate(files.cert.read_bytes()).not_valid_after_utc.astimezone(UTC)
-    except (OSError, ValueError):  # the next connection says what is wrong with it
-        return None
-
-
-def certificate_days(files: TlsFiles | None, now: datetime) -> float | None:
-    """Days until this device's certificate ends, negative once it has; None without one that can be read."""
-    end = certificate_end(files)
-    return None if end is None else round((end - now).total_seconds() / 86400, 1)
+        with (
+            socket.create_connection((broker.host, broker.port), ALERT_S) as plain,
+            context.wrap_socket(plain, server_hostname=broker.host) as secure,
+        ):
+            secure.recv(1)
+    except ssl.SSLError as error:
+        return error.reason or str(error)
+    except (OSError, UnicodeError):
+        pass
+    return ""
 
 
 def password(path: Path | None) -> str | None:

@@ -7,29 +7,23 @@ row and slows the sending to one probe a minute until the broker takes it.
 from __future__ import annotations
 
 import logging
-from collections import deque
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
 from edge.contract import (
     ContractError,
     Counts,
     ReplayAnswer,
-    ReplayCommand,
     Status,
     Topics,
     cloudevents,
-    decode,
     encode,
     parse_topic,
 )
-from edge.errors import StorageError
-from edge.outbox.rows import OutboxStats
-from edge.outbox.runtime_files import write_command
 from edge.process.logs import event
+from edge.publisher.bulletin import Bulletin
+from edge.publisher.commands import UNREADABLE, Commands
 from edge.publisher.delivery_stats import Delivery
-from edge.publisher.health import BEAT_S, Sampler
-from edge.publisher.home_assistant import Announcer
+from edge.publisher.mqtt_client import TooLarge
 from edge.publisher.reason_codes import FAILURE, NO_SUBSCRIBER, NOT_AUTHORISED, REASONS
 from edge.publisher.timestamps import Labels
 
@@ -49,22 +43,11 @@ RETRY_S: Final = 60.0
 """Pause after a publish that the broker did not take."""
 GRACE_S: Final = 2.0
 """After a lost connection, subscribers get this long to come back before a row asks whether one is there."""
-ECHOES: Final = 10
-"""Of `health` between two beats, at once, when a pause or trouble comes and goes; more come one every `ECHO_S`."""
-ECHO_S: Final = 6.0
 UNSOUND_S: Final = 10.0
+"""Between two looks for rows that are none."""
 PRUNE_S: Final = 3600.0
-REPLAYS: Final = 16
-"""Replays waiting at once, at most."""
-
-
-@dataclass(slots=True)
-class _Replay:
-    command: ReplayCommand
-    answer_to: str
-    correlation: bytes | None
-    next_seq: int
-    sent: int = 0
+DEAF_S: Final = 3600.0
+"""After a packet that no client should read, nothing is subscribed to for so long: a retained one comes each time."""
 
 
 class Desk:
@@ -80,24 +63,26 @@ class Desk:
         certificate_days: Callable[[], float | None] = lambda: None,
         home_assistant: str | None = None,
     ) -> None:
-        self._topics, self._clock, self._runtime = topics, clock, runtime
-        self.labels, self._certificate_days = Labels(topics, clock, hold), certificate_days
+        self._topics, self._clock = topics, clock
+        self.labels = Labels(topics, clock, hold)
         self.delivery = Delivery(clock)
-        self._announcer = Announcer(home_assistant, topics, clock)
+        self._bulletin = Bulletin(topics, clock, self.labels, self._tell, certificate_days, home_assistant)
+        self._commands = Commands(topics, clock, runtime, home_assistant)
         self._flight: dict[int, Row | None] = {}
-        self._replays: deque[_Replay] = deque()
-        self._birth: Status | None = None
+        self._too_large: dict[str, int] = {}
+        """Topics whose message the broker does not take, and the limit it gave."""
+        self._held: set[Key] = set()
+        """Rows over that limit."""
+        self._deaf_until = 0.0
+        self._deaf = False
+        self._greeted: str | None = ""
+        """The boot_id of the last birth."""
         self._pause_until = 0.0
         self._probing = False
-        self._health_at = self._prune_at = self._reassert_at = self._unsound_at = 0.0
-        self._echoes, self._echoes_at = float(ECHOES), self._clock.monotonic()
-        self._sampler = Sampler(clock)
+        self._prune_at = self._unsound_at = 0.0
         self._denied: set[int] = set()
-        self._live: Key | None = None
-        self._told: tuple[str, bool, str | None] | None = None
         self._acked: list[Key] = []
         """What the broker took and the outbox does not know yet."""
-        self._stats = OutboxStats(0, 0.0, 0, 0)
         self.trouble: str | None = None
         """Why the outbox cannot be used, in a word; rows wait meanwhile, and the broker is told."""
         self.refused = False
@@ -106,7 +91,7 @@ class Desk:
     @property
     def idle(self) -> bool:
         """Nothing waits for an acknowledgement and no replay is under way."""
-        return not self._flight and not self._replays
+        return not self._flight and not self._commands.replays
 
     def drain(self) -> None:
         """Send everything now: no more waiting for the clock, and one more try for what was refused."""
@@ -116,10 +101,24 @@ class Desk:
     def forget(self) -> None:
         """The connection is gone, and with it everything in flight; the outbox still has the rows."""
         self._flight.clear()
-        self._replays.clear()
+        self._held.clear()
+        self._commands.replays.clear()
 
-    def tend(self, outbox: Outbox) -> None:
-        """What needs no broker: rows that are none, late labels, an end to old rows. Raises StorageError."""
+    def lost(self, *, early: bool, flooded: bool = False) -> None:
+        """The connection broke; `early`: before it had proven itself, `flooded`: by what came in."""
+        if flooded:
+            self._deaf_until = self._clock.monotonic() + DEAF_S
+            log.error(
+                event("commands-off", after=f"{DEAF_S:.0f} s again", next="clear what is retained on cmd/ topics")
+            )
+        self._bulletin.lost(early=early)
+        self.forget()
+
+    def tend(self, outbox: Outbox | None) -> None:
+        """What needs no broker: commands, rows that are none, late labels, an end to old rows. Raises StorageError."""
+        self._commands.tend(outbox)
+        if outbox is None:
+            return
         now = self._clock.monotonic()
         if now >= self._unsound_at:
             self._unsound_at = now + UNSOUND_S
@@ -136,55 +135,31 @@ class Desk:
         """Begin a connection: birth, then subscriptions; health and live follow with the first `send`."""
         self.forget()
         self.delivery.connected()
-        if self._birth is not None and self._birth.boot_id == birth.boot_id:
+        if self._greeted == birth.boot_id:
             self._pause_until, self._probing = self._clock.monotonic() + GRACE_S, True
-        self._birth = birth
-        self._note(session.publish(self._topics("status"), encode(birth), retain=True))
-        session.subscribe(self._topics("cmd/+"), self._topics("status"), *self._announcer.subscriptions)
-        self._announcer.connected()
-        self._health_at, self._live = 0.0, None
+        self._greeted = birth.boot_id
+        self._bulletin.greet(session, birth)
+        self._deaf = True
+        self._listen(session)
+
+    def _listen(self, session: Session) -> None:
+        if self._deaf and self._clock.monotonic() >= self._deaf_until:
+            self._deaf = False
+            session.subscribe(self._topics("cmd/+"), self._topics("status"), *self._bulletin.subscriptions)
 
     def send(self, outbox: Outbox | None, session: Session, figures: VisionFile | None) -> None:
         """Send what is due: rows, replays, health, live. Raises BrokerUnavailable and StorageError.
 
-        Without an outbox, health, if only to say why there is none.
+        Without an outbox, health, if only to say why there is none. Counts come first: the announcement, larger than
+        all else, waits for their answers, as a broker may hang up on it.
         """
         now = self._clock.monotonic()
         if outbox is not None and now >= self._pause_until:
             self._send_rows(outbox, session)
             self._send_replays(outbox, session)
-        if announcement := self._announcer.due():
-            self._note(session.publish(*announcement, retain=True))
-            self._health_at, self._live = 0.0, None  # what it is to show follows
-        self._send_health(outbox, session, figures)
-        if outbox is None:
-            return
-        last = outbox.last_released()
-        if last is not None and last.key != self._live:
-            self._live = last.key
-            self._send_live(outbox, session, last)
-
-    def _send_health(self, outbox: Outbox | None, session: Session, figures: VisionFile | None) -> None:
-        trouble = self.trouble or (None if figures is None else figures.trouble)
-        if self._birth is not None and self._birth.trouble != trouble:  # status: there may be no figures to send
-            self._birth = self._birth.model_copy(update={"trouble": trouble})
-            self._note(session.publish(self._topics("status"), encode(self._birth), retain=True))
-        if figures is None or (outbox is None and trouble is None):
-            return
-        now = self._clock.monotonic()
-        # At a start of vision the file may still be the last run's: this run's health follows at once.
-        state = figures.boot_id, figures.paused, trouble
-        self._echoes = min(float(ECHOES), self._echoes + (now - self._echoes_at) / ECHO_S)
-        self._echoes_at = now
-        if now < self._health_at:
-            if state == self._told or self._echoes < 1:
-                return
-            self._echoes -= 1
-        self._health_at, self._told = now + BEAT_S, state
-        if outbox is not None:
-            self._stats = outbox.stats()
-        told = self._sampler(figures, self._stats, self._certificate_days(), self.trouble)
-        self._note(session.publish(self._topics("health"), encode(told), retain=True))
+        waiting = any(row is not None for row in self._flight.values())
+        self._bulletin.send(outbox, session, figures, trouble=self.trouble, counts_first=waiting)
+        self._listen(session)
 
     def _room(self, session: Session) -> int:
         return (1 if self._probing else session.window) - len(self._flight)
@@ -194,82 +169,97 @@ class Desk:
         if room <= 0:
             return
         flying = {row.key for row in self._flight.values() if row is not None}
-        for row in outbox.unsent(room, excluding=flying):
+        for row in outbox.unsent(room, excluding=flying | self._held):
             message = self.labels.message(outbox, row)
             if message is None:
                 continue
             self._send_counts(session, message, row)
-            self._health_at = 0.0  # a window has closed
+            self._bulletin.window_closed()
+        if len(self._held) >= session.window:  # not one among many, but all of them: look again when it may be mended
+            self._held.clear()
+            self._pause_until = self._clock.monotonic() + RETRY_S
 
-    def _send_counts(self, session: Session, message: Counts, row: Row) -> None:
+    def _send_counts(self, session: Session, message: Counts, row: Row) -> bool:
+        """Whether it went out: a row over the broker's packet size is held back, and holds up no other."""
         user = cloudevents(message) if session.v5 else None
-        mid = session.publish(self._topics("counts"), encode(message), user=user)
+        try:
+            mid = session.publish(self._topics("counts"), encode(message), user=user)
+        except TooLarge as error:
+            self._held.add(row.key)
+            self._say_too_large(self._topics("counts"), error)
+            return False
         self._flight[mid] = row
         self.delivery.sent(mid)
+        return True
 
     def _send_replays(self, outbox: Outbox, session: Session) -> None:
-        while self._replays:
-            replay = self._replays[0]
+        replays = self._commands.replays
+        while replays:
+            replay = replays[0]
             wanted = replay.command
             rows = outbox.between(wanted.boot_id, replay.next_seq, wanted.to)
             for row in rows:
                 if self._room(session) <= 0:
                     return
                 message = self.labels.message(outbox, row) if row.sent else None
-                if message is not None:
-                    self._send_counts(session, message, row)
-                replay.sent += message is not None or not row.sent  # an unsent row comes by itself
+                again = message is not None and self._send_counts(session, message, row)
+                replay.sent += again or not row.sent  # an unsent row comes by itself
                 replay.next_seq = row.seq + 1
             if rows:
                 continue
-            self._replays.popleft()
+            replays.popleft()
             asked = wanted.to - wanted.from_ + 1
             answer = ReplayAnswer(id=wanted.id, sent=replay.sent, gone=asked - replay.sent)
-            self._note(session.publish(replay.answer_to, encode(answer), correlation=replay.correlation))
+            self._tell(session, replay.answer_to, encode(answer), correlation=replay.correlation)
             log.info(event("replay", id=wanted.id, sent=answer.sent, gone=answer.gone))
 
-    def _send_live(self, outbox: Outbox, session: Session, row: Row) -> None:
-        """The last released window again; retained only where the broker will forget it in time (MQTT 5)."""
-        message = self.labels.message(outbox, row)
-        if message is None:
-            return
-        same = row.kernel_boot_id == self._clock.kernel_boot_id
-        now = self._clock.monotonic() if same else self._clock.utcnow().timestamp()
-        age = max(0.0, now - (row.committed_mono if same else row.committed))
-        left = int(2 * message.window.seconds - age)
-        if left >= 1:
-            self._note(session.publish(self._topics("live"), encode(message), retain=session.v5, expiry=left))
-
-    def _note(self, mid: int) -> None:
+    def _tell(self, session: Session, topic: str, payload: bytes, **options: Any) -> int | None:  # noqa: ANN401 - of `publish`
+        """Publish what is no row; its message id, or None where the broker takes none so large."""
+        try:
+            mid = session.publish(topic, payload, **options)
+        except TooLarge as error:
+            self._say_too_large(topic, error)
+            return None
         self._flight[mid] = None
         self.delivery.sent(mid)
+        return mid
+
+    def _say_too_large(self, topic: str, error: TooLarge) -> None:
+        if self._too_large.get(topic) != error.limit:  # once, and again when the limit has changed
+            self._too_large[topic] = error.limit
+            log.error(event("too-large", topic=topic, bytes=error.size, limit=error.limit, next=error))
 
     # ---- in
 
     def receive(self, outbox: Outbox | None, session: Session) -> None:
         """Take in what `Session.step` gathered: acknowledgements, commands, our own status."""
         acks, session.acks[:] = list(session.acks), []
-        sent: list[Key] = []
         for ack in acks:
-            row = self._flight.pop(ack.mid, None)
-            taken = ack.code < FAILURE and ack.code != NO_SUBSCRIBER
-            self.delivery.answered(ack.mid, taken=taken or (row is None and ack.code == NO_SUBSCRIBER))
-            if taken:
-                if row is not None:
-                    sent.append(row.key)
-            elif row is not None:
-                self._not_taken(ack)
-            elif ack.code != NO_SUBSCRIBER and ack.code not in self._denied:
-                self._denied.add(ack.code)
-                log.warning(event("publish-denied", code=f"0x{ack.code:02X}", why=REASONS.get(ack.code, "unknown")))
-        if sent:
-            self._acked += sent
-            self._probing = self.refused = False
+            self._answered(ack)
         if outbox is not None:
             self.mark(outbox)
         incoming, session.incoming[:] = list(session.incoming), []
         for message in incoming:
-            self._take(outbox, session, message)
+            try:
+                self._take(session, message)
+            except UNREADABLE as error:
+                self._commands.refuse(message, error)
+        self._commands.tend(outbox)
+
+    def _answered(self, ack: Ack) -> None:
+        row = self._flight.pop(ack.mid, None)
+        self._bulletin.answered(ack.mid)
+        taken = ack.code < FAILURE and ack.code != NO_SUBSCRIBER
+        self.delivery.answered(ack.mid, taken=taken or (row is None and ack.code == NO_SUBSCRIBER))
+        if taken and row is not None:
+            self._probing = self.refused = False
+            if not row.sent:  # a replayed row is marked already
+                self._acked.append(row.key)
+        elif row is not None:
+            self._not_taken(ack)
+        elif not taken and ack.code != NO_SUBSCRIBER and ack.code not in self._denied:
+            self._denied.add(ack.code)
+            log.warning(event("publish-denied", code=f"0x{ack.code:02X}", why=REASONS.get(ack.code, "unknown")))
 
     def mark(self, outbox: Outbox) -> None:
         """Tell the outbox what the broker took. What cannot be told now is told later, or it would be sent again."""
@@ -293,8 +283,8 @@ class Desk:
             why = REASONS.get(ack.code, "unknown reason: see the broker's log")
             log.error(event("alarm", code=code, topic=topic, why=why, next="rows are kept, retried each minute"))
 
-    def _take(self, outbox: Outbox | None, session: Session, message: Incoming) -> None:
-        self._announcer.hear(message)
+    def _take(self, session: Session, message: Incoming) -> None:
+        self._bulletin.hear(message)
         try:
             topics, leaf = parse_topic(message.topic)
         except ContractError:
@@ -302,51 +292,6 @@ class Desk:
         if topics != self._topics:
             return
         if leaf == "status":
-            self._reassert(session, message.payload)
-        elif message.retained:
-            log.warning(event("command-ignored", topic=message.topic, why="it is retained", next="clear it"))
-        elif leaf == "cmd/replay":
-            self._take_replay(message)
-        elif leaf == "cmd/paused":
-            switch: dict[bytes, Literal["pause", "resume"]] = {b"true": "pause", b"false": "resume"}
-            if message.payload in switch:
-                self._command(outbox, message.topic, switch[message.payload])
-            else:
-                log.warning(event("command-ignored", topic=message.topic, next="send true or false"))
-        elif leaf in {"cmd/pause", "cmd/resume", "cmd/identify"}:
-            self._command(outbox, message.topic, leaf.removeprefix("cmd/"))  # type: ignore[arg-type] # one of the three
-
-    def _command(self, outbox: Outbox | None, topic: str, command: Literal["pause", "resume", "identify"]) -> None:
-        try:
-            written = write_command(self._runtime, command)
-            log.info(event("command", command=command, number=written.number, paused=written.paused))
-            if outbox is not None and outbox.paused != written.paused:
-                outbox.paused = written.paused
-        except StorageError as error:
-            log.error(event("command-lost", topic=topic, why=error))
-
-    def _reassert(self, session: Session, payload: bytes) -> None:
-        """A late will must not cover our birth: publish it again, but not in a duel with a twin."""
-        now = self._clock.monotonic()
-        try:
-            seen = decode(Status, payload)
-        except ContractError:
-            return
-        if self._birth is not None and seen.state != "online" and now >= self._reassert_at:
-            self._reassert_at = now + RETRY_S
-            log.warning(event("status-covered", state=seen.state, next="two devices with this id? published again"))
-            self._note(session.publish(self._topics("status"), encode(self._birth), retain=True))
-
-    def _take_replay(self, message: Incoming) -> None:
-        try:
-            command = decode(ReplayCommand, message.payload)
-        except ContractError as error:
-            log.warning(event("replay-refused", why=error))
-            return
-        if len(self._replays) >= REPLAYS:
-            log.warning(event("replay-refused", id=command.id, why="too many at once", next="ask again later"))
-            return
-        to = message.response_topic
-        if not to or "+" in to or "#" in to:
-            to = self._topics(f"reply/{command.id}")
-        self._replays.append(_Replay(command, to, message.correlation, command.from_))
+            self._bulletin.reassert(session, message.payload)
+        elif leaf.startswith("cmd/"):
+            self._commands.take(message, leaf)

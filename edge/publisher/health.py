@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Final
 from edge.contract import Health, OutboxFigures, Percentiles, PrivacyFigures
 from edge.process.logs import event
 from edge.publisher.board import power, soc_celsius
-from edge.publisher.broker import certificate_days
+from edge.publisher.tls import certificate_days
 
 if TYPE_CHECKING:
     from edge.outbox.rows import OutboxStats
     from edge.outbox.runtime_files import VisionFile
     from edge.process.clock import Clock
-    from edge.publisher.broker import TlsFiles
+    from edge.publisher.tls import TlsFiles
     from edge.types import Scene
 
 log = logging.getLogger("edge.publisher")

@@ -7,10 +7,12 @@ are published anyway, so nothing more leaves the device than without Home Assist
 from __future__ import annotations
 
 import json
+import logging
 import random
 from typing import TYPE_CHECKING, Final, get_args
 
 from edge import __version__
+from edge.process.logs import event
 from edge.types import CELLS, EMOTIONS, ROUTES, FrameRate, Scene, TimeQuality
 
 if TYPE_CHECKING:
@@ -18,8 +20,13 @@ if TYPE_CHECKING:
     from edge.process.clock import Clock
     from edge.publisher.session import Incoming
 
+log = logging.getLogger("edge.publisher")
+
 RESPREAD_S: Final = 10.0
 """Within so many seconds of Home Assistant's birth all devices answer, and not all at once."""
+HANG_UPS: Final = 2
+"""After the broker hung up on the message so often it is left out for `LEFT_OUT_S`: it is 10 kB, limits may be less."""
+LEFT_OUT_S: Final = 3600.0
 
 _PER_WINDOW: Final = {"state_class": "measurement", "unit_of_measurement": "visitors"}
 _PERCENT: Final = {"state_class": "measurement", "unit_of_measurement": "%"}
@@ -48,6 +55,7 @@ class Announcer:
     def __init__(self, prefix: str | None, topics: Topics, clock: Clock) -> None:
         self._prefix, self._topics, self._clock = prefix, topics, clock
         self._due_at: float | None = None
+        self._hang_ups, self._left_out_until = 0, 0.0
         self.subscriptions = () if prefix is None else (f"{prefix}/status",)
 
     def connected(self) -> None:
@@ -59,9 +67,21 @@ class Announcer:
         if message.topic in self.subscriptions and message.payload == b"online" and not message.retained:
             self._due_at = self._clock.monotonic() + random.uniform(0, RESPREAD_S)  # noqa: S311 - jitter
 
+    def survived(self) -> None:
+        """The connection outlived the message: an acknowledgement says little, Mosquitto sends one and hangs up."""
+        self._hang_ups = 0
+
+    def hung_up(self) -> None:
+        """The connection broke on the message: chance once, its size when it happens again."""
+        self._hang_ups += 1
+        if self._hang_ups >= HANG_UPS:
+            self._hang_ups, self._left_out_until = 0, self._clock.monotonic() + LEFT_OUT_S
+            size = len(discovery(self._topics))
+            log.error(event("announcement-left-out", bytes=size, next="raise the broker's packet size limit"))
+
     def due(self) -> tuple[str, bytes] | None:
         """Topic and payload if it is time, once."""
-        if self._due_at is None or self._clock.monotonic() < self._due_at:
+        if self._due_at is None or self._clock.monotonic() < max(self._due_at, self._left_out_until):
             return None
         self._due_at = None
         return f"{self._prefix}/device/{self._topics.device}/config", discovery(self._topics)

@@ -14,6 +14,7 @@ FAILURE: Final = 0x80
 """Reason codes from here on are failures (MQTT 5, section 2.4)."""
 UNSUPPORTED_VERSION: Final = 0x84
 NOT_AUTHORISED: Final = 0x87
+TAKEN_OVER: Final = 0x8E
 
 _WAIT: Final = {
     0x80: "unspecified error: see the broker's log",
@@ -29,7 +30,7 @@ _MEND: Final = {
     UNSUPPORTED_VERSION: "unsupported protocol version: it must speak MQTT 5 or 3.1.1",
     0x85: "client identifier not valid: device.id must be one the broker accepts",
     0x86: "bad user name or password: mend mqtt.username and mqtt.password_file",
-    NOT_AUTHORISED: "not authorised: mend the credentials, the certificate or the broker's ACL",
+    NOT_AUTHORISED: "not authorised: mend the credentials, the certificate, the client id or the broker's ACL",
     0x8A: "banned: ask the broker's administrator",
     0x8C: "bad authentication method: the broker asks for one that is not supported",
     0x90: "topic name invalid: mend mqtt.root or the broker's topic rules",

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import random
 import signal
 import threading
 import time
@@ -18,15 +17,16 @@ from typing import TYPE_CHECKING, Any, Final
 from edge import __version__
 from edge.contract import Status, Topics, encode
 from edge.errors import BrokerRefused, BrokerUnavailable, ConfigError, EdgeError, StorageError
-from edge.outbox.outbox import Outbox
-from edge.outbox.runtime_files import VisionFile, clock_marker, read_command, read_vision, write_command
-from edge.outbox.sqlite import explained
+from edge.outbox.runtime_files import VisionFile, clock_marker, read_vision
 from edge.process.clock import Clock, SystemClock, clock_error
 from edge.process.lifeline import stdin_ended
 from edge.process.logs import event
 from edge.process.systemd_notify import Notifier
+from edge.publisher.backoff import Backoff
 from edge.publisher.dispatch import Desk
-from edge.publisher.health import CertificateWatch, runs
+from edge.publisher.health import CertificateWatch
+from edge.publisher.mqtt_client import Flooded
+from edge.publisher.outbox_watch import OutboxWatch
 from edge.publisher.session import V5, V311, Session, open_session
 from edge.publisher.web import Web, open_web
 from edge.publisher.web.snapshot import Photographer
@@ -38,12 +38,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("edge.publisher")
 
-FIRST_RETRY_S: Final = 1.0
-LONGEST_RETRY_S: Final = 60.0
 STOP_S: Final = 1.5
 """How long an orderly stop waits for what is in flight, and again for its goodbye."""
 HARD_STOP_S: Final = 4.0
 """A stop that something still blocks then (name resolution cannot be interrupted) is made by force."""
+FLAPS: Final = 3
+"""After so many connections in a row that the broker ended early, the log says what that may be."""
 STEP_S: Final = 0.2
 SHOW_S: Final = 1.0
 
@@ -76,7 +76,6 @@ class Publisher:
         self._topics = Topics(self._mqtt.root, config.device.site, config.device.id)
         self._clock = clock or SystemClock(clock_marker(self._runtime))
         self._drain_timeout, self._lifeline = drain_timeout, lifeline
-        self._outbox: Outbox | None = None
         self._session: Session | None = None
         self._certificate_days = CertificateWatch(self._mqtt.tls, self._clock)
         self._desk = Desk(
@@ -87,17 +86,16 @@ class Publisher:
             certificate_days=self._certificate_days,
             home_assistant=self._mqtt.home_assistant,
         )
+        self._watch = OutboxWatch(config, self._clock, self._desk, self._complain)
         self._photographer = Photographer(self._topics, self._clock, self._desk.labels.message)
         self._web: Web | None = None
         self._show_at = 0.0
         self._first = V311 if self._mqtt.protocol == "3.1.1" else V5
         self._version: int = self._first
         self._connected_once = False
-        self._boot_id: str | None = None
-        self._retry_at, self._delay = 0.0, FIRST_RETRY_S
+        self._backoff = Backoff()
         self._refused = False
-        self._outbox_failed_at = self._outbox_retry_at = 0.0
-        self._outbox_delay = FIRST_RETRY_S
+        self._flaps = 0
         self._said = ""
         self._stopping = False
         self._drain_until: float | None = None
@@ -117,8 +115,7 @@ class Publisher:
                 signal.signal(number, handler)
             if self._web is not None:
                 self._web.close()
-            if self._outbox is not None:
-                self._outbox.close()
+            self._watch.close()
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGINT and self._lifeline:
@@ -139,16 +136,15 @@ class Publisher:
                 return (BrokerRefused if refused else BrokerUnavailable).exit_code
             try:
                 self._attend_outbox()
-                if self._outbox is not None:
-                    self._desk.tend(self._outbox)
+                self._desk.tend(self._watch.outbox)
                 if self._session is not None:
-                    self._desk.send(self._outbox, self._session, self._figures())
+                    self._desk.send(self._watch.outbox, self._session, self._figures())
                 self._show()
                 if self._drained():
                     break
                 self._attend_broker()
             except StorageError as error:
-                self._lose_outbox(error)
+                self._watch.lose(error)
             except (BrokerUnavailable, BrokerRefused) as error:
                 self._lost(error)
             except ConfigError as error:  # a certificate renewed badly; at the start it is the user's to mend
@@ -176,16 +172,14 @@ class Publisher:
         if stdin_ended():
             wait = self._drain_timeout
             self._drain_until = float("inf") if wait is None else time.monotonic() + wait
-            self._retry_at, self._delay = 0.0, FIRST_RETRY_S
+            self._backoff = Backoff()
             self._desk.drain()
             log.info(event("drain", timeout_s=wait))
 
     def _drained(self) -> bool:
         if self._drain_until is None:
             return False
-        if self._outbox is None:
-            return not Path(self._config.storage.outbox).exists()
-        return self._desk.idle and self._outbox.stats().unsent == 0
+        return self._desk.idle and self._watch.drained()
 
     def _overdue(self) -> bool:
         if self._drain_until is None or time.monotonic() < self._drain_until:
@@ -194,81 +188,17 @@ class Publisher:
         log.error(event("drain-timeout", after_s=self._drain_timeout, why=why, next="the rows are kept"))
         return True
 
-    # ---- the outbox
-
     def _attend_outbox(self) -> None:
-        path = Path(self._config.storage.outbox)
-        figures = self._figures()
-        if figures and figures.trouble not in {None, "full", "busy"} and runs(figures, self._clock.monotonic()):
-            # Here nothing may be to be written, and yet a file held open would be in the way of a repair.
-            if self._outbox is not None:
-                error = StorageError(f"outbox {path}: vision cannot write it ({figures.trouble}): see its log")
-                error.trouble = str(figures.trouble)
-                raise error
-            return
-        if self._outbox is not None and self._outbox.replaced():
-            log.warning(event("outbox-replaced", path=path, next="reopened; see vision's log for why"))
-            self._drop_outbox()
-        if self._outbox is None and time.monotonic() >= self._outbox_retry_at:
-            self._open_outbox(path)
-        if self._outbox is not None:
-            boot = self._outbox.current_boot()
-            if boot != self._boot_id:
-                self._boot_id = boot
-                self._greet_anew()
-
-    def _open_outbox(self, path: Path) -> None:
-        with explained(path):
-            if not (path.exists() and path.stat().st_size):
-                return
-        outbox = Outbox(path, clock=self._clock)
-        try:
-            if self._desk.trouble is not None:
-                outbox.check_writable()
-                self._desk.mark(outbox)
-                log.info(event("outbox-back", path=path))
+        had, trouble = self._watch.outbox is not None, self._desk.trouble
+        anew = self._watch.attend(self._figures())
+        if not had and self._watch.outbox is not None:
+            self._said = ""
+            if trouble is not None:
                 self._notifier.status("the outbox is back")
-        except StorageError:
-            outbox.close()
-            raise
-        self._outbox, self._desk.trouble, self._said = outbox, None, ""
-        self._recall_pause(outbox)
+        if anew:
+            self._greet_anew()
 
-    def _lose_outbox(self, error: StorageError) -> None:
-        """Close it, so that its filesystem can be repaired, and keep the connection: the broker is told why."""
-        self._complain("outbox-unusable", error)
-        if self._outbox is not None:
-            self._outbox.close()
-            self._outbox = None
-        self._desk.trouble = error.trouble
-        self._outbox_retry_at = time.monotonic() + self._grown_outbox_delay()
-
-    def _drop_outbox(self) -> None:
-        if self._outbox is not None:
-            self._outbox.close()
-        self._outbox = None
-        self._desk.forget()
-        if self._session is not None:
-            # What is in flight belongs to the old file: its answers must not mark the new one's rows.
-            self._session.close()
-            self._session = None
-
-    def _grown_outbox_delay(self) -> float:
-        """Seconds until the next try, doubled each time."""
-        now = time.monotonic()
-        again = now - self._outbox_failed_at < 2 * LONGEST_RETRY_S
-        self._outbox_delay = min(LONGEST_RETRY_S, self._outbox_delay * 2) if again else FIRST_RETRY_S
-        self._outbox_failed_at = now
-        return self._outbox_delay
-
-    def _recall_pause(self, outbox: Outbox) -> None:
-        """After a power cut the runtime folder is empty: put the pause back that the outbox remembers."""
-        try:
-            if outbox.paused and read_command(self._runtime) is None:
-                write_command(self._runtime, "pause")
-                log.info(event("command", command="pause", why="asked for before the restart"))
-        except StorageError as error:
-            self._complain("pause-unwritten", error)
+    # ---- what vision says, and what is shown of it
 
     def _figures(self) -> VisionFile | None:
         try:
@@ -284,7 +214,7 @@ class Publisher:
         self._show_at = time.monotonic() + SHOW_S
         self._web.tell(
             self._photographer.take(
-                self._outbox,
+                self._watch.outbox,
                 self._figures(),
                 self._desk.delivery,
                 connected=self._session is not None,
@@ -298,17 +228,17 @@ class Publisher:
 
     def _attend_broker(self) -> None:
         if self._session is None:
-            if time.monotonic() < self._retry_at:
-                self._pause(min(STEP_S, self._retry_at - time.monotonic()))
+            if self._backoff.left:
+                self._pause(min(STEP_S, self._backoff.left))
                 return
             self._connect()
             return
         self._session.step(STEP_S)
-        self._desk.receive(self._outbox, self._session)
+        self._desk.receive(self._watch.outbox, self._session)
 
     def _connect(self) -> None:
         since = self._clock.utcnow()
-        birth = Status(state="online", boot_id=self._boot_id, version=__version__, since=since)
+        birth = Status(state="online", boot_id=self._watch.boot_id, version=__version__, since=since)
         will = self._topics("status"), encode(birth.model_copy(update={"state": "offline"}))
         version, self._version = self._version, self._first  # unless this succeeds, begin with 5 again
         session = open_session(
@@ -332,32 +262,37 @@ class Publisher:
             )
         self._notifier.status(f"connected to {self._mqtt.host}:{self._mqtt.port}")
         self._session, self._version, self._said = session, session.version, ""
-        self._delay, self._connected_once, self._refused = FIRST_RETRY_S, True, False
+        self._connected_once, self._refused = True, False
         self._desk.greet(session, birth)
         log.info(event("connected", host=self._mqtt.host, port=self._mqtt.port, mqtt="5" if session.v5 else "3.1.1"))
 
     def _greet_anew(self) -> None:
-        """A new run of vision: birth and will carry its boot_id, and a will is fixed at CONNECT."""
+        """Connect once more, without a pause; see `OutboxWatch.attend` for why."""
         if self._session is not None:
             self._session.close()
             self._session = None
-            self._desk.forget()
-        self._retry_at = 0.0
+        self._desk.forget()
+        self._backoff.now()
 
     def _lost(self, error: EdgeError) -> None:
-        if self._session is not None:
-            self._session.abandon()
-        self._session = None
-        self._desk.forget()
+        session, self._session = self._session, None
+        if session is not None:
+            session.abandon()
+            self._desk.lost(early=not session.proven, flooded=isinstance(error, Flooded))
+            if session.proven:  # a login alone is none: there are brokers that take it and then hang up
+                self._backoff.shrink()
+            self._flaps = 0 if session.proven else self._flaps + 1
+            if self._flaps == FLAPS:
+                why = "the broker takes the login and ends the connection within a minute"
+                log.warning(event("flapping", times=FLAPS, why=why, next="see its log; two devices with this id?"))
         self._complain("no-broker", error)
         self._refused = not isinstance(error, BrokerUnavailable)
-        self._retry_at = time.monotonic() + self._delay * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
-        self._delay = min(LONGEST_RETRY_S, self._delay * 2)
+        self._backoff.fail()
 
     def _complain(self, name: str, error: EdgeError) -> None:
         """Say it once, and again when it changes or, by the backoff, at most about once a minute."""
         text = str(error)
-        level = logging.DEBUG if text == self._said and self._delay < LONGEST_RETRY_S else logging.WARNING
+        level = logging.DEBUG if text == self._said and not self._backoff.longest else logging.WARNING
         self._said = text
         self._notifier.status(text)
         log.log(level, event(name, why=text))
@@ -370,7 +305,9 @@ class Publisher:
             return
         try:
             self._settle(session)
-            farewell = Status(state="stopped", boot_id=self._boot_id, version=__version__, since=self._clock.utcnow())
+            farewell = Status(
+                state="stopped", boot_id=self._watch.boot_id, version=__version__, since=self._clock.utcnow()
+            )
             mid = session.publish(self._topics("status"), encode(farewell), retain=True)
             end = time.monotonic() + STOP_S
             while time.monotonic() < end and not any(ack.mid == mid for ack in session.acks):
@@ -385,7 +322,7 @@ class Publisher:
         end = time.monotonic() + STOP_S
         while not self._desk.idle and time.monotonic() < end:
             session.step(STEP_S)
-            self._desk.receive(self._outbox, session)
+            self._desk.receive(self._watch.outbox, session)
 
 
 def hold_seconds(config: Any) -> float:  # noqa: ANN401 - the section may leave it open

@@ -7,7 +7,6 @@ publish that the broker's ACL swallowed published, and so must not be believed.
 
 from __future__ import annotations
 
-import ssl
 import struct
 import time
 from contextlib import suppress
@@ -24,14 +23,17 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 
 from edge.config.hosts import is_loopback
 from edge.errors import BrokerRefused, BrokerUnavailable, ConfigError
-from edge.publisher.broker import certificate_end, password, tls_context
-from edge.publisher.reason_codes import UNSUPPORTED_VERSION, refusal
+from edge.publisher.broker import alert, no_connection, password
+from edge.publisher.mqtt_client import LARGEST_RECEIVED, Client, Flooded, TooLarge, publish_size
+from edge.publisher.reason_codes import FAILURE, TAKEN_OVER, UNSUPPORTED_VERSION, refusal
+from edge.publisher.tls import certificate_end, refused_by_broker, tls_context
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from paho.mqtt.reasoncodes import ReasonCode
 
+    from edge.errors import EdgeError
     from edge.publisher.broker import BrokerSettings
 
 IN_FLIGHT: Final = 50
@@ -42,6 +44,8 @@ KEEPALIVE_S: Final = 30
 CONNECT_S: Final = 3.0
 """Longest wait for TCP, and for the TLS handshake."""
 CONNACK_S: Final = 5.0
+HELD_S: Final = 60.0
+"""A connection that lasted so long, and took something, was a good one."""
 
 V5: Final = MQTTProtocolVersion.MQTTv5
 V311: Final = MQTTProtocolVersion.MQTTv311
@@ -75,9 +79,9 @@ class UnansweredVersion(BrokerUnavailable):
 class Session:
     """One connection to a broker, from CONNECT to its end.
 
-    `window` is how many messages may wait for an acknowledgement, `subscribed` whether the broker has
-    answered a subscription. Nothing happens outside `open`, `step` and `close`; `acks` and `incoming` fill
-    up during `step` and are the caller's to empty.
+    `window` is how many messages may wait for an acknowledgement, `limit` the largest packet that the broker takes
+    (None: it does not say), `subscribed` whether it has answered a subscription. Nothing happens outside `open`,
+    `step` and `close`; `acks` and `incoming` fill up during `step` and are the caller's to empty.
     """
 
     def __init__(
@@ -90,7 +94,10 @@ class Session:
     ) -> None:
         self.version = version
         self.window = IN_FLIGHT
+        self.limit: int | None = None
         self.subscribed = False
+        self._taken = False
+        self._since = time.monotonic()
         self.acks: list[Ack] = []
         self.incoming: list[Incoming] = []
         self._broker = broker
@@ -98,7 +105,7 @@ class Session:
         self._goodbye: ReasonCode | None = None
         self._retain = True
         self._qos1 = True
-        client = mqtt.Client(
+        client = Client(
             CallbackAPIVersion.VERSION2,
             client_id=client_id,
             clean_session=None if version == V5 else True,
@@ -128,21 +135,18 @@ class Session:
         """Whether this session speaks MQTT 5."""
         return self.version == V5
 
+    @property
+    def proven(self) -> bool:
+        """Whether the broker took something and held the connection for `HELD_S`; a CONNACK alone proves nothing."""
+        return self._taken and time.monotonic() - self._since >= HELD_S
+
     def open(self, stopping: Callable[[], bool] = lambda: False) -> None:
         """Connect and wait for the broker's answer, or return unconnected when `stopping` says so.
 
         Raises BrokerUnavailable, BrokerRefused, or UnansweredVersion (try the other version).
         """
         where = f"{self._broker.host}:{self._broker.port}"
-        try:
-            self._client.connect(self._broker.host, self._broker.port, keepalive=KEEPALIVE_S)
-        except ssl.SSLError as error:
-            msg = f"broker {where}: TLS failed ({error.reason or error}): check mqtt.tls and its certificate"
-            raise BrokerRefused(msg) from error
-        except (OSError, UnicodeError) as error:  # Python's own IDNA refuses some names before any resolver is asked
-            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-            msg = f"broker {where} cannot be reached ({reason}): retrying, the rows are kept"
-            raise BrokerUnavailable(msg) from error
+        self._connect()
         deadline = time.monotonic() + CONNACK_S
         while self._connack is None and not stopping():
             if time.monotonic() > deadline:
@@ -151,6 +155,9 @@ class Session:
                 raise (UnansweredVersion if self.v5 else BrokerUnavailable)(msg)
             try:
                 rc = self._client.loop(0.1)
+            except Flooded:
+                self.abandon()
+                raise
             except _MALFORMED as error:
                 self.abandon()
                 msg = f"broker {where} answered something that is not MQTT ({type(error).__name__})"
@@ -160,21 +167,35 @@ class Session:
                 self.abandon()
                 raise refusal(UNSUPPORTED_VERSION, self._broker.host, self._broker.port)
             if rc and self._connack is None:
-                if ended := self._certificate_ended():
-                    msg = f"broker {where} hung up: this device's certificate ended on {ended}: renew mqtt.tls.cert"
-                    raise BrokerRefused(msg)
-                hint = "; under TLS: check this device's certificate" if self._broker.tls else ""
-                msg = f"broker {where} hung up without an answer: retrying, the rows are kept{hint}"
-                raise (UnansweredVersion if self.v5 else BrokerUnavailable)(msg)
+                raise self._hung_up(where)
         if self._connack is None:
             self.abandon()
             return
         self._judge(where)
 
-    def _certificate_ended(self) -> str:
-        """The date on which this device's certificate ended, empty when it has not: brokers do not say why."""
+    def _connect(self) -> None:
+        """TCP, TLS and the CONNECT packet."""
+        asked = None
+        if self.v5:
+            asked = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+            asked.MaximumPacketSize = LARGEST_RECEIVED
+        try:
+            self._client.connect(self._broker.host, self._broker.port, keepalive=KEEPALIVE_S, properties=asked)
+        except (OSError, UnicodeError) as error:
+            raise no_connection(error, self._broker) from error
+
+    def _hung_up(self, where: str) -> EdgeError:
+        """The error for a connection that ended before its CONNACK; brokers rarely say why."""
         end = certificate_end(self._broker.tls)
-        return end.date().isoformat() if end is not None and end < datetime.now(UTC) else ""
+        if end is not None and end < datetime.now(UTC):
+            ended = f"this device's certificate ended on {end.date()}: renew mqtt.tls.cert"
+            return BrokerRefused(f"broker {where} hung up: {ended}")
+        said = alert(self._broker)
+        if why := refused_by_broker(said):
+            return BrokerRefused(f"broker {where} hung up ({said}): {why}")
+        hint = "; under TLS: check this device's certificate" if self._broker.tls else ""
+        msg = f"broker {where} hung up without an answer: retrying, the rows are kept{hint}"
+        return (UnansweredVersion if self.v5 else BrokerUnavailable)(msg)
 
     def _judge(self, where: str) -> None:
         code = 0 if self._connack is None else int(self._connack.value)
@@ -193,12 +214,17 @@ class Session:
         """Read and write for up to `timeout` s. Raises BrokerUnavailable once the connection has ended."""
         try:
             rc = self._client.loop(timeout)
+        except Flooded:
+            self.abandon()
+            raise
         except _MALFORMED as error:
             self.abandon()
             msg = f"the broker sent something that is not MQTT ({type(error).__name__}): connecting again"
             raise BrokerUnavailable(msg) from error
         if self._goodbye is not None and (rc or not self._client.is_connected()):
-            msg = f"the broker ended the connection ({self._goodbye}): connecting again"
+            taken_over = int(self._goodbye.value) == TAKEN_OVER
+            hint = ", another client took this one's id: two devices with this id?" if taken_over else ""
+            msg = f"the broker ended the connection ({self._goodbye}{hint}): connecting again"
             raise BrokerUnavailable(msg)
         if rc:
             msg = f"the connection was lost ({mqtt.error_string(rc)}): connecting again"
@@ -221,7 +247,7 @@ class Session:
         correlation: bytes | None = None,
         response_topic: str | None = None,
     ) -> int:
-        """Send at QoS 1; the message id returned is its `Ack`'s. `expiry` in s. Raises BrokerUnavailable.
+        """Send at QoS 1; the message id returned is its `Ack`'s. `expiry` in s. Raises BrokerUnavailable and TooLarge.
 
         Under 3.1.1 expiry, user properties and correlation data do not exist and are left out.
         """
@@ -237,6 +263,8 @@ class Session:
                 properties.CorrelationData = correlation
             if response_topic is not None:
                 properties.ResponseTopic = response_topic
+        if self.limit is not None and (size := publish_size(topic, payload, properties)) > self.limit:
+            raise TooLarge(topic, size, self.limit)
         info = self._client.publish(topic, payload, qos=1, retain=retain and self._retain, properties=properties)
         if info.rc not in (mqtt.MQTT_ERR_SUCCESS, mqtt.MQTT_ERR_QUEUE_SIZE):
             msg = f"the connection was lost ({mqtt.error_string(info.rc)}): connecting again"
@@ -265,6 +293,8 @@ class Session:
         self._connack = reason
         allowed = int(getattr(properties, "ReceiveMaximum", 65535))
         self.window = max(1, min(IN_FLIGHT, allowed - _SPARE))
+        self.limit = getattr(properties, "MaximumPacketSize", None)
+        self._since = time.monotonic()
         self._retain = bool(getattr(properties, "RetainAvailable", 1))
         self._qos1 = int(getattr(properties, "MaximumQoS", 2)) >= 1
 
@@ -275,6 +305,7 @@ class Session:
         self.subscribed = True
 
     def _on_publish(self, _c: object, _u: object, mid: int, reason: ReasonCode, _p: object) -> None:
+        self._taken = self._taken or int(reason.value) < FAILURE
         self.acks.append(Ack(mid, int(reason.value)))
 
     def _on_message(self, _c: object, _u: object, message: mqtt.MQTTMessage) -> None:

@@ -260,11 +260,35 @@ def test_broker_tls(settings: Make, tmp_path: Path) -> None:
         assert grave(there).level == "ok"
         assert "ends in 3 days" in grave(there, device="ending").what
         assert "must be the CA that signed" in grave(there, ca="other").mend
+        assert "signer: " in grave(there, ca="other").what
         assert "tls.cert" in grave(there, device="gone").what
     with Mosquitto(tmp_path, mutual_tls(tmp_path).replace("server.", "late.")) as there:
         assert "needs a new certificate" in grave(there).mend
+        assert "expiry: " in grave(there).what
     with Mosquitto(tmp_path) as plain:
         assert "is this the TLS port?" in grave(plain).mend
+
+
+@needs_mosquitto
+@pytest.mark.parametrize(
+    ("lines", "protocol", "home_assistant", "level", "says"),
+    [
+        ("", "5", "homeassistant", "ok", ""),
+        ("max_packet_size 4096", "5", "homeassistant", "warning", "over the broker's limit of 4096"),
+        ("max_packet_size 4096", "3.1.1", "homeassistant", "warning", "or the broker hung up on it"),
+        ("message_size_limit 4096", "5", "homeassistant", "warning", "was not answered, or"),
+        ("max_packet_size 5000", "5", None, "ok", ""),
+        ("max_packet_size 2000", "5", None, "error", "(counts, 4096 bytes) is over"),
+    ],
+)
+def test_the_largest_message_is_tried(
+    settings: Make, tmp_path: Path, lines: str, protocol: str, home_assistant: str | None, level: str, says: str
+) -> None:
+    with Mosquitto(tmp_path, lines) as there:
+        mqtt = {"host": "127.0.0.1", "port": there.port, "protocol": protocol}
+        more = {} if home_assistant is None else {"home_assistant": home_assistant}
+        grave = worst(broker(settings(tmp_path / "x.mp4", mqtt=mqtt | more)))
+    assert (grave.level, says in grave.what) == (level, True), grave
 
 
 @needs_mosquitto

@@ -33,12 +33,15 @@ def main() -> int:
     parser.add_argument("--clock", type=Path)
     parser.add_argument("--hold", type=float)
     parser.add_argument("--web", type=int, metavar="PORT")
+    parser.add_argument("--home-assistant")
+    parser.add_argument("--protocol", default="auto")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
     edge.publisher.dispatch.RETRY_S = arguments.retry  # type: ignore[misc] # a minute is too long for a test
     edge.publisher.session.KEEPALIVE_S = arguments.keepalive  # type: ignore[misc] # and so is half a minute
     tls = TlsFiles.of(arguments.folder, "device") if arguments.tls else None
     options = {"hold": arguments.hold, "web": arguments.web, "username": arguments.username}
+    options |= {"home_assistant": arguments.home_assistant, "protocol": arguments.protocol}
     config = configuration(arguments.folder, arguments.port, tls=tls, **options)
     clock = None if arguments.clock is None else ToldClock(arguments.clock)
     return run_publisher(config, drain_timeout=arguments.lifeline, lifeline=arguments.lifeline is not None, clock=clock)

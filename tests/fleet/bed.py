@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 PACKAGES: Final = (
     *("systemd-sysv", "dbus", "udev", "python3-venv", "python3-apt"),
-    *("openssh-server", "iproute2", "mosquitto"),
+    *("openssh-server", "iproute2", "mosquitto", "gcc", "libc6-dev"),
 )
 """What a device would have from its image, and the broker's package: devices fetch nothing."""
 TOOLS: Final = ("mmdebstrap", "systemd-nspawn", "ip", "ssh-keygen", "nsenter")

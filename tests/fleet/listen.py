@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import secrets
 import ssl
 import sys
 import time
@@ -32,7 +33,9 @@ def _arguments() -> argparse.Namespace:
 
 
 def _client(arguments: argparse.Namespace) -> mqtt.Client:
-    client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=arguments.session or "", protocol=mqtt.MQTTv5)
+    # The broker takes client ids of the certificate's own name only.
+    name = f"{arguments.tls.name}.{arguments.session or secrets.token_hex(4)}"
+    client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=name, protocol=mqtt.MQTTv5)
     context = ssl.create_default_context(cafile=str(arguments.tls.with_name("ca.crt")))
     if not arguments.no_key:
         context.load_cert_chain(arguments.tls.with_suffix(".crt"), arguments.tls.with_suffix(".key"))

@@ -51,8 +51,10 @@ def test_the_journal_gets_the_fields(tmp_path: Path) -> None:
 
 
 def test_without_a_journal_lines_go_to_standard_error() -> None:
-    """Import logging; from edge.process import logs; logs.set_up(logging.INFO);"""
-    "logging.getLogger('edge.x').info('event=a')"
+    code = (
+        "import logging; from edge.process import logs; logs.set_up(logging.INFO); "
+        "logging.getLogger('edge.x').info('event=a')"
+    )
     for stream in ("", "0:0"):
         environ = {**os.environ, "JOURNAL_STREAM": stream}
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environ)

@@ -360,3 +360,62 @@ def test_a_replay_of_more_than_there_ever_was(bench: Bench) -> None:
     bench.turn(0)
     assert json.loads(bench.notes.leaf("reply/r-9")[0]) == {"id": "r-9", "sent": 2, "gone": 10**12 - 3}
     assert [decode_counts(p).seq for p in bench.notes.leaf("counts")] == [1, 2, 3, 2, 3]
+
+
+def test_counts_come_before_the_announcement(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, home_assistant="homeassistant")
+    for _ in range(3):
+        bench.writer.commit(closing())
+    bench.turn()
+    assert not [topic for topic, _, _ in bench.notes.published if topic.startswith("homeassistant")]
+    bench.turn(code=0)
+    bench.turn()
+    leaves = [topic.rsplit("/", 1)[1] for topic, _, _ in bench.notes.published]
+    assert leaves.index("config") > max(n for n, leaf in enumerate(leaves) if leaf == "counts")
+
+
+@pytest.mark.parametrize("when", ["early", "late"])
+def test_an_announcement_that_the_broker_hangs_up_on_twice_is_left_out_for_an_hour(tmp_path: Path, when: str) -> None:
+    early = left_out = when == "early"
+    bench = Bench(tmp_path, home_assistant="homeassistant")
+
+    def announced() -> int:
+        return sum(topic.startswith("homeassistant") for topic, _, _ in bench.notes.published)
+
+    for n in range(1, 5):
+        bench.turn(code=0)  # acknowledged, as Mosquitto does with what it dropped
+        assert announced() == (min(n, 2) if left_out else n)
+        bench.desk.lost(early=early)
+        bench.desk.greet(bench.session, BIRTH)
+    bench.clock.pass_time(3601)
+    bench.turn()
+    assert announced() == (3 if left_out else 5)
+
+
+def test_a_replayed_row_is_not_marked_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.writer.commit(closing())
+    bench.turn(code=0)
+    marked: list[object] = []
+    monkeypatch.setattr(bench.outbox, "mark_sent", marked.extend)
+    ask = {"id": "r", "boot_id": "b" * 32, "from": 1, "to": 1}
+    command = json.dumps(ask).encode()
+    message = Incoming(TOPICS("cmd/replay"), command, retained=False, response_topic=None, correlation=None)
+    bench.notes.incoming.append(message)
+    bench.turn()
+    before = len(bench.notes.leaf("counts"))
+    bench.turn(code=0)
+    assert (before, len(bench.notes.leaf("counts")), marked) == (1, 2, [])
+
+
+def test_after_a_flood_nothing_is_subscribed_to_for_an_hour(bench: Bench) -> None:
+    everything = bench.notes.subscribed
+    assert everything
+    bench.desk.lost(early=True, flooded=True)
+    bench.notes.subscribed = ()
+    bench.desk.greet(bench.session, BIRTH)
+    bench.clock.pass_time(3599)
+    bench.turn()
+    assert bench.notes.subscribed == ()
+    bench.clock.pass_time(2)
+    bench.turn()
+    assert bench.notes.subscribed == everything, "on the same connection"

@@ -12,9 +12,9 @@ from edge.commands.demo.subscriber import Broker
 from edge.config.hosts import is_loopback
 from edge.errors import BrokerRefused, BrokerUnavailable, ConfigError, EdgeError
 from edge.process.logs import event
-from edge.publisher.broker import tls_context
 from edge.publisher.reason_codes import REASONS
 from edge.publisher.session import V5, V311, Session, UnansweredVersion, open_session
+from edge.publisher.tls import tls_context
 from tests.support.broker import FalseBroker, connack5, connack311, free_port
 
 WAITING = {0x80, 0x83, 0x88, 0x89, 0x97, 0x9F}

@@ -72,6 +72,11 @@ class Mosquitto:
         assert self._process is not None
         self._process.send_signal(number)
 
+    def join(self) -> None:
+        """Wait for the end that a signal asked for."""
+        assert self._process is not None
+        self._process.wait(30)
+
     def kill(self) -> None:
         """SIGKILL and wait."""
         if self._process is not None:
@@ -91,11 +96,12 @@ class Mosquitto:
 class FalseBroker:
     """Answers every CONNECT with the given bytes (None: silence) and remembers the versions it was asked for.
 
-    `answers` maps an MQTT protocol level (4, 5) to a CONNACK; a level that is missing is hung up on.
+    `answers` maps an MQTT protocol level (4, 5) to a CONNACK; a level that is missing is hung up on. With `hang_up`
+    it hangs up on all the others too, once they are answered.
     """
 
-    def __init__(self, answers: dict[int, bytes | None]) -> None:
-        self._answers = answers
+    def __init__(self, answers: dict[int, bytes | None], *, hang_up: bool = False) -> None:
+        self._answers, self._hang_up = answers, hang_up
         self.asked: list[int] = []
         self._server = socket.create_server(("127.0.0.1", 0))
         self._server.settimeout(0.1)
@@ -123,7 +129,10 @@ class FalseBroker:
                 answer = self._answers[level]
                 if answer is not None:
                     sock.sendall(answer)
-                kept.append(sock)
+                if self._hang_up:
+                    sock.close()
+                else:
+                    kept.append(sock)
         for sock in kept:
             sock.close()
 

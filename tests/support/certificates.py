@@ -12,11 +12,17 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 
-def certificate(folder: Path, name: str, common_name: str, ca: str | None = None, *, days: float = 2) -> None:
-    """Make NAME.key and NAME.crt, signed by `ca` or by itself; it ends in `days`, which may be negative."""
+def certificate(
+    folder: Path, name: str, common_name: str, ca: str | None = None, *, days: float = 2, names: Sequence[str] = ()
+) -> None:
+    """Make NAME.key and NAME.crt, signed by `ca` or by itself; it ends in `days`, which may be negative.
+
+    It is for localhost and its address, or for the host `names` given.
+    """
     key = ec.generate_private_key(ec.SECP256R1())
     subject = issuer = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
     signer = key
@@ -33,7 +39,8 @@ def certificate(folder: Path, name: str, common_name: str, ca: str | None = None
         .add_extension(x509.BasicConstraints(ca=ca is None, path_length=None), critical=True)
         .add_extension(
             x509.SubjectAlternativeName(
-                [x509.IPAddress(ipaddress.IPv4Address("127.0.0.1")), x509.DNSName("localhost")]
+                [*map(x509.DNSName, names)]
+                or [x509.IPAddress(ipaddress.IPv4Address("127.0.0.1")), x509.DNSName("localhost")]
             ),
             critical=False,
         )

@@ -10,8 +10,8 @@ from uuid import uuid4
 
 from edge.contract import Counts, decode_counts
 from edge.errors import BrokerUnavailable
-from edge.publisher.broker import TlsFiles  # noqa: TC001 - a field's type
 from edge.publisher.session import Incoming, open_session
+from edge.publisher.tls import TlsFiles  # noqa: TC001 - a field's type
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

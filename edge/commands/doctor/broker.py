@@ -14,10 +14,12 @@ from edge.commands.doctor.finding import Finding, Level
 from edge.contract import ContractError, Status, Topics, decode
 from edge.errors import BrokerUnavailable, ConfigError, EdgeError
 from edge.process.logs import event
-from edge.publisher.broker import certificate_days, tls_context
 from edge.publisher.health import ENDING_DAYS
+from edge.publisher.home_assistant import discovery
+from edge.publisher.mqtt_client import TooLarge
 from edge.publisher.reason_codes import FAILURE, REASONS
 from edge.publisher.session import CONNECT_S, V5, V311, open_session
+from edge.publisher.tls import broker_distrusted, certificate_days, refused_by_broker, tls_context
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from edge.publisher.session import Session
 
 ANSWER_S: Final = 5.0
+COUNTS_BYTES: Final = 4096
+"""No window, and no health, is longer."""
 _KEPT: Final = "windows wait in the outbox and nobody sees them"
 
 
@@ -39,10 +43,10 @@ def broker(config: Config) -> Iterator[Finding]:
     where = f"{mqtt.host}:{mqtt.port}"
     try:
         found = socket.getaddrinfo(mqtt.host, mqtt.port, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError) as error:
+    except (OSError, UnicodeError) as error:  # no name can be as UnicodeError says
         mend = "mend mqtt.host, or the resolver: resolvectl query HOST"
-        reason = getattr(error, "strerror", None) or error
-        yield Finding("error", "broker", f"name {mqtt.host} is not resolved ({reason})", _KEPT, mend)
+        said = getattr(error, "strerror", None) or error
+        yield Finding("error", "broker", f"name {mqtt.host} is not resolved ({said})", _KEPT, mend)
         return
     yield Finding("ok", "broker", f"name: {mqtt.host} is {found[0][4][0]}")
     try:
@@ -63,24 +67,20 @@ def broker(config: Config) -> Iterator[Finding]:
 
 
 def _tls(mqtt: MqttSection, sock: socket.socket) -> Iterator[Finding]:
+    if mqtt.tls is None:
+        return
     try:
-        if mqtt.tls is None:
-            return
         with tls_context(mqtt.tls).wrap_socket(sock, server_hostname=mqtt.host) as secure:
             yield Finding("ok", "broker", f"tls: {secure.version()}, the broker's certificate is good")
     except ConfigError as error:
         yield Finding("error", "broker", f"tls: {error}", _KEPT, "mend [mqtt] tls")
     except ssl.SSLCertVerificationError as error:
-        mend = {
-            9: "the clock is behind: see clock above",
-            10: "the broker needs a new certificate; or the clock is wrong",
-            62: "mqtt.host must be a name in the broker's certificate",
-            64: "mqtt.host must be an address in the broker's certificate",
-        }.get(error.verify_code, "mqtt.tls.ca must be the CA that signed the broker's certificate")
-        yield Finding("error", "broker", f"tls: broker not trusted ({error.verify_message})", _KEPT, mend)
+        what, mend = broker_distrusted(error, mqtt.tls, mqtt.host)
+        yield Finding("error", "broker", f"tls: broker not trusted, {what}", _KEPT, mend)
     except OSError as error:
-        mend = "is this the TLS port? does the broker take this device's certificate?"
-        yield Finding("error", "broker", f"tls: no handshake ({getattr(error, 'reason', None) or error})", _KEPT, mend)
+        reason = getattr(error, "reason", None) or str(error)
+        mend = refused_by_broker(reason) or "is this the TLS port? does the broker take this device's certificate?"
+        yield Finding("error", "broker", f"tls: no handshake ({reason})", _KEPT, mend)
 
 
 def _certificate(mqtt: MqttSection) -> Iterator[Finding]:
@@ -97,17 +97,18 @@ def _login(config: Config, mqtt: MqttSection) -> Iterator[Finding]:
     try:
         session = open_session(
             mqtt,
-            f"{config.device.id}-doctor",  # another client id: the publisher's own session stays
+            f"{config.device.id}.doctor",  # of the certificate's name, and another: the publisher's own session stays
             prefer=V311 if mqtt.protocol == "3.1.1" else V5,
             fall_back=mqtt.protocol == "auto",
         )
     except EdgeError as error:
-        mend = "mend mqtt.username, password_file, tls, or the broker's users"
+        mend = "mend what it names: mqtt.username and password_file, tls, or the broker's users"
         yield Finding("error", "broker", f"login: {error}", _KEPT, mend)
         return
     try:
         yield Finding("ok", "broker", f"login: taken, MQTT {'5' if session.v5 else '3.1.1'}")
         yield from _delivery(session, topics)
+        yield from _largest(session, topics, mqtt.home_assistant)
     except EdgeError as error:
         yield Finding("error", "broker", f"delivery: {error}", _KEPT, "see the broker's log")
     finally:
@@ -139,6 +140,34 @@ def _delivery(session: Session, topics: Topics) -> Iterator[Finding]:
     for message in session.incoming:
         if message.topic == topics("status"):
             yield from _announced(message.payload)
+
+
+def _largest(session: Session, topics: Topics, home_assistant: str | None) -> Iterator[Finding]:
+    """Whether the largest message that the publisher sends goes through: a broker may hang up on it, each time anew."""
+    level: Level = "error"
+    whose, size, why = "counts", COUNTS_BYTES, _KEPT
+    if home_assistant is not None:
+        config = f"{home_assistant}/device/{topics.device}/config"
+        size = len(discovery(topics)) + len(config)
+        whose, why, level = "Home Assistant's", "Home Assistant does not learn of this device", "warning"
+    topic = topics(f"reply/doctor-{secrets.token_hex(4)}")
+    mend = f"raise the broker's packet size limit (Mosquitto: max_packet_size, message_size_limit) over {size + 1024}"
+    what = f"size: the largest message ({whose}, {size} bytes)"
+    try:
+        mid = session.publish(topic, b" " * size)
+    except TooLarge as error:
+        yield Finding(level, "broker", f"{what} is over the broker's limit of {error.limit}", why, mend)
+        return
+    except BrokerUnavailable:  # hung up already, on the message before
+        return
+    _wait(session, lambda: any(ack.mid == mid for ack in session.acks))
+    code = next((ack.code for ack in session.acks if ack.mid == mid), None)
+    if code is None:
+        yield Finding(level, "broker", f"{what} was not answered, or the broker hung up on it", why, mend)
+    elif code in {0x95, 0x97}:
+        yield Finding(level, "broker", f"{what} was refused (0x{code:02X}, {REASONS[code]})", why, mend)
+    elif code < FAILURE:
+        yield Finding("ok", "broker", f"{what} is taken")
 
 
 def _announced(payload: bytes) -> Iterator[Finding]:

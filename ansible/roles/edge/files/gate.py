@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import secrets
 import ssl
 import sys
 import time
@@ -21,7 +22,10 @@ RETAINED = ("status", "health", "live")
 
 
 def _connect(arguments: argparse.Namespace) -> mqtt.Client:
-    client = mqtt.Client(CallbackAPIVersion.VERSION2, protocol=mqtt.MQTTv5)
+    # A client id of the certificate's own name, which the broker wants, and of this one call: gates run side by side,
+    # and with a device's certificate (pull mode) the publisher holds the plain name.
+    name = f"{arguments.tls.name}.gate-{secrets.token_hex(4)}"
+    client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=name, protocol=mqtt.MQTTv5)
     context = ssl.create_default_context(cafile=str(arguments.tls.with_name("ca.crt")))
     context.load_cert_chain(arguments.tls.with_suffix(".crt"), arguments.tls.with_suffix(".key"))
     client.tls_set_context(context)
