@@ -18,9 +18,9 @@ import pytest
 from edge.bundle.flatbuffer import Malformed, Table, read_model
 from edge.bundle.manifest import load_bundle
 from edge.bundle.model_check import check_model
-from edge.errors import BundleError
+from edge.errors import BackendError, BundleError
 from edge.inference.cpu import CpuBackend
-from edge.inference.tflite import runtime
+from edge.inference.tflite import Choice, runtime
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -152,7 +152,7 @@ import json, os, pathlib, sys
 import numpy as np
 from edge.inference.tflite import runtime
 
-make, ended = runtime().Interpreter, {}
+make, ended = runtime(sys.argv[2]).Interpreter, {}
 for path in sorted(pathlib.Path(sys.argv[1]).iterdir()):
     child = os.fork()
     if child == 0:
@@ -170,8 +170,13 @@ print(json.dumps(ended))
 """
 
 
-def test_what_passes_the_check_does_not_crash_the_interpreter(gate: bytes, tmp_path: Path) -> None:
+@pytest.mark.parametrize("choice", ["litert", "tflite"])
+def test_what_passes_the_check_does_not_crash_the_interpreter(gate: bytes, tmp_path: Path, choice: Choice) -> None:
     """Bits and words of the structure changed by chance; weights are left alone, any value is a weight."""
+    try:
+        runtime(choice)
+    except BackendError as error:
+        pytest.skip(str(error))
     for size in range(1000, len(gate), len(gate) // 12):  # whether one crashes depends on what lies behind it
         (tmp_path / f"cut{size}").write_bytes(gate[:size])
     rng = random.Random(20)  # noqa: S311 - not for secrets
@@ -200,11 +205,12 @@ def test_what_passes_the_check_does_not_crash_the_interpreter(gate: bytes, tmp_p
             ran += 1
             (tmp_path / f"{ran:03}").write_bytes(changed)
     done = subprocess.run(
-        [sys.executable, "-c", RUN, str(tmp_path)], check=True, capture_output=True, text=True, timeout=300
+        [sys.executable, "-c", RUN, str(tmp_path), choice], check=True, capture_output=True, text=True, timeout=300
     )
     ended = json.loads(done.stdout)
     cut = [ended.pop(name) for name in list(ended) if name.startswith("cut")]
-    assert -signal.SIGSEGV in cut, "the runtime has learned to check: this module may go"
+    # LiteRT 2.3 refuses what is cut by itself; beside it runs the older one, which an Edge TPU's worker may use.
+    assert (-signal.SIGSEGV in cut) == (choice == "tflite"), "once no runtime crashes, this module may go"
     assert refused > 100
     assert len(ended) == 60
     assert set(ended.values()) <= {0, 1}
