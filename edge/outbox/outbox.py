@@ -22,7 +22,7 @@ from edge.outbox.rows import (
     Row,
     read_row,
 )
-from edge.outbox.sqlite import Spool, explained
+from edge.outbox.sqlite import SqliteFile, explained
 from edge.process.clock import Clock, SystemClock
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ _REFUSE_UNSOUND: Final = f"UPDATE rows SET state = 2 WHERE state <> 2 AND {_UNSO
 _AGES: Final = "SELECT kernel_boot_id, committed, committed_mono FROM rows WHERE state = 0"
 
 
-class Outbox(Spool):
+class Outbox(SqliteFile):
     """An existing outbox, open; used by one thread of one process, the other service has its own.
 
     Raises StorageError, here and in every method.

@@ -89,7 +89,7 @@ def _storage_error(path: Path, what: str, known: tuple[str, str]) -> StorageErro
     return error
 
 
-class Spool:
+class SqliteFile:
     """An existing SQLite file, open. Raises StorageError, here and in every method."""
 
     def __init__(self, path: Path, schema: str, version: int) -> None:

@@ -50,7 +50,7 @@ DEAF_S: Final = 3600.0
 """After a packet that no client should read, nothing is subscribed to for so long: a retained one comes each time."""
 
 
-class Desk:
+class Dispatcher:
     """Decides and remembers what is in flight; knows no sockets and no files but `command.json`."""
 
     def __init__(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from edge.config import Config
     from edge.process.clock import Clock
-    from edge.publisher.dispatch import Desk
+    from edge.publisher.dispatch import Dispatcher
 
 log = logging.getLogger("edge.publisher")
 
@@ -28,10 +28,12 @@ log = logging.getLogger("edge.publisher")
 class OutboxWatch:
     """`outbox` is None until there is one and while it cannot be used; `boot_id` is the latest run's in it."""
 
-    def __init__(self, config: Config, clock: Clock, desk: Desk, complain: Callable[[str, EdgeError], None]) -> None:
+    def __init__(
+        self, config: Config, clock: Clock, dispatcher: Dispatcher, complain: Callable[[str, EdgeError], None]
+    ) -> None:
         self._path = Path(config.storage.outbox)
         self._runtime = Path(config.storage.runtime)
-        self._clock, self._desk, self._complain = clock, desk, complain
+        self._clock, self._dispatcher, self._complain = clock, dispatcher, complain
         self._backoff = Backoff()
         self._failed_at = 0.0
         self.outbox: Outbox | None = None
@@ -68,21 +70,21 @@ class OutboxWatch:
                 return
         outbox = Outbox(self._path, clock=self._clock)
         try:
-            if self._desk.trouble is not None:
+            if self._dispatcher.trouble is not None:
                 outbox.check_writable()
-                self._desk.mark(outbox)
+                self._dispatcher.mark(outbox)
                 log.info(event("outbox-back", path=self._path))
         except StorageError:
             outbox.close()
             raise
-        self.outbox, self._desk.trouble = outbox, None
+        self.outbox, self._dispatcher.trouble = outbox, None
         self._recall_pause(outbox)
 
     def lose(self, error: StorageError) -> None:
         """Close it, so that its filesystem can be repaired; the broker is told why, the connection stays."""
         self._complain("outbox-unusable", error)
         self.close()
-        self._desk.trouble = error.trouble
+        self._dispatcher.trouble = error.trouble
         now = time.monotonic()
         if now - self._failed_at >= 2 * LONGEST_RETRY_S:
             self._backoff.shrink()

@@ -23,7 +23,7 @@ from edge.process.lifeline import stdin_ended
 from edge.process.logs import event
 from edge.process.systemd_notify import Notifier
 from edge.publisher.backoff import Backoff
-from edge.publisher.dispatch import Desk
+from edge.publisher.dispatch import Dispatcher
 from edge.publisher.health import CertificateWatch
 from edge.publisher.mqtt_client import Flooded
 from edge.publisher.outbox_watch import OutboxWatch
@@ -78,7 +78,7 @@ class Publisher:
         self._drain_timeout, self._lifeline = drain_timeout, lifeline
         self._session: Session | None = None
         self._certificate_days = CertificateWatch(self._mqtt.tls, self._clock)
-        self._desk = Desk(
+        self._dispatcher = Dispatcher(
             self._topics,
             self._clock,
             hold=hold_seconds(config),
@@ -86,8 +86,8 @@ class Publisher:
             certificate_days=self._certificate_days,
             home_assistant=self._mqtt.home_assistant,
         )
-        self._watch = OutboxWatch(config, self._clock, self._desk, self._complain)
-        self._photographer = Photographer(self._topics, self._clock, self._desk.labels.message)
+        self._watch = OutboxWatch(config, self._clock, self._dispatcher, self._complain)
+        self._photographer = Photographer(self._topics, self._clock, self._dispatcher.labels.message)
         self._web: Web | None = None
         self._show_at = 0.0
         self._first = V311 if self._mqtt.protocol == "3.1.1" else V5
@@ -132,13 +132,13 @@ class Publisher:
             self._watch_lifeline()
             if self._overdue():
                 self._say_stopped()
-                refused = self._refused or self._desk.refused
+                refused = self._refused or self._dispatcher.refused
                 return (BrokerRefused if refused else BrokerUnavailable).exit_code
             try:
                 self._attend_outbox()
-                self._desk.tend(self._watch.outbox)
+                self._dispatcher.tend(self._watch.outbox)
                 if self._session is not None:
-                    self._desk.send(self._watch.outbox, self._session, self._figures())
+                    self._dispatcher.send(self._watch.outbox, self._session, self._figures())
                 self._show()
                 if self._drained():
                     break
@@ -173,13 +173,13 @@ class Publisher:
             wait = self._drain_timeout
             self._drain_until = float("inf") if wait is None else time.monotonic() + wait
             self._backoff = Backoff()
-            self._desk.drain()
+            self._dispatcher.drain()
             log.info(event("drain", timeout_s=wait))
 
     def _drained(self) -> bool:
         if self._drain_until is None:
             return False
-        return self._desk.idle and self._watch.drained()
+        return self._dispatcher.idle and self._watch.drained()
 
     def _overdue(self) -> bool:
         if self._drain_until is None or time.monotonic() < self._drain_until:
@@ -189,7 +189,7 @@ class Publisher:
         return True
 
     def _attend_outbox(self) -> None:
-        had, trouble = self._watch.outbox is not None, self._desk.trouble
+        had, trouble = self._watch.outbox is not None, self._dispatcher.trouble
         anew = self._watch.attend(self._figures())
         if not had and self._watch.outbox is not None:
             self._said = ""
@@ -216,11 +216,11 @@ class Publisher:
             self._photographer.take(
                 self._watch.outbox,
                 self._figures(),
-                self._desk.delivery,
+                self._dispatcher.delivery,
                 connected=self._session is not None,
                 clock_error=clock_error(clock_marker(self._runtime)),
                 certificate_days=self._certificate_days(),
-                trouble=self._desk.trouble,
+                trouble=self._dispatcher.trouble,
             )
         )
 
@@ -234,7 +234,7 @@ class Publisher:
             self._connect()
             return
         self._session.step(STEP_S)
-        self._desk.receive(self._watch.outbox, self._session)
+        self._dispatcher.receive(self._watch.outbox, self._session)
 
     def _connect(self) -> None:
         since = self._clock.utcnow()
@@ -263,7 +263,7 @@ class Publisher:
         self._notifier.status(f"connected to {self._mqtt.host}:{self._mqtt.port}")
         self._session, self._version, self._said = session, session.version, ""
         self._connected_once, self._refused = True, False
-        self._desk.greet(session, birth)
+        self._dispatcher.greet(session, birth)
         log.info(event("connected", host=self._mqtt.host, port=self._mqtt.port, mqtt="5" if session.v5 else "3.1.1"))
 
     def _greet_anew(self) -> None:
@@ -271,14 +271,14 @@ class Publisher:
         if self._session is not None:
             self._session.close()
             self._session = None
-        self._desk.forget()
+        self._dispatcher.forget()
         self._backoff.now()
 
     def _lost(self, error: EdgeError) -> None:
         session, self._session = self._session, None
         if session is not None:
             session.abandon()
-            self._desk.lost(early=not session.proven, flooded=isinstance(error, Flooded))
+            self._dispatcher.lost(early=not session.proven, flooded=isinstance(error, Flooded))
             if session.proven:  # a login alone is none: there are brokers that take it and then hang up
                 self._backoff.shrink()
             self._flaps = 0 if session.proven else self._flaps + 1
@@ -320,9 +320,9 @@ class Publisher:
 
     def _settle(self, session: Session) -> None:
         end = time.monotonic() + STOP_S
-        while not self._desk.idle and time.monotonic() < end:
+        while not self._dispatcher.idle and time.monotonic() < end:
             session.step(STEP_S)
-            self._desk.receive(self._watch.outbox, session)
+            self._dispatcher.receive(self._watch.outbox, session)
 
 
 def hold_seconds(config: Any) -> float:  # noqa: ANN401 - the section may leave it open

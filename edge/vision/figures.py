@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from edge.process.systemd_notify import Notifier
     from edge.types import Frame, Scene, TimeQuality, Track
     from edge.vision.detect import Detector
-    from edge.vision.pipeline import Sight
+    from edge.vision.pipeline import Pipeline
     from edge.vision.privacy import Policy
     from edge.vision.recorder import Recorder
 
@@ -146,7 +146,7 @@ class Figures:
         paused: bool,
         privacy: Spent,
         drops: Mapping[str, int],
-        sights: Sequence[Sight],
+        pipelines: Sequence[Pipeline],
     ) -> None:
         """Replace the file. Raises BackendError (of the probe); a folder that cannot be written is logged."""
         self._written = time.monotonic()
@@ -171,7 +171,7 @@ class Figures:
             privacy=privacy,
             waiting=recorder.waiting,
             trouble=cast("Trouble | None", trouble if trouble is None or trouble in get_args(Trouble) else "unusable"),
-            development=self._verbose(drops, sights) if self._development else None,
+            development=self._verbose(drops, pipelines) if self._development else None,
         )
         self._notifier.status(f"rate {rate} on {told.backend}, scene {scene}")
         try:
@@ -179,10 +179,10 @@ class Figures:
         except StorageError as error:
             log.warning(event("figures_unwritten", why=error))
 
-    def _verbose(self, drops: Mapping[str, int], sights: Sequence[Sight]) -> Development:
+    def _verbose(self, drops: Mapping[str, int], pipelines: Sequence[Pipeline]) -> Development:
         n = max(1, self._frames)
-        stages = {stage for sight in sights for stage in sight.spent}
-        spent = {stage: sum(sight.spent.get(stage, 0.0) for sight in sights) for stage in stages}
+        stages = {stage for pipeline in pipelines for stage in pipeline.spent}
+        spent = {stage: sum(pipeline.spent.get(stage, 0.0) for pipeline in pipelines) for stage in stages}
         return Development(
             frames=self._frames,
             faces=self._faces,

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from edge.vision.window import Window
 
 
-class Sight:
+class Pipeline:
     """One camera's visitors. Places are its own: a visitor whom two cameras see is two visitors."""
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The vision service: cameras → sight → window → privacy → ledger → outbox. Composition only."""
+"""The vision service: cameras → pipeline → window → privacy → ledger → outbox. Composition only."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from edge.vision.detect.choose import chosen_kind, describe, judge, open_detecto
 from edge.vision.figures import FRAMELESS, Figures, Probe, budget
 from edge.vision.kill_switch import PauseSwitch
 from edge.vision.model_roles import needed_roles
-from edge.vision.pipeline import Sight
+from edge.vision.pipeline import Pipeline
 from edge.vision.privacy import Policy, flush_due, release, tally, windows_a_day
 from edge.vision.recorder import Recorder
 from edge.vision.route import FER_ROLE, ROLES, Router
@@ -73,7 +73,7 @@ class Vision:
             self._bundle, wanted, config.models.accelerator, judge, runtime=config.models.runtime
         )
         log.info(event("detector", chosen=describe(self._detector, self._backend.name)))
-        self._sights = self._look_with(Router(self._backend, config.models.strategy))
+        self._pipelines = self._look_with(Router(self._backend, config.models.strategy))
         digests = {role: self._bundle.digest(role) if role in roles else None for role in ROLES["gate"]}
         self._models = ModelsStatement(**digests, route=config.models.strategy)
         p = config.privacy
@@ -152,8 +152,8 @@ class Vision:
         if self._live:
             now = self._clock.monotonic()
             self._watch(now)
-            for sight in self._sights:
-                sight.span = now, now + MAX_GAP, "paused"
+            for pipeline in self._pipelines:
+                pipeline.span = now, now + MAX_GAP, "paused"
         time.sleep(POLL)
 
     # ---- one frame
@@ -161,10 +161,10 @@ class Vision:
     def _see(self, frame: Frame) -> None:
         self._watch(frame.t)
         try:
-            sight = self._sights[frame.camera]
-            tracks = sight.see(frame)
+            pipeline = self._pipelines[frame.camera]
+            tracks = pipeline.see(frame)
             self._window.watched = True
-            self._window.looked |= sight.span is not None and sight.span[2] == "ok"
+            self._window.looked |= pipeline.span is not None and pipeline.span[2] == "ok"
             if self._on_frame is not None:
                 self._on_frame(frame, tracks)
         finally:
@@ -172,19 +172,19 @@ class Vision:
                 frame.release()
         if self._live:  # while it was busy with faces no other frame could be looked at
             now = self._clock.monotonic()
-            for other in self._sights:
+            for other in self._pipelines:
                 other.hold(frame.t, now + MAX_GAP)
         self._figures.see(frame, tracks, live=self._live)
 
     def _watch(self, until: float) -> None:
         """Credit the time of each camera's last frame to the open window, up to `until`."""
-        for sight in self._sights:
-            sight.credit(self._window, until)
+        for pipeline in self._pipelines:
+            pipeline.credit(self._window, until)
 
     # ---- windows
 
     def _fresh(self, start: float) -> Window:
-        return Window(start, self._timeline.next_cut(start), len(self._sights))
+        return Window(start, self._timeline.next_cut(start), len(self._pipelines))
 
     def _close_until(self, t: float) -> None:
         while self._window.end <= t:
@@ -193,7 +193,7 @@ class Vision:
     def _close(self, end: float) -> None:
         """Close the window at window time `end`: it is drawn, waits for its commit, and the next window opens."""
         self._watch(end)
-        window, votes = self._window, [vote for sight in self._sights for vote in sight.votes()]
+        window, votes = self._window, [vote for pipeline in self._pipelines for vote in pipeline.votes()]
         self._window = self._fresh(end)
         self._recorder.put(self._report(window, end, votes))
         if self._recorder.given_up:
@@ -234,7 +234,7 @@ class Vision:
 
     def _finish(self) -> None:
         self._notifier.stopping()
-        ends = [sight.span[1] for sight in self._sights if sight.span]
+        ends = [pipeline.span[1] for pipeline in self._pipelines if pipeline.span]
         end = self._clock.monotonic() if self._live else max(ends, default=self._window.start)
         self._camera = self._camera or self._resting
         if self._camera is not None:
@@ -242,7 +242,7 @@ class Vision:
         self._close_until(end)
         if end - self._window.start > SHORTEST:
             self._close(end)
-        if not self._live and not any(sight.vote_possible for sight in self._sights):
+        if not self._live and not any(pipeline.vote_possible for pipeline in self._pipelines):
             self._say_why_nobody_voted(end)
         try:
             self._recorder.close()
@@ -254,8 +254,8 @@ class Vision:
     def _say_why_nobody_voted(self, end: float) -> None:
         """A replay that could not have counted anybody is no replay of an empty room."""
         seen: dict[Scene, int] = {}
-        for sight in self._sights:
-            seen |= {scene: seen.get(scene, 0) + n for scene, n in sight.scenes.items()}
+        for pipeline in self._pipelines:
+            seen |= {scene: seen.get(scene, 0) + n for scene, n in pipeline.scenes.items()}
         what = ", ".join(f"{n} {scene}" for scene, n in seen.items()) or "none"
         log.warning(
             event(
@@ -287,33 +287,33 @@ class Vision:
             return self._resting
         return open_cameras(self._config.camera)
 
-    def _look_with(self, router: Router) -> list[Sight]:
-        """One sight a camera, each with a detector of its own: it remembers where it found faces."""
+    def _look_with(self, router: Router) -> list[Pipeline]:
+        """One pipeline a camera, each with a detector of its own: it remembers where it found faces."""
         config, bundle = self._config, self._bundle
         override = config.models.uncertain_below
         thresholds: dict[Route, float] = {"unmasked": 0.0, "masked": 0.0}
         for route in thresholds:
             if (role := FER_ROLE[route]) in bundle.roles:
                 thresholds[route] = bundle.entry(role).uncertain_below if override is None else override
-        sights = []
+        pipelines = []
         for section in config.camera:
             detector = open_detector(bundle, backend=self._backend, **config.detector.model_dump())
-            sights.append(Sight(detector, router, bundle.crop(detector.kind), thresholds, section.privacy_masks))
-        return sights
+            pipelines.append(Pipeline(detector, router, bundle.crop(detector.kind), thresholds, section.privacy_masks))
+        return pipelines
 
     def _scene(self) -> Scene:
         """What health says: the first camera's trouble, else `ok`. A live camera without frames is `frozen`."""
         if self._paused:
             return "paused"
         scenes: list[Scene] = []
-        for sight in self._sights:
-            lost = self._live and not self._comes(sight)
-            scenes.append("frozen" if lost else sight.span[2] if sight.span else "ok")
+        for pipeline in self._pipelines:
+            lost = self._live and not self._comes(pipeline)
+            scenes.append("frozen" if lost else pipeline.span[2] if pipeline.span else "ok")
         return next((scene for scene in scenes if scene != "ok"), "ok")
 
-    def _comes(self, sight: Sight) -> bool:
+    def _comes(self, pipeline: Pipeline) -> bool:
         """Whether frames come; a replay's last one is as good as the first."""
-        return sight.span is not None and (not self._live or sight.span[1] >= self._clock.monotonic() - FRAMELESS)
+        return pipeline.span is not None and (not self._live or pipeline.span[1] >= self._clock.monotonic() - FRAMELESS)
 
     def _tell(self, *, ended: bool = False) -> None:
         if not (ended or self._figures.due()):
@@ -326,17 +326,17 @@ class Vision:
             detector=describe(self._detector, self._backend.name),
             recorder=self._recorder,
             scene=self._scene(),
-            frames_come=not self._paused and any(map(self._comes, self._sights)),
+            frames_come=not self._paused and any(map(self._comes, self._pipelines)),
             time_quality=self._timeline.quality(),
             paused=self._paused,
             privacy=budget(self._policy, self._recorder.ledger.spent(day), self._config.window.seconds),
             drops=self._all_drops(),
-            sights=self._sights,
+            pipelines=self._pipelines,
         )
 
     def _all_drops(self) -> dict[str, int]:
         drops = dict(self._drops)
-        for counted in (*(sight.drops for sight in self._sights), self._camera.drops if self._camera else {}):
+        for counted in (*(pipeline.drops for pipeline in self._pipelines), self._camera.drops if self._camera else {}):
             drops |= {cause: drops.get(cause, 0) + n for cause, n in counted.items()}
         return drops
 

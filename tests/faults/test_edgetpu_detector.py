@@ -13,7 +13,7 @@ from edge.bundle.manifest import load_bundle
 from edge.inference.choose import open_backend
 from edge.types import Frame
 from edge.vision.detect.choose import ROLE, judge, open_detector
-from edge.vision.pipeline import Sight
+from edge.vision.pipeline import Pipeline
 from edge.vision.route import Router
 from tests.support.edgetpu import LONG, QUICK, until
 
@@ -142,6 +142,6 @@ def test_models_are_asked_one_after_the_other_once_a_frame(
 
     monkeypatch.setattr(backend, "outputs", noting)
     detector = open_detector(bundle, "blazeface", backend)
-    sight = Sight(detector, Router(backend, "gate"), bundle.crop("blazeface"), {"unmasked": 0.0, "masked": 0.0})
-    sight.see(Frame(frame, 0.0, 0, still=True))
+    pipeline = Pipeline(detector, Router(backend, "gate"), bundle.crop("blazeface"), {"unmasked": 0.0, "masked": 0.0})
+    pipeline.see(Frame(frame, 0.0, 0, still=True))
     assert asked == [(ROLE, SHOWN), ("gate", 4), ("fer_unmasked", 2), ("fer_masked", 2)]

@@ -175,7 +175,7 @@ def test_no_column_of_a_row_ends_the_publisher_or_reaches_the_broker(tmp_path: P
     last = bench.writer.commit(closing())
     for _ in range(4):
         bench.clock.pass_time(61)
-        bench.desk.tend(bench.outbox)
+        bench.dispatcher.tend(bench.outbox)
         bench.turn(0)
         bench.outbox.released_since(0)
         bench.outbox.between("b" * 32, -(10**30), 10**30)
@@ -203,7 +203,7 @@ def test_no_field_of_a_report_ends_the_publisher_or_carries_a_picture(tmp_path: 
             enemy.execute("UPDATE rows SET report = ? WHERE seq = ?", (put(whole, at, value), seq))
             tried += 1
         bench.clock.pass_time(61)
-        bench.desk.tend(bench.outbox)
+        bench.dispatcher.tend(bench.outbox)
         for _ in range(3):
             bench.turn(0)
     last = bench.writer.commit(closing())

@@ -12,7 +12,7 @@ import pytest
 from edge.contract import EARLIEST, Status, Topics, decode_counts
 from edge.outbox.outbox import Outbox
 from edge.outbox.runtime_files import InvokeMs, VisionFile, read_command
-from edge.publisher.dispatch import RETRY_S, Desk
+from edge.publisher.dispatch import RETRY_S, Dispatcher
 from edge.publisher.session import Ack, Incoming
 from tests.support.appliance import closing, vision
 
@@ -91,16 +91,16 @@ class Bench:
         vision(folder).close()
         self.writer = vision(folder, "b" * 32, clock=self.clock)
         self.outbox = Outbox(folder / "outbox.db", clock=self.clock)
-        self.desk = Desk(TOPICS, self.clock, hold=hold, runtime=folder, home_assistant=home_assistant)
+        self.dispatcher = Dispatcher(TOPICS, self.clock, hold=hold, runtime=folder, home_assistant=home_assistant)
         self.session = cast("Session", self.notes)
-        self.desk.greet(self.session, BIRTH)
+        self.dispatcher.greet(self.session, BIRTH)
 
     def turn(self, code: int | None = None, figures: VisionFile | None = None) -> None:
         """Send; then, with a code, acknowledge everything with it."""
-        self.desk.send(self.outbox, self.session, figures)
+        self.dispatcher.send(self.outbox, self.session, figures)
         if code is not None:
             self.notes.answer(code)
-        self.desk.receive(self.outbox, self.session)
+        self.dispatcher.receive(self.outbox, self.session)
 
 
 @pytest.fixture
@@ -126,10 +126,10 @@ def test_a_clock_set_while_the_broker_is_away_labels_the_row_all_the_same(bench:
     unsynced(bench)
     closed = bench.clock.mono
     bench.clock.pass_time(300)
-    bench.desk.tend(bench.outbox)
+    bench.dispatcher.tend(bench.outbox)
     bench.clock.quality = "synced"
     bench.clock.now += timedelta(days=365)  # wrong by a year until now
-    bench.desk.tend(bench.outbox)
+    bench.dispatcher.tend(bench.outbox)
     bench.clock.pass_time(3600)
     bench.turn()
     window = decode_counts(bench.notes.leaf("counts")[0]).window
@@ -151,7 +151,7 @@ def test_unsynced_row_waits_and_is_labelled_once_the_clock_is_set(bench: Bench) 
     assert (first.window.time_quality, first.window.start) == ("synced", NOW - timedelta(seconds=60))
     # The connection breaks and the clock jumps: the label is stored and stays.
     bench.clock.now += timedelta(days=365)
-    bench.desk.forget()
+    bench.dispatcher.forget()
     bench.turn()
     assert bench.notes.leaf("counts")[1] == bench.notes.leaf("counts")[0]
 
@@ -162,7 +162,7 @@ def test_unsynced_row_goes_as_it_is_after_the_hold_and_is_never_restamped(bench:
     bench.clock.pass_time(901)
     bench.turn()
     bench.clock.quality = "synced"
-    bench.desk.forget()
+    bench.dispatcher.forget()
     bench.turn()
     sent = [decode_counts(p) for p in bench.notes.leaf("counts")]
     assert [m.window.time_quality for m in sent] == ["unsynced", "unsynced"]
@@ -179,7 +179,7 @@ def test_no_wait_where_waiting_is_vain(tmp_path: Path, why: str) -> None:
         bench.clock.kernel_boot_id = "1" * 32
         bench.clock.quality = "synced"
     if why == "drain":
-        bench.desk.drain()
+        bench.dispatcher.drain()
     bench.turn()
     assert decode_counts(bench.notes.leaf("counts")[0]).window.time_quality == "unsynced"
 
@@ -202,7 +202,7 @@ def test_what_is_not_taken_is_probed_once_a_minute(bench: Bench, code: int) -> N
     bench.turn(0)
     bench.turn(0)
     assert bench.outbox.stats().unsent == 0
-    assert bench.desk.idle
+    assert bench.dispatcher.idle
 
 
 def test_at_most_a_window_in_flight(bench: Bench) -> None:
@@ -228,16 +228,16 @@ def test_live_is_the_last_released_window_with_what_remains_of_two(bench: Bench)
     assert (topic, decode_counts(payload).seq) == (TOPICS("live"), 2)
     assert options == {"retain": True, "expiry": 90}
     bench.clock.pass_time(60)
-    bench.desk.greet(bench.session, BIRTH)
+    bench.dispatcher.greet(bench.session, BIRTH)
     bench.turn()
     assert bench.notes.published[-1][2] == {"retain": True, "expiry": 30}
     bench.notes.v5 = False
-    bench.desk.greet(bench.session, BIRTH)
+    bench.dispatcher.greet(bench.session, BIRTH)
     bench.turn()
     assert bench.notes.published[-1][2]["retain"] is False
     bench.clock.pass_time(60)
     before = len(bench.notes.leaf("live"))
-    bench.desk.greet(bench.session, BIRTH)
+    bench.dispatcher.greet(bench.session, BIRTH)
     bench.turn()
     assert len(bench.notes.leaf("live")) == before, "what has expired is not sent"
 
@@ -270,13 +270,13 @@ def test_an_outbox_that_cannot_be_used_is_told_of_with_its_last_known_figures(be
     figures = figures_of(bench)
     bench.writer.commit(closing())
     bench.turn(0x10, figures)
-    bench.desk.trouble = "read-only"
+    bench.dispatcher.trouble = "read-only"
     for _ in range(2):
-        bench.desk.send(None, bench.session, figures)
+        bench.dispatcher.send(None, bench.session, figures)
     assert troubles(bench, "status") == [None, "read-only"]
     assert troubles(bench, "health") == [None, "read-only"]
     assert json.loads(bench.notes.leaf("health")[-1])["outbox"]["unsent"] == 1
-    bench.desk.trouble = None
+    bench.dispatcher.trouble = None
     bench.turn(None, figures.model_copy(update={"trouble": "full", "waiting": 3}))
     assert troubles(bench, "status")[-1] == "full", "vision's trouble is the device's"
     assert json.loads(bench.notes.leaf("health")[-1])["outbox"]["waiting"] == 3
@@ -285,8 +285,8 @@ def test_an_outbox_that_cannot_be_used_is_told_of_with_its_last_known_figures(be
 
 
 def test_without_figures_of_vision_status_alone_tells(bench: Bench) -> None:
-    bench.desk.trouble = "read-only"
-    bench.desk.send(None, bench.session, None)
+    bench.dispatcher.trouble = "read-only"
+    bench.dispatcher.send(None, bench.session, None)
     assert troubles(bench, "status") == [None, "read-only"]
     assert bench.notes.leaf("health") == []
 
@@ -295,8 +295,8 @@ def test_what_the_broker_took_while_the_outbox_was_away_is_not_sent_again(bench:
     bench.writer.commit(closing())
     bench.turn()
     bench.notes.answer()
-    bench.desk.receive(None, bench.session)
-    bench.desk.mark(bench.outbox)
+    bench.dispatcher.receive(None, bench.session)
+    bench.dispatcher.mark(bench.outbox)
     bench.turn()
     assert len(bench.notes.leaf("counts")) == 1
     assert bench.outbox.stats().unsent == 0
@@ -340,7 +340,7 @@ def test_commands_that_are_retained_foreign_or_nonsense(bench: Bench, tmp_path: 
     come(TOPICS("cmd/replay"), b"{")
     come(TOPICS("cmd/replay"), b'{"id": "r", "boot_id": "' + b"b" * 32 + b'", "from": 3, "to": 1}')
     assert read_command(tmp_path) is None
-    assert bench.desk.idle or not bench.notes.leaf("reply/r")
+    assert bench.dispatcher.idle or not bench.notes.leaf("reply/r")
     come(TOPICS("cmd/pause"))
     found = read_command(tmp_path)
     assert found is not None
@@ -385,8 +385,8 @@ def test_an_announcement_that_the_broker_hangs_up_on_twice_is_left_out_for_an_ho
     for n in range(1, 5):
         bench.turn(code=0)  # acknowledged, as Mosquitto does with what it dropped
         assert announced() == (min(n, 2) if left_out else n)
-        bench.desk.lost(early=early)
-        bench.desk.greet(bench.session, BIRTH)
+        bench.dispatcher.lost(early=early)
+        bench.dispatcher.greet(bench.session, BIRTH)
     bench.clock.pass_time(3601)
     bench.turn()
     assert announced() == (3 if left_out else 5)
@@ -410,9 +410,9 @@ def test_a_replayed_row_is_not_marked_again(bench: Bench, monkeypatch: pytest.Mo
 def test_after_a_flood_nothing_is_subscribed_to_for_an_hour(bench: Bench) -> None:
     everything = bench.notes.subscribed
     assert everything
-    bench.desk.lost(early=True, flooded=True)
+    bench.dispatcher.lost(early=True, flooded=True)
     bench.notes.subscribed = ()
-    bench.desk.greet(bench.session, BIRTH)
+    bench.dispatcher.greet(bench.session, BIRTH)
     bench.clock.pass_time(3599)
     bench.turn()
     assert bench.notes.subscribed == ()

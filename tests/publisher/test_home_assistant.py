@@ -124,7 +124,7 @@ def test_it_is_told_at_each_connection_and_when_it_was_born(bench: Bench) -> Non
     born(b"offline")
     born(retained=True)
     assert told() == 2
-    bench.desk.greet(bench.session, BIRTH)
+    bench.dispatcher.greet(bench.session, BIRTH)
     bench.turn()
     assert told() == 3
 

@@ -23,7 +23,7 @@ from edge.commands.demo.clip import place, room
 from edge.config import Config, StorageSection, development
 from edge.outbox.outbox import Outbox
 from edge.types import Frame
-from edge.vision import pipeline as sight
+from edge.vision import pipeline
 from edge.vision import service as vision
 from edge.vision.camera.pictures import read_still
 from edge.vision.detect.haar import Haar
@@ -239,7 +239,7 @@ def play(config: Config, plays: Sequence[Scene], seed: int = 0) -> list[Outcome]
 
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)  # small frames: more threads only wait for each other
-    with mock.patch.object(vision, "open_cameras", return_value=stage), mock.patch.object(sight, "Tracker", Ballot):
+    with mock.patch.object(vision, "open_cameras", return_value=stage), mock.patch.object(pipeline, "Tracker", Ballot):
         service = vision.Vision(config, on_frame=watch)
         by_window: list[list[tuple[int, Vote]]] = []
         close = service._close

@@ -63,15 +63,15 @@ def open_cameras(sections: Sequence[CameraSection]) -> Camera:
     """
     if len(sections) == 1:
         return open_camera(sections[0])
-    from edge.vision.camera.multi import Several
-    from edge.vision.camera.reconnecting import Patient
+    from edge.vision.camera.multi import MultiCamera
+    from edge.vision.camera.reconnecting import Reconnecting
 
     bell = threading.Event()
     openers = [partial(open_camera, section, bell) for section in sections]
     if sections[0].kind == "replay":
-        return Several([opened() for opened in openers], bell)
-    return Several(
-        [Patient(camera_name(section), opened) for section, opened in zip(sections, openers, strict=True)], bell
+        return MultiCamera([opened() for opened in openers], bell)
+    return MultiCamera(
+        [Reconnecting(camera_name(section), opened) for section, opened in zip(sections, openers, strict=True)], bell
     )
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from edge.errors import SourceError
-from edge.vision.camera.reconnecting import Patient
+from edge.vision.camera.reconnecting import Reconnecting
 
 if TYPE_CHECKING:
     import threading
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from edge.vision.camera import Camera
 
 
-class Several:
+class MultiCamera:
     """See `edge.vision.camera.Camera`; each frame says which camera it is from."""
 
     def __init__(self, cameras: Sequence[Camera], bell: threading.Event) -> None:
@@ -57,7 +57,7 @@ class Several:
         return frame
 
     def _fail_without_any(self) -> None:
-        troubles = [camera.trouble if isinstance(camera, Patient) else None for camera in self._cameras]
+        troubles = [camera.trouble if isinstance(camera, Reconnecting) else None for camera in self._cameras]
         if all(troubles):
             self.close()
             raise SourceError("; ".join(map(str, troubles)))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class Patient:
+class Reconnecting:
     """What `opened` gives, opened anew whenever it fails; see `edge.vision.camera.Camera`. Logs call it `name`."""
 
     live = True

@@ -15,8 +15,8 @@ from edge.errors import SourceError
 from edge.types import Frame
 from edge.vision.camera import open_cameras, reconnecting
 from edge.vision.camera.mailbox import Mailbox
-from edge.vision.camera.multi import Several
-from edge.vision.camera.reconnecting import Patient
+from edge.vision.camera.multi import MultiCamera
+from edge.vision.camera.reconnecting import Reconnecting
 from tests.support.wire import wait
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def test_the_mailbox_lets_an_overwritten_item_go_before_it_takes_the_next() -> N
 def test_live_cameras_are_served_in_turn_however_busy_one_is() -> None:
     bell = threading.Event()
     trays = [Tray(bell), Tray(bell), Tray(bell)]
-    both = Several(trays, bell)
+    both = MultiCamera(trays, bell)
     seen = []
     for i in range(6):
         for tray in trays[:2]:
@@ -84,7 +84,7 @@ def test_a_frame_of_any_camera_ends_the_wait() -> None:
     bell = threading.Event()
     trays = [Tray(bell), Tray(bell)]
     threading.Timer(0.2, lambda: trays[1].mailbox.put(frame(7))).start()
-    got = Several(trays, bell).read(60)
+    got = MultiCamera(trays, bell).read(60)
     assert got is not None
     assert (got.camera, got.index) == (1, 7)
 
@@ -92,7 +92,7 @@ def test_a_frame_of_any_camera_ends_the_wait() -> None:
 def test_several_have_ended_when_all_have() -> None:
     bell = threading.Event()
     trays = [Tray(bell), Tray(bell)]
-    several = Several(trays, bell)
+    several = MultiCamera(trays, bell)
     trays[0].close()
     assert not several.ended
     several.close()
@@ -122,7 +122,7 @@ def test_one_that_fails_is_opened_again_while_the_others_go_on(
     bell = threading.Event()
     steady, broken, mended = Tray(bell), Tray(bell), Tray(bell)
     shelf = Shelf(broken)
-    both = Several([Patient("a", Shelf(steady)), Patient("b", shelf)], bell)
+    both = MultiCamera([Reconnecting("a", Shelf(steady)), Reconnecting("b", shelf)], bell)
     broken.fault = "hangs again"
     steady.mailbox.put(frame(1))
     assert [got and got.camera for got in (both.read(0), both.read(0))] == [0, None]
@@ -146,7 +146,7 @@ def test_one_that_fails_is_opened_again_while_the_others_go_on(
 def test_the_last_one_to_fail_ends_the_service() -> None:
     bell = threading.Event()
     last = Tray(bell)
-    both = Several([Patient("a", Shelf()), Patient("b", Shelf(last))], bell)
+    both = MultiCamera([Reconnecting("a", Shelf()), Reconnecting("b", Shelf(last))], bell)
     assert both.read(0) is None
     last.fault = "hangs again"
     with pytest.raises(SourceError, match="no tray; hangs again"):
