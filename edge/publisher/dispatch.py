@@ -21,10 +21,10 @@ from edge.contract import (
 )
 from edge.process.logs import event
 from edge.publisher.bulletin import Bulletin
-from edge.publisher.commands import UNREADABLE, Commands
 from edge.publisher.delivery_stats import Delivery
 from edge.publisher.mqtt_client import TooLarge
 from edge.publisher.reason_codes import FAILURE, NO_SUBSCRIBER, NOT_AUTHORISED, REASONS
+from edge.publisher.remote_commands import UNREADABLE, Commands
 from edge.publisher.timestamps import Labels
 
 if TYPE_CHECKING:

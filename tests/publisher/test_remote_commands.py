@@ -10,7 +10,7 @@ import pytest
 from edge.contract import Topics
 from edge.outbox.outbox import Outbox
 from edge.outbox.runtime_files import read_command
-from edge.publisher.commands import ASKS, SWITCHES, Commands
+from edge.publisher.remote_commands import ASKS, SWITCHES, Commands
 from edge.publisher.session import Incoming
 from tests.publisher.test_dispatch import Clock
 from tests.support.appliance import vision
