@@ -297,11 +297,13 @@ def test_a_name_cannot_speak_to_the_terminal(tmp_path: Path, capsys: pytest.Capt
         assert "\nedge: all" not in out + err
 
 
-def test_status_shows_what_vision_wrote_as_text(
+def test_status_shows_nothing_that_is_no_word_of_visions(
     config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "run").mkdir()
     figures = vision_file().model_copy(update={"detector": "\x1b]0;title\x07", "updated": time.monotonic()})
     write_vision(tmp_path / "run", figures)
-    assert main(["status", "--config", str(config)]) == 0
-    assert r"detector \x1b]0;title\x07" in capsys.readouterr().out
+    assert main(["status", "--config", str(config)]) == 74
+    said = capsys.readouterr()
+    assert "\x1b" not in said.out + said.err
+    assert "vision.json is not what it should be" in said.err

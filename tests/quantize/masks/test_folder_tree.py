@@ -83,9 +83,9 @@ def test_a_csv_has_fer2013_s_own_order_of_classes(tmp_path: Path) -> None:
     ("text", "says"),
     [
         ("a,b\n1,2\n", "line 1: no column 'emotion'"),
-        ("emotion,pixels\n9,1 2\n", "line 2: emotion is '9'"),
-        ("emotion,pixels\n1,1 2\n", "line 2: 2 pixels"),
-        ("emotion,pixels\n1,1 x\n", "line 2: pixels are not all whole numbers"),
+        ("emotion,pixels\n9,1 2\n", "line 2, column emotion: '9'"),
+        ("emotion,pixels\n1,1 2\n", "line 2, column pixels: 2 pixels"),
+        ("emotion,pixels\n1,1 x\n", "line 2, column pixels: number 2 is 'x'"),
         ("emotion,pixels\n", "no pictures"),
     ],
 )
