@@ -18,7 +18,7 @@ from edge.inference.edgetpu import EdgeTpuBackend, Patience
 from edge.vision.detect.choose import judge
 from tests.faults.kiosk import REPO
 from tests.faults.ledger import note
-from tests.support.edgetpu import QUICK
+from tests.support.edgetpu import QUICK, SAME
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -63,7 +63,7 @@ def opened(compiled_bundle: Path, caplog: pytest.LogCaptureFixture) -> Iterator[
     backends = []
 
     def make(patience: Patience = QUICK, roles: tuple[str, ...] = ("gate",)) -> EdgeTpuBackend:
-        backend = open_backend(load_bundle(compiled_bundle), roles, "auto", judge, patience)
+        backend = open_backend(load_bundle(compiled_bundle), roles, "auto", judge, patience, runtime=SAME)
         assert isinstance(backend, EdgeTpuBackend)
         backends.append(backend)
         return backend
@@ -83,4 +83,4 @@ def chips(bundle_folder: Path) -> U8:
 @pytest.fixture(scope="module")
 def right(bundle_folder: Path, chips: U8) -> Answers:
     """What the CPU says of them; the stand-in computes the same to 1 LSB."""
-    return CpuBackend(load_bundle(bundle_folder), ("gate",)).outputs("gate", chips).astype(int)
+    return CpuBackend(load_bundle(bundle_folder), ("gate",), choice=SAME).outputs("gate", chips).astype(int)

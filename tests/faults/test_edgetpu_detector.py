@@ -15,7 +15,7 @@ from edge.types import Frame
 from edge.vision.detect.choose import ROLE, judge, open_detector
 from edge.vision.pipeline import Pipeline
 from edge.vision.route import Router
-from tests.support.edgetpu import LONG, QUICK, until
+from tests.support.edgetpu import LONG, QUICK, SAME, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,7 +54,7 @@ def look(bundle: Bundle, backend: Backend, image: U8) -> list[FaceBox]:
 @pytest.fixture(scope="module")
 def people(bundle: Bundle, frame: U8) -> list[FaceBox]:
     """Whom the CPU finds; the stand-in computes the same bits."""
-    found = look(bundle, open_backend(bundle, (ROLE,), "cpu", judge), frame)
+    found = look(bundle, open_backend(bundle, (ROLE,), "cpu", judge, runtime=SAME), frame)
     assert len(found) == 4
     return found
 

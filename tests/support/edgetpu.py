@@ -8,8 +8,9 @@ import shutil
 import struct
 import subprocess
 import time
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -20,11 +21,14 @@ from edge.inference.edgetpu import EdgeTpuBackend, Patience
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from edge.inference.tflite import Choice
     from edge.types import U8
 
     Answers = NDArray[np.int_]
 
 COMPILER = shutil.which("cc") or shutil.which("gcc")
+SAME: Final[Choice] = "tflite" if find_spec("tflite_runtime") else "litert"
+"""The runtime that the Edge TPU's worker takes by itself: on it the CPU computes the stand-in's own bits."""
 SOURCE = Path(__file__).with_suffix(".c")
 CUSTOM_OP = "edgetpu-custom-op"
 CUSTOM, SOFTMAX, RESHAPE = 32, 25, 22
