@@ -106,6 +106,9 @@ def development(source: str | None = None, models: Path | None = None) -> Config
 
 def camera_of(source: str | None) -> CameraSection:
     """The camera that `--source` names. Raises ConfigError, which repeats nothing of it: it may hold a password."""
+    if source is not None and not _is_text(source):
+        msg = "--source: the name is no UTF-8: rename the file, or give the folder it lies in"
+        raise ConfigError(msg)
     try:
         return CameraSection(kind=_kind_of(source), source=source)
     except ValidationError as error:
@@ -113,6 +116,15 @@ def camera_of(source: str | None) -> CameraSection:
         what = "is empty: give a clip, a picture, a folder or /dev/video0" if source == "" else first["msg"]
         msg = f"--source: {what.removeprefix('Value error, ')}"
         raise ConfigError(msg) from None
+
+
+def _is_text(name: str) -> bool:
+    """Whether a name from the command line was UTF-8: Python keeps other bytes as lone surrogates."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _kind_of(source: str | None) -> Literal["v4l2", "rtsp", "replay"]:

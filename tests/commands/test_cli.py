@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import sys
@@ -13,6 +14,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 
 from edge.cli import main
+from edge.errors import ConfigError
 from edge.outbox.runtime_files import write_vision
 from tests.support.appliance import vision, vision_file
 from tests.support.certificates import certificate
@@ -295,6 +297,13 @@ def test_a_name_cannot_speak_to_the_terminal(tmp_path: Path, capsys: pytest.Capt
         out, err = capsys.readouterr()
         assert "\x1b" not in out + err
         assert "\nedge: all" not in out + err
+
+
+def test_a_source_whose_name_is_no_utf8_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["vision", "--source", os.fsdecode(b"caf\xe9.mp4")]) == ConfigError.exit_code
+    assert capsys.readouterr().err == (
+        "edge: --source: the name is no UTF-8: rename the file, or give the folder it lies in\n"
+    )
 
 
 def test_status_shows_nothing_that_is_no_word_of_visions(
