@@ -1,0 +1,206 @@
+"""One reader of what strangers sent: a line of a landing log, or a message, to a row of integers or a dead letter.
+
+Nothing here raises for what it is given: an executor of a cluster, a subscriber and a file reader all call the same two
+functions, and what they return pickles.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+
+from edge.contract import SIZE_LIMIT, ContractError, Counts, decode_counts, parse_topic, parse_utc, read_json, utc_text
+
+if TYPE_CHECKING:
+    from edge.types import Scene, Strategy, TimeQuality
+
+LINE_LIMIT: Final = 8 * SIZE_LIMIT
+"""Bytes of a line: a payload at its largest, as a text with every character escaped, and its envelope."""
+
+QUALITIES: Final[tuple[TimeQuality, ...]] = ("synced", "holdover", "unsynced")
+SCENES: Final[tuple[Scene, ...]] = ("ok", "dark", "covered", "frozen", "paused")
+"""Closed words of the contract, stored as their place here: append, never reorder."""
+
+UNSYNCED: Final = QUALITIES.index("unsynced")
+"""Windows whose clock was never set: shown apart, left out of every index."""
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_AHEAD_MS: Final = 86_400_000
+_EXCERPT: Final = 1_000
+_MILLISECOND: Final = timedelta(milliseconds=1)
+_parse_topic = lru_cache(16_384)(parse_topic)
+
+
+class Terms(NamedTuple):
+    """Under what a window was counted: the privacy statement and the models, all as on the wire."""
+
+    mechanism: Literal["discrete-laplace", "none"]
+    epsilon: float | None
+    unit: str
+    min_count: int
+    exhausted: bool
+    gate: str | None
+    fer_unmasked: str | None
+    fer_masked: str | None
+    strategy: Strategy
+
+
+class Row(NamedTuple):
+    """One window, with every declared field of its payload: two rows are equal when their payloads are.
+
+    `cells` and `draws` have 16 places: unmasked's eight in `edge.types.CELLS` order, then masked's. Times are
+    milliseconds since 1970, UTC. `received_ms` is the log's clock and no part of the payload.
+    """
+
+    device: str
+    boot_id: str
+    seq: int
+    site: str
+    start_ms: int
+    seconds: float
+    quality: int
+    coverage: float
+    scene: int
+    flush: bool
+    suppressed: int
+    prev_boot: str | None
+    prev_seq: int | None
+    terms: Terms
+    cells: tuple[int | None, ...]
+    draws: tuple[int, ...]
+    received_ms: int
+
+    @property
+    def end_ms(self) -> int:
+        """When the window ended."""
+        return self.start_ms + round(self.seconds * 1000)
+
+
+class Dead(NamedTuple):
+    """A line that is no window and never will be: why, and the first `_EXCERPT` characters of it."""
+
+    kind: str
+    reason: str
+    topic: str | None
+    received_ms: int | None
+    excerpt: str
+
+
+def milliseconds(value: datetime) -> int:
+    """Milliseconds since 1970, UTC."""
+    return (value - _EPOCH) // _MILLISECOND
+
+
+def instant(ms: int) -> datetime:
+    """The way back."""
+    return _EPOCH + timedelta(milliseconds=ms)
+
+
+def decode_line(line: bytes) -> Row | Dead | None:
+    """A line of a landing log; None where it holds another of the contract's topics, or nothing."""
+    if not line.strip():
+        return None
+    try:
+        topic, received_ms, body = _envelope(line)
+    except ContractError as error:
+        return Dead("envelope", str(error), None, None, _excerpt(line))
+    return decode_message(topic, received_ms, body)
+
+
+def _envelope(line: bytes) -> tuple[str, int, bytes | str | dict[str, object]]:
+    """(topic, received, payload) of a line. Raises ContractError."""
+    entry = read_json(line, limit=LINE_LIMIT)
+    if not isinstance(entry, dict) or not {"topic", "received", "payload"} <= entry.keys():
+        msg = "not an object with topic, received and payload"
+        raise ContractError(msg)
+    topic, body = entry["topic"], entry["payload"]
+    if not isinstance(topic, str):
+        msg = "topic is no text"
+        raise ContractError(msg)
+    try:
+        received_ms = milliseconds(parse_utc(entry["received"]))
+    except ValueError as error:
+        msg = f"received: {error}"
+        raise ContractError(msg) from error
+    if isinstance(body, dict) and body.keys() == {"base64"}:
+        try:
+            body = base64.b64decode(body["base64"], validate=True)
+        except (TypeError, ValueError) as error:
+            msg = "payload: its base64 cannot be read"
+            raise ContractError(msg) from error
+    if not isinstance(body, str | bytes | dict):
+        msg = "payload is neither an object nor a text"
+        raise ContractError(msg)
+    return topic, received_ms, body
+
+
+def decode_message(topic: str, received_ms: int, body: bytes | str | dict[str, object]) -> Row | Dead | None:
+    """A message as it came, or None where its topic is another of the contract's."""
+
+    def dead(kind: str, reason: str) -> Dead:
+        return Dead(kind, reason, topic[:200], received_ms, _excerpt(body))
+
+    try:
+        topics, leaf = _parse_topic(topic)
+    except ContractError as error:
+        return dead("topic", str(error))
+    if leaf != "counts":
+        return None
+    try:
+        payload = decode_counts(body)
+    except ContractError as error:
+        return dead("payload", str(error))
+    if (topics.site, topics.device) != (payload.site, payload.device):
+        said = f"{payload.site}/{payload.device}"
+        return dead("topic", f"topic says {topics.site}/{topics.device}, payload says {said}")
+    row = row_of(payload, received_ms)
+    if row.start_ms > received_ms + _AHEAD_MS:
+        return dead("future", f"starts {utc_text(payload.window.start)}, over a day ahead of when it was received")
+    return row
+
+
+def row_of(payload: Counts, received_ms: int) -> Row:
+    """The row of a payload that keeps the contract."""
+    privacy, models, prev, window = payload.privacy, payload.models, payload.prev, payload.window
+    counts, draws = payload.counts, payload.noise_draws
+    return Row(
+        payload.device,
+        payload.boot_id,
+        payload.seq,
+        payload.site,
+        milliseconds(window.start),
+        float(window.seconds),
+        QUALITIES.index(window.time_quality),
+        float(payload.coverage),
+        SCENES.index(payload.scene),
+        payload.flush,
+        payload.suppressed_cells,
+        None if prev is None else prev.boot_id,
+        None if prev is None else prev.last_seq,
+        Terms(
+            privacy.mechanism,
+            privacy.epsilon,
+            privacy.unit,
+            privacy.min_count,
+            privacy.exhausted,
+            models.gate,
+            models.fer_unmasked,
+            models.fer_masked,
+            models.route,
+        ),
+        (*vars(counts.unmasked).values(), *vars(counts.masked).values()),
+        (*vars(draws.unmasked).values(), *vars(draws.masked).values()),
+        received_ms,
+    )
+
+
+def _excerpt(data: bytes | str | dict[str, object]) -> str:
+    """The start of it as printable ASCII: a dead letter is shown on terminals and pages."""
+    if isinstance(data, dict):
+        data = json.dumps(data)[:_EXCERPT]
+    if isinstance(data, bytes):
+        data = data[:_EXCERPT].decode("utf-8", "backslashreplace")
+    return ascii(data[:_EXCERPT])[1:-1][:_EXCERPT]

@@ -1,0 +1,152 @@
+"""Files of a landing log into a store, batch by batch, so that it can be ended and tried again at any point."""
+
+from __future__ import annotations
+
+import codecs
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from edge.errors import SourceError
+from edge_aggregate.decode import LINE_LIMIT, decode_line
+from edge_aggregate.store import Batch, Merged, Progress
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from io import BufferedReader
+
+    from edge_aggregate.store import Store
+
+BATCH_LINES: Final = 20_000
+
+
+class Ingested(NamedTuple):
+    """What came of it: files read, files that were in already, and the sums of their batches."""
+
+    files: int
+    skipped: int
+    lines: int
+    merged: Merged
+
+
+def expand(patterns: Sequence[str]) -> list[Path]:
+    """The files of paths and globs, each once, in the order of their names. Raises SourceError where there are none."""
+    found: dict[Path, None] = {}
+    for pattern in patterns:
+        path = Path(pattern)
+        if path.is_dir():
+            msg = f"{pattern}: is a folder: name its files, as in '{pattern.rstrip('/')}/*.jsonl'"
+            raise SourceError(msg)
+        names = [path] if path.exists() else sorted(_glob(path))
+        if not names:
+            msg = f"{pattern}: no such file: give landing logs, one JSON object a line, as in 'log/*.jsonl'"
+            raise SourceError(msg)
+        found |= dict.fromkeys(name.resolve() for name in names if name.is_file())
+    return list(found)
+
+
+def _glob(path: Path) -> Iterator[Path]:
+    """What a shell would have made of it, less segments that are still written."""
+    root = Path(path.anchor)
+    return (name for name in root.glob(str(path.relative_to(root))) if name.suffix != ".tmp")
+
+
+def ingest_files(
+    store: Store,
+    files: Sequence[Path],
+    *,
+    batch_lines: int = BATCH_LINES,
+    told: Callable[[Path, int, Merged], None] = lambda *_: None,
+) -> Ingested:
+    """Read each file to its end, from where it was left before.
+
+    Args:
+        store: where to.
+        files: landing logs; one that was in already, under this name or another, is skipped.
+        batch_lines: lines of a transaction.
+        told: called after each batch with the file, its lines so far and what the batch was.
+
+    Raises:
+        SourceError: a file cannot be read, or was changed before the place up to which it was read.
+        StorageError: the store cannot take a batch; all batches before it are kept.
+
+    """
+    total, lines, skipped = Merged(), 0, 0
+    for path in files:
+        try:
+            with path.open("rb") as file:
+                start = _start(store, path, file)
+                if start is None:
+                    skipped += 1
+                    continue
+                for batch in _batches(path, file, start, batch_lines):
+                    merged = store.merge([batch])
+                    total = Merged(*(a + b for a, b in zip(total, merged, strict=True)))
+                    told(path, batch.progress.lines, merged)
+                    lines += batch.progress.lines - start.lines
+                    start = batch.progress
+        except OSError as error:
+            msg = f"{path}: {error.strerror}: give a landing log, one JSON object a line"
+            raise SourceError(msg) from error
+    return Ingested(len(files) - skipped, skipped, lines, total)
+
+
+def _start(store: Store, path: Path, file: BufferedReader) -> Progress | None:
+    """How far the file is in; None when that is all of it."""
+    head = file.read(3)
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        msg = f"{path}: is UTF-16: save it as UTF-8"
+        raise SourceError(msg)
+    file.seek(0)
+    size = path.stat().st_size
+    done = store.progress(str(path))
+    if done is None:
+        whole = hashlib.file_digest(file, "sha256").hexdigest()
+        return None if size and store.same(size, whole) else Progress(str(path), 0, 0, "")
+    digest = hashlib.sha256()
+    left = done.bytes
+    while left and (part := file.read(min(left, 1 << 20))):
+        digest.update(part)
+        left -= len(part)
+    if left or digest.hexdigest() != done.sha256:
+        msg = (
+            f"{path}: was changed before byte {done.bytes}, up to which it is in the store: "
+            f"give the lines that are new as a file of their own, or ingest the log into a new store"
+        )
+        raise SourceError(msg)
+    return done if size > done.bytes else None
+
+
+def _batches(path: Path, file: BufferedReader, start: Progress, batch_lines: int) -> Iterator[Batch]:
+    """The rest of a file. A last line without an end is taken: landing logs are never appended to."""
+    digest = hashlib.sha256()
+    file.seek(0)
+    left = start.bytes
+    while left and (part := file.read(min(left, 1 << 20))):
+        digest.update(part)
+        left -= len(part)
+    number, place = start.lines, start.bytes
+    batch = Batch(start)
+    for line, size in _lines(file, digest):
+        number, place = number + 1, place + size
+        text = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
+        batch.add(number, decode_line(text))
+        if number - start.lines >= batch_lines:
+            start = batch.progress = Progress(str(path), number, place, digest.copy().hexdigest())
+            yield batch
+            batch = Batch(start)
+    if number > start.lines:
+        batch.progress = Progress(str(path), number, place, digest.hexdigest())
+        yield batch
+
+
+def _lines(file: BufferedReader, digest: hashlib._Hash) -> Iterator[tuple[bytes, int]]:
+    """Each line, as far as it is read, and its whole size: no line fills the memory."""
+    while line := file.readline(LINE_LIMIT + 1):
+        digest.update(line)
+        size, part = len(line), line
+        while len(part) > LINE_LIMIT and not part.endswith(b"\n"):
+            part = file.readline(LINE_LIMIT + 1)
+            digest.update(part)
+            size += len(part)
+        yield line, size

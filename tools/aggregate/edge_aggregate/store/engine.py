@@ -1,0 +1,49 @@
+"""What a database must offer for a store to live in it: the few things in which SQLite and PostgreSQL differ."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from contextlib import AbstractContextManager
+
+    Value = int | float | str | None
+
+
+class Engine(Protocol):
+    """A connection. SQL is written with `?`; errors of the database come out as `StorageError`, in one line."""
+
+    name: str
+    """For people: the path, or the address without a password."""
+
+    least: str
+    greatest: str
+    """Names of the scalar functions (`min`, `max` in SQLite, `LEAST`, `GREATEST` in PostgreSQL)."""
+
+    def writing(self) -> AbstractContextManager[None]:
+        """One transaction of the only writer there is: others wait. Rolled back when left by an exception."""
+
+    def reading(self) -> AbstractContextManager[None]:
+        """One snapshot for several queries."""
+
+    def fetch(self, sql: str, values: Sequence[Value] = ()) -> list[tuple[Any, ...]]:
+        """Rows of a query."""
+
+    def run(self, sql: str, values: Sequence[Value] = ()) -> int:
+        """One statement; the rows it touched."""
+
+    def many(self, sql: str, rows: Iterable[Sequence[Value]]) -> None:
+        """One statement with many rows of values."""
+
+    def load(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Value]]) -> None:
+        """Insert rows none of which is there, as fast as the engine can."""
+
+    def keys(self, wanted: Sequence[tuple[int, int]], columns: Sequence[str]) -> list[tuple[Any, ...]]:
+        """These columns of those of the wanted (boot, seq) that `windows` holds."""
+
+    def version(self) -> int | None:
+        """The schema's, or None where there are no tables of a store."""
+
+    def close(self) -> None:
+        """Let go of it; twice is fine."""

@@ -1,0 +1,154 @@
+"""A store in one SQLite file.
+
+WAL, so that dashboards read while it is written; FULL, so that what was acknowledged survives a power cut.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from edge.errors import StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from edge_aggregate.store.engine import Value
+
+BUSY_S: Final = 30.0
+"""How long a writer waits for another."""
+
+
+class SqliteEngine:
+    """One connection to a file, or to `:memory:`. Not for more than one thread.
+
+    Raises StorageError when the file is no store, cannot be opened, or (`create=False`) is not there.
+    """
+
+    least, greatest = "min", "max"
+
+    def __init__(self, path: str, *, create: bool, read_only: bool = False) -> None:
+        self.name = path
+        self._read_only = read_only
+        if path != ":memory:":
+            file = Path(path)
+            if not create and not file.exists():
+                msg = f"{path}: no store is there: `edge-aggregate ingest --store {path} …` makes one"
+                raise StorageError(msg)
+            if create and not file.parent.is_dir():
+                msg = f"{path}: the folder {file.parent} is not there: make it first"
+                raise StorageError(msg)
+        with self._told():
+            self._database = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, cached_statements=256)
+            self._database.execute("PRAGMA cache_size = -65536")
+            if read_only:
+                self._database.execute("PRAGMA query_only = ON")
+            else:
+                self._database.execute("PRAGMA journal_mode = WAL")
+                self._database.execute("PRAGMA synchronous = FULL")
+            self._database.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """See `Engine`."""
+        with self._told():
+            self._database.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            with self._told():
+                self._database.execute("COMMIT")
+        except BaseException:
+            with suppress(sqlite3.Error):  # a full disk has rolled back by itself
+                self._database.execute("ROLLBACK")
+            raise
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """See `Engine`."""
+        with self._told():
+            self._database.execute("BEGIN")
+        try:
+            yield
+        finally:
+            with suppress(sqlite3.Error):
+                self._database.execute("ROLLBACK")
+
+    def fetch(self, sql: str, values: Sequence[Value] = ()) -> list[tuple[Any, ...]]:
+        """See `Engine`."""
+        with self._told():
+            return self._database.execute(sql, values).fetchall()
+
+    def run(self, sql: str, values: Sequence[Value] = ()) -> int:
+        """See `Engine`."""
+        sql = sql.replace("/* without rowid */", "WITHOUT ROWID")
+        with self._told():
+            return self._database.execute(sql, values).rowcount
+
+    def many(self, sql: str, rows: Iterable[Sequence[Value]]) -> None:
+        """See `Engine`."""
+        with self._told():
+            self._database.executemany(sql, rows)
+
+    def load(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Value]]) -> None:
+        """See `Engine`."""
+        marks = ", ".join("?" * len(columns))
+        self.many(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})", rows)
+
+    def keys(self, wanted: Sequence[tuple[int, int]], columns: Sequence[str]) -> list[tuple[Any, ...]]:
+        """See `Engine`."""
+        sql = f"SELECT {', '.join(columns)} FROM windows WHERE boot = ? AND seq = ?"
+        with self._told():
+            found = (self._database.execute(sql, key).fetchone() for key in wanted)
+            return [row for row in found if row is not None]
+
+    def version(self) -> int | None:
+        """See `Engine`. Raises StorageError for a database of another program."""
+        tables = {name for (name,) in self.fetch("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+        if not tables:
+            return None
+        if not {"meta", "windows", "segments"} <= tables:
+            msg = f"{self.name}: is a database of another program: name another path"
+            raise StorageError(msg)
+        return int(self.fetch("SELECT value FROM meta WHERE key = 'schema'")[0][0])
+
+    def backup(self, path: Path) -> None:
+        """A copy of the whole store as it is now, while it is written. Raises StorageError if `path` is there."""
+        if path.exists():
+            msg = f"{path}: is there already: name another file"
+            raise StorageError(msg)
+        with self._told():
+            self._database.execute("VACUUM INTO ?", (str(path),))
+
+    def sound(self) -> list[str]:
+        """What SQLite's own check finds wrong with the file; nothing when it is sound."""
+        return [text for (text,) in self.fetch("PRAGMA integrity_check(20)") if text != "ok"]
+
+    def close(self) -> None:
+        """See `Engine`."""
+        with suppress(sqlite3.Error):
+            self._database.close()
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            msg = f"{self.name}: {_advice(error)}"
+            raise StorageError(msg) from error
+
+
+def _advice(error: sqlite3.Error) -> str:
+    """What is wrong, and what to do."""
+    text = str(error)
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    known = {
+        sqlite3.SQLITE_FULL: "the disk is full: make room; what was committed is kept",
+        sqlite3.SQLITE_BUSY: f"another program has been writing for {BUSY_S:.0f} s: wait, or end it",
+        sqlite3.SQLITE_NOTADB: "is no store (not an SQLite file): name another path",
+        sqlite3.SQLITE_CORRUPT: "is damaged: `edge-aggregate check` says how; restore a backup or ingest the log anew",
+        sqlite3.SQLITE_READONLY: "cannot be written: check the owner of the file and its folder",
+        sqlite3.SQLITE_CANTOPEN: "cannot be opened: check the path and its permissions",
+    }
+    return known.get(code, text)

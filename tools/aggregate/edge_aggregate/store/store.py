@@ -1,0 +1,106 @@
+"""A store, whatever it lives in: opened by its address, given batches, asked what it holds."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from edge.errors import StorageError
+from edge_aggregate.store.merge import Merged, Progress, merge
+from edge_aggregate.store.schema import MIGRATIONS, TABLES, VERSION
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Self
+
+    from edge_aggregate.store.engine import Engine
+    from edge_aggregate.store.merge import Batch
+
+POSTGRES: Final = ("postgresql://", "postgres://")
+
+
+class Store:
+    """Counted windows. One thread; close it, or use it as a context.
+
+    Every method raises StorageError, in one line, when the database cannot do it.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    def merge(self, batches: Iterable[Batch]) -> Merged:
+        """Commit batches of a landing log, all or none; those committed before change nothing."""
+        return merge(self.engine, batches)
+
+    def progress(self, segment: str) -> Progress | None:
+        """How far a segment is in."""
+        found = self.engine.fetch("SELECT name, lines, bytes, sha256 FROM segments WHERE name = ?", (segment,))
+        return Progress(*found[0]) if found else None
+
+    def same(self, size: int, sha256: str) -> str | None:
+        """The name under which this very content is in already."""
+        found = self.engine.fetch("SELECT name FROM segments WHERE bytes = ? AND sha256 = ?", (size, sha256))
+        return str(found[0][0]) if found else None
+
+    @property
+    def newest_ms(self) -> int:
+        """The newest `received` of all: the store's clock. 0 when it is empty."""
+        found = self.engine.fetch("SELECT value FROM meta WHERE key = 'newest_ms'")
+        return int(found[0][0]) if found else 0
+
+    def close(self) -> None:
+        """Let go of the database."""
+        self.engine.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def open_store(address: str, *, create: bool = False, read_only: bool = False) -> Store:
+    """Open a store: the path of an SQLite file, `:memory:`, or `postgresql://user@host/database`.
+
+    Raises StorageError when it is not there (and `create` is not said), cannot be opened or is of a newer version.
+    """
+    if address.startswith(POSTGRES):
+        from edge_aggregate.store.postgres import PostgresEngine
+
+        engine: Engine = PostgresEngine(address, read_only=read_only)
+    else:
+        from edge_aggregate.store.sqlite import SqliteEngine
+
+        engine = SqliteEngine(address, create=create, read_only=read_only)
+    try:
+        _prepare(engine, create=create, read_only=read_only)
+    except BaseException:
+        engine.close()
+        raise
+    return Store(engine)
+
+
+def _prepare(engine: Engine, *, create: bool, read_only: bool) -> None:
+    """Make the tables, or bring them to this version."""
+    version = engine.version()
+    if version is None and create:
+        with engine.writing():
+            if engine.version() is None:  # nobody was faster
+                for statement in TABLES:
+                    engine.run(statement)
+                engine.run("INSERT INTO meta VALUES ('schema', ?)", (VERSION,))
+        return
+    if version is None:
+        msg = f"{engine.name}: holds no store: `edge-aggregate ingest --store …` makes one"
+        raise StorageError(msg)
+    if version > VERSION:
+        msg = f"{engine.name}: was made by a newer edge-aggregate (schema {version}, this one knows {VERSION}): upgrade"
+        raise StorageError(msg)
+    if version < VERSION and read_only:
+        msg = f"{engine.name}: was made by an older edge-aggregate (schema {version}): run `ingest` once to bring it up"
+        raise StorageError(msg)
+    while version < VERSION:
+        with engine.writing():
+            for statement in MIGRATIONS[version]:
+                engine.run(statement)
+            version += 1
+            engine.run("UPDATE meta SET value = ? WHERE key = 'schema'", (version,))
