@@ -1,0 +1,149 @@
+"""The share with the classifier's errors undone: constrained inverse, Wald, clipped, calibration error included."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from operator import mul
+from typing import TYPE_CHECKING
+
+from edge_aggregate.calibration import ROLES
+from edge_aggregate.statistics.parts import SIZE, WIDTH, Band, clip, draw_variance, held_or_none, wald
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from edge_aggregate.calibration import Correction
+    from edge_aggregate.statistics.parts import Part
+
+Key = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """One place and period: `value` is the corrected share before it is clipped, `variance` that of sample and noise.
+
+    `votes` holds, per table, the eight sums over n: what the table's own error works on.
+    """
+
+    value: float
+    variance: float
+    n: int
+    votes: dict[Key, tuple[float, ...]]
+
+
+@dataclass(slots=True)
+class _Cells:
+    """What was counted through one table."""
+
+    counts: list[int]
+    draws: dict[float | None, list[int]]
+
+    def noise(self) -> list[float]:
+        """Variance of the noise in each."""
+        rows = [[draw_variance(epsilon) * k for k in draws] for epsilon, draws in self.draws.items()]
+        return rows[0] if len(rows) == 1 else [math.fsum(column) for column in zip(*rows, strict=True)]
+
+
+def estimate(parts: Iterable[Part], tables: Mapping[Key, Correction], held: Sequence[int] = ()) -> Estimate | None:
+    """The corrected share of one place and period; None where n ≤ 0 or a model is unknown that has counted.
+
+    n are all sixteen cells: `uncertain` too was somebody, and the table says of whom it is told how often.
+    """
+    held = held_or_none(held)
+    summed = _by_table(parts, held)
+    if summed is None or not tables.keys() >= summed.keys():
+        return None
+    n = sum(sum(cells.counts) for cells in summed.values())
+    if n <= 0:
+        return None
+    value = math.fsum(w for key, cells in summed.items() for w in map(mul, tables[key].happy, cells.counts)) / n
+    h = clip(value)
+    terms = [
+        (max(y, 0) + noise) * (w - h) * (w - h)
+        for key, cells in summed.items()
+        for y, noise, w in zip(cells.counts, cells.noise(), tables[key].happy, strict=True)
+    ]
+    for i in range(SIZE) if any(held) else ():
+        # Which of a route's models it was that held back is not known: the one for which it matters most.
+        weights = [tables[key].happy[i % WIDTH] for key in summed if key[0] == ROLES[i // WIDTH]]
+        terms.append(held[i] * max(((w - h) * (w - h) for w in weights), default=0.0) / 3)
+    # Votes in one cell alone have no spread, and yet the next one may fall elsewhere: never surer than one vote is.
+    variance = max(math.fsum(terms) / (n * n), (n + 1) / (n * (n + 2) ** 2))
+    return Estimate(value, variance, n, {key: tuple(y / n for y in cells.counts) for key, cells in summed.items()})
+
+
+def _by_table(parts: Iterable[Part], held: Sequence[int]) -> dict[Key, _Cells] | None:
+    """What each model counted; None where something was counted by none.
+
+    A row whose model was not asked (strategy `single`: the masked one) got noise and no vote: it is left out.
+    """
+    summed: dict[Key, _Cells] = {}
+    for part in parts:
+        for r, (role, digest) in enumerate(zip(ROLES, (part.unmasked, part.masked), strict=True)):
+            row = slice(r * WIDTH, (r + 1) * WIDTH)
+            if not any(part.cells[row]) and not any(part.draws[row]) and not any(held[row]):
+                continue
+            if digest is None:
+                asked = part.masked if r == 0 else part.unmasked
+                if asked is None or (part.epsilon is None and any(part.cells[row])):
+                    return None
+                continue
+            cells = summed.setdefault((role, digest), _Cells([0] * WIDTH, {}))
+            cells.counts = [a + b for a, b in zip(cells.counts, part.cells[row], strict=True)]
+            before = cells.draws.get(part.epsilon, (0,) * WIDTH)
+            cells.draws[part.epsilon] = [a + b for a, b in zip(before, part.draws[row], strict=True)]
+    return summed
+
+
+Faces = dict[Key, tuple[float, ...]]
+
+
+def faces(weighted: Sequence[tuple[float, Estimate]], tables: Mapping[Key, Correction]) -> Faces:
+    """Per table the shares of the seven expressions that were seen through it, summed over places with their weights.
+
+    Summed first, then corrected, set to 0 where negative, and scaled to what was summed.
+    """
+    found: Faces = {}
+    for key in {key for _, one in weighted for key in one.votes}:
+        rows = [[a * share for share in one.votes[key]] for a, one in weighted if key in one.votes]
+        votes = [math.fsum(column) for column in zip(*rows, strict=True)]
+        shares = [max(math.fsum(map(mul, votes, weights)), 0.0) for weights in tables[key].inverse]
+        total, wanted = math.fsum(shares), max(math.fsum(votes), 0.0)
+        found[key] = tuple(x * wanted / total if total else 0.0 for x in shares)
+    return found
+
+
+def calibration_variance(of: Faces, tables: Mapping[Key, Correction], minus: Faces | None = None) -> float:
+    """What the tables' own errors add to a variance; of a difference, where `minus` is subtracted.
+
+    A table is wrong in the same way wherever and whenever it is used, so faces are summed before they are squared.
+    """
+    minus = minus or {}
+    none = (0.0,) * 7
+    return math.fsum(
+        (x - y) * (x - y) * spread
+        for key in of.keys() | minus.keys()
+        for x, y, spread in zip(of.get(key, none), minus.get(key, none), tables[key].spread, strict=True)
+    )
+
+
+def corrected(parts: Iterable[Part], tables: Mapping[Key, Correction], held: Sequence[int] = ()) -> Band | None:
+    """The share of happy visitors with the classifier's errors undone, and its band.
+
+    Args:
+        parts: what was released in the period.
+        tables: corrections by (role, digest).
+        held: as for `as_read`.
+
+    Returns:
+        None where the sixteen cells add up to nothing, or a model has counted whose table is not there.
+
+    Raises:
+        ValueError: `held` has another length than 16 or 0.
+
+    """
+    found = estimate(parts, tables, held)
+    if found is None:
+        return None
+    return wald(found.value, found.variance + calibration_variance(faces([(1.0, found)], tables), tables))

@@ -1,0 +1,74 @@
+"""Figures of several places together: the noise of each is its own, a table's error is common to all."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+from edge_aggregate.statistics.as_read import inner, share, wilson
+from edge_aggregate.statistics.corrected import calibration_variance, estimate, faces
+from edge_aggregate.statistics.parts import wald
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from edge_aggregate.calibration import Correction
+    from edge_aggregate.statistics.parts import Band, Part
+
+
+@dataclass(frozen=True, slots=True)
+class CityBands:
+    """As read and corrected, and how many places are in it."""
+
+    read: Band | None
+    corrected: Band | None
+    sites: int
+
+
+def city(
+    sites: Sequence[tuple[Fraction | int, Sequence[Part]]],
+    tables: Mapping[tuple[str, str], Correction],
+    held: Sequence[Sequence[int]] = (),
+) -> CityBands:
+    """The weighted mean of places' shares.
+
+    Args:
+        sites: (weight > 0, parts) of each; a place with n ≤ 0 says nothing and its weight goes to the others.
+        tables: corrections by (role, digest).
+        held: for each place as for `as_read`; `()`: nothing is held back anywhere.
+
+    Returns:
+        `read` is None where no place has n > 0; `corrected` too, and where one that counts has an unknown model.
+
+    Raises:
+        ValueError: a weight is not above 0, or `held` is not one for each place.
+
+    """
+    if held and len(held) != len(sites):
+        msg = f"held sums of {len(held)} places, {len(sites)} are there"
+        raise ValueError(msg)
+    if any(weight <= 0 for weight, _ in sites):
+        msg = "a weight is not above 0"
+        raise ValueError(msg)
+    counting = [
+        (Fraction(weight), parts, found, held[i] if held else ())
+        for i, (weight, parts) in enumerate(sites)
+        if (found := share(parts, held[i] if held else ())) is not None
+    ]
+    if not counting:
+        return CityBands(None, None, 0)
+    whole = sum(weight for weight, _, _, _ in counting)
+    weights = [float(weight / whole) for weight, _, _, _ in counting]
+    shares = [found for _, _, found, _ in counting]
+    index = math.fsum(a * one.happy / one.n for a, one in zip(weights, shares, strict=True))
+    variance = math.fsum(a * a * one.variance(one.p) for a, one in zip(weights, shares, strict=True))
+    read = wilson(index, inner(index, sum(one.n for one in shares)), variance)
+    estimates = [estimate(parts, tables, kept) for _, parts, _, kept in counting]
+    known = [(a, one) for a, one in zip(weights, estimates, strict=True) if one is not None]
+    if len(known) < len(estimates):
+        return CityBands(read, None, len(counting))
+    value = math.fsum(a * one.value for a, one in known)
+    spread = math.fsum(a * a * one.variance for a, one in known)
+    return CityBands(read, wald(value, spread + calibration_variance(faces(known, tables), tables)), len(counting))
