@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,7 +22,15 @@ BOOT, OLD = "a" * 32, "b" * 32
 def entry(seq: int, *, boot: str = BOOT, prev: tuple[str, int] | None = None, **changes: Any) -> dict[str, Any]:  # noqa: ANN401
     """A log line of one window; `changes` overwrite fields of the payload."""
     report, _ = closing((), EXACT)(nothing_held(), None)
-    payload = counts_payload(report, site="lobby", device="kiosk-07", boot_id=boot, seq=seq, prev=prev)
+    payload = counts_payload(
+        report,
+        site="lobby",
+        device="kiosk-07",
+        boot_id=boot,
+        seq=seq,
+        prev=prev,
+        start=datetime(2026, 11, 21, 9, tzinfo=UTC),
+    )
     return {
         "topic": "edge/v1/lobby/kiosk-07/counts",
         "received": f"2026-11-21T10:00:{seq:02d}Z",

@@ -1,12 +1,10 @@
-"""`edge-aggregate`: what comes from many kiosks. In this version: the soundness of an ingest log."""
+"""`edge-aggregate`: from the counts of many kiosks to figures."""
 
 from __future__ import annotations
 
 import argparse
-import json
+import os
 import sys
-from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -15,30 +13,27 @@ if TYPE_CHECKING:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code. Never shows a user a traceback."""
-    parser = argparse.ArgumentParser(prog="edge-aggregate", description="Counts of many kiosks.")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    check = commands.add_parser("check", help="duplicates, conflicts, gaps and dead letters of an ingest log")
-    check.add_argument("log", type=Path, help="one JSON object a line: topic, received, payload")
-    check.add_argument("--json", action="store_true", help="for programs")
-    args = parser.parse_args(argv)
     try:
         from edge.errors import EdgeError
-        from edge_aggregate.check import check_log
+        from edge_aggregate.commands import calibrate, check, gaps, index, ingest
     except ImportError as error:
         print(f'edge-aggregate: {error.name} is not installed: pip install "edge-fer[aggregate]"', file=sys.stderr)
         return 2
+    parser = argparse.ArgumentParser(prog="edge-aggregate", description="From the counts of many kiosks to figures.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for command in (ingest, calibrate, index, gaps, check):
+        command.add(commands)
+    args = parser.parse_args(argv)
     try:
-        found = check_log(args.log)
+        return int(args.run(args))
     except EdgeError as error:
         print(f"edge-aggregate: {error}", file=sys.stderr)
         return error.exit_code
-    if args.json:
-        print(json.dumps(asdict(found)))
+    except ImportError as error:
+        print(f'edge-aggregate: {error.name} is not installed: pip install "edge-fer[aggregate]"', file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # `… | head`: who reads has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    for number, reason in found.dead:
-        print(f"{args.log}:{number}: dead letter: {reason}")
-    print(
-        f"{found.windows} windows, {found.duplicates} duplicates, {found.conflicts} conflicts, "
-        f"{found.missing} missing, {len(found.dead)} dead letters"
-    )
-    return 0
+    except KeyboardInterrupt:
+        return 130

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Final
 
 from edge.errors import StorageError
+from edge_aggregate.calibration import Table
 from edge_aggregate.store.merge import Merged, Progress, merge
 from edge_aggregate.store.schema import MIGRATIONS, TABLES, VERSION
 
@@ -46,6 +48,27 @@ class Store:
         """The newest `received` of all: the store's clock. 0 when it is empty."""
         found = self.engine.fetch("SELECT value FROM meta WHERE key = 'newest_ms'")
         return int(found[0][0]) if found else 0
+
+    def register(self, tables: Iterable[Table]) -> int:
+        """Keep confusion tables, the newer of two for a model; how many were new or other than before."""
+        with self.engine.writing():
+            before = {table.key: table for table in self.tables()}
+            new = [table for table in tables if before.get(table.key) != table]
+            for table in new:
+                self.engine.run("DELETE FROM calibrations WHERE role = ? AND digest = ?", table.key)
+                self.engine.run(
+                    "INSERT INTO calibrations VALUES (?, ?, ?, ?)", (*table.key, table.bundle, json.dumps(table.counts))
+                )
+        return len(new)
+
+    def tables(self) -> list[Table]:
+        """The confusion tables that were registered."""
+        return [
+            Table(role, digest, tuple(map(tuple, json.loads(counts))), bundle)
+            for role, digest, bundle, counts in self.engine.fetch(
+                "SELECT role, digest, bundle, counts FROM calibrations ORDER BY role, digest"
+            )
+        ]
 
     def close(self) -> None:
         """Let go of the database."""

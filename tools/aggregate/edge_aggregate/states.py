@@ -1,0 +1,130 @@
+"""Whether figures of a UTC day can still change, by what the store knows: its clock is the newest `received`.
+
+A day of a site is `final` once every device that was heard of in the 30 days before its end has left nothing in its
+accumulators at or after that end and no number is missing around it, or once 30 days have passed. It is `restated` when
+windows came after that: more than 30 days late, or from a device that nobody knew of.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Literal
+
+from edge_aggregate.store.days import DAY_MS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from edge_aggregate.periods import Period
+    from edge_aggregate.store import Store
+
+State = Literal["provisional", "final", "restated"]
+
+PATIENCE_DAYS: Final = 30
+"""A device keeps what it sent for so long: what has not come by then will not."""
+
+_LABEL_MS: Final = 500
+"""A window may end so much before the midnight that its device flushed at."""
+
+
+@dataclass(slots=True)
+class _Device:
+    first_day: int
+    last_day: int
+    closed_ms: int
+    first_received_ms: int
+
+
+@dataclass(slots=True)
+class _Site:
+    devices: dict[int, _Device] = field(default_factory=dict)
+    gaps: list[tuple[int, int]] = field(default_factory=list)
+    late: set[int] = field(default_factory=set)
+    """Days with a window that came more than 30 days late, or after the day was final."""
+
+
+class States:
+    """States of days and periods of some sites, read once. Day numbers are counted from 1970."""
+
+    def __init__(self, store: Store, days: range) -> None:
+        self._newest_ms = store.newest_ms
+        self._sites: dict[str, _Site] = defaultdict(_Site)
+        engine = store.engine
+        names = dict(engine.fetch("SELECT id, name FROM sites"))
+        of_boots = {
+            device: (closed or 0, first)
+            for device, closed, first in engine.fetch(
+                "SELECT device, MAX(closed_ms), MIN(first_received_ms) FROM boots"
+                " WHERE first_received_ms IS NOT NULL GROUP BY device"
+            )
+        }
+        since = max(days.start, self._newest_ms // DAY_MS - PATIENCE_DAYS)
+        for site, device, first_day, last_day in engine.fetch(
+            "SELECT site, device, MIN(day), MAX(day) FROM days WHERE day >= ? GROUP BY site, device",
+            (since - PATIENCE_DAYS,),
+        ):
+            self._sites[names[site]].devices[device] = _Device(first_day, last_day, *of_boots[device])
+        for site, after_ms, before_ms in engine.fetch(
+            "SELECT site, COALESCE(after_ms, before_ms), before_ms FROM gaps WHERE before_ms >= ?",
+            (since * DAY_MS,),
+        ):
+            self._sites[names[site]].gaps.append((after_ms, before_ms))
+        late = engine.fetch(
+            "SELECT DISTINCT site, day FROM days WHERE day >= ? AND day < ?"
+            f" AND last_received_ms > (day + 1) * {DAY_MS} + {PATIENCE_DAYS * DAY_MS}",
+            (days.start, days.stop),
+        )
+        for site, day in [*late, *_strangers(store, days, of_boots)]:
+            self._sites[names[site]].late.add(day)
+
+    def day(self, site: str, day: int) -> State:
+        """Of one UTC day."""
+        found = self._sites.get(site) or _Site()
+        end_ms = (day + 1) * DAY_MS
+        if self._newest_ms < end_ms + PATIENCE_DAYS * DAY_MS and self._open(found, day, end_ms):
+            return "provisional"
+        return "restated" if day in found.late else "final"
+
+    def _open(self, site: _Site, day: int, end_ms: int) -> bool:
+        if self._newest_ms < end_ms:
+            return True
+        if any(after < end_ms and before >= end_ms - DAY_MS for after, before in site.gaps):
+            return True
+        return any(
+            device.first_day <= day <= device.last_day + PATIENCE_DAYS and device.closed_ms < end_ms - _LABEL_MS
+            for device in site.devices.values()
+        )
+
+    def period(self, site: str, period: Period) -> State:
+        """Provisional when one of its days is, or when it is not over; restated when one is; else final."""
+        states = {self.day(site, day) for day in period.days}
+        if "provisional" in states or self._newest_ms < period.end_ms:
+            return "provisional"
+        return "restated" if "restated" in states else "final"
+
+
+def _strangers(store: Store, days: range, of_boots: dict[int, tuple[int, int]]) -> Iterable[tuple[int, int]]:
+    """(site, day) of which a device told after all others had, that was not known when the day ended."""
+    told: dict[tuple[int, int], list[tuple[int, int, bool]]] = defaultdict(list)
+    doubtful = (
+        "SELECT site, day FROM days WHERE day >= ? AND day < ? GROUP BY site, day"
+        f" HAVING COUNT(DISTINCT device) > 1 AND MAX(first_received_ms) > (day + 1) * {DAY_MS}"
+    )
+    for site, day, device, first_ms, last_ms in store.engine.fetch(
+        "SELECT d.site, d.day, d.device, MIN(d.first_received_ms), MAX(d.last_received_ms) FROM days d"
+        f" JOIN ({doubtful}) AS x ON x.site = d.site AND x.day = d.day GROUP BY d.site, d.day, d.device",
+        (days.start, days.stop),
+    ):
+        known = of_boots[device][1] < (day + 1) * DAY_MS
+        told[site, day].append((first_ms, last_ms, known))
+    for key, devices in told.items():
+        end_ms = (key[1] + 1) * DAY_MS
+        closed_ms = max([last_ms for _, last_ms, known in devices if known], default=0)
+        for first_ms, last_ms, known in sorted(devices):
+            if known:
+                continue
+            if closed_ms and first_ms > max(closed_ms, end_ms):
+                yield key
+                break
+            closed_ms = max(closed_ms, last_ms)
