@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from edge.contract import utc_text
 from edge_aggregate.calibration import correct
 from edge_aggregate.decode import instant
+from edge_aggregate.periods import local_days
 from edge_aggregate.states import State, States
-from edge_aggregate.statistics import as_read, city, corrected, counted
-from edge_aggregate.sums import Sums, site_sums
+from edge_aggregate.statistics import as_read, changed, city, corrected, counted
+from edge_aggregate.sums import CELLS_OF_A_WINDOW, Sums, site_sums
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from datetime import tzinfo
     from fractions import Fraction
 
     from edge_aggregate.calibration import Correction
     from edge_aggregate.periods import Period
-    from edge_aggregate.statistics import Band
+    from edge_aggregate.sites import Sites
+    from edge_aggregate.statistics import Band, Change
     from edge_aggregate.store import Store
 
 
@@ -29,7 +32,8 @@ class Figure:
     `happy` of `n`: released votes, `uncertain` left out; `index`, `low`, `high`: the share as the classifier reads it
     and its 95 % band; `…_corrected`: the share of happy visitors, with the band that holds for it (None where a model
     that counted is unknown). `coverage`: of the seconds that windows told of, how many were looked at. `windows`
-    counts all, `unsynced` those of them that no figure has; `missing` never came. n ≤ 0 gives no shares.
+    counts all, `unsynced` those of them that no figure has; `missing` never came. n ≤ 0 gives no shares. `cells`: the
+    16 released sums, unmasked's eight in `edge.types.CELLS` order, then masked's.
     """
 
     site: str
@@ -49,10 +53,12 @@ class Figure:
     duplicates: int
     missing: int
     state: State
+    cells: tuple[int, ...]
 
     def json(self) -> dict[str, Any]:
         """For programs: `from` and `to` are instants, UTC."""
         body = asdict(self)
+        del body["cells"]
         start, end = body.pop("start_ms"), body.pop("end_ms")
         return {
             "site": body.pop("site"),
@@ -62,13 +68,60 @@ class Figure:
         }
 
 
-def figures(store: Store, period: Period, sites: Iterable[str] | None = None) -> list[Figure]:
-    """One figure per site, in the order of names: of the sites named, or of all with windows in the period."""
+def figures(
+    store: Store, period: Period, sites: Iterable[str] | None = None, places: Sites | None = None
+) -> list[Figure]:
+    """One figure per site, in the order of names: of the sites named, or of all with windows in the period.
+
+    Where `places` knows when a site is open, its coverage is that of the hours in which it is. Its counts are not cut:
+    what was counted while it was open may be released after.
+    """
+    found = series(store, [period], sites)
+    if places is None:
+        return found
+    return [
+        replace(one, coverage=_open_coverage(store, one, places)) if places[one.site].hours else one for one in found
+    ]
+
+
+def _open_coverage(store: Store, figure: Figure, places: Sites) -> float | None:
+    length = covered = 0
+    for start_ms, milliseconds, covered_ppm_s in store.engine.fetch(
+        "SELECT w.start_ms, w.milliseconds, w.covered_ppm_s FROM windows w JOIN sites s ON s.id = w.site"
+        " WHERE s.name = ? AND w.start_ms >= ? AND w.start_ms < ?",
+        (figure.site, figure.start_ms, figure.end_ms),
+    ):
+        if places[figure.site].is_open(instant(start_ms)):
+            length += milliseconds
+            covered += covered_ppm_s
+    return covered / (length * 1000) if length else None
+
+
+def series(store: Store, periods: Sequence[Period], sites: Iterable[str] | None = None) -> list[Figure]:
+    """The same for several periods, one after the other."""
+    sites = None if sites is None else list(sites)
+    shown = []
     with store.engine.reading():
-        found = site_sums(store, period, sites)
         tables = corrections(store)
-        states = States(store, period.days)
-    return [_figure(name, period, sums, tables, states.period(name, period)) for name, sums in found.items()]
+        whole = range(min(one.days.start for one in periods), max(one.days.stop for one in periods))
+        states = States(store, whole)
+        for period in periods:
+            for name, sums in site_sums(store, period, sites).items():
+                shown.append(_figure(name, period, sums, tables, states.period(name, period)))
+    return shown
+
+
+def local_series(store: Store, period: Period, place: tzinfo, sites: Iterable[str] | None = None) -> list[Figure]:
+    """A figure for each local day that the period touches; days are whole."""
+    return series(store, [day for _, day in local_days(period, place)], sites)
+
+
+def change(store: Store, site: str, before: Period, after: Period) -> Change | None:
+    """What became of a site's share from one period to another; None where either has none."""
+    with store.engine.reading():
+        one, two = (site_sums(store, period, [site])[site] for period in (before, after))
+        tables = corrections(store)
+    return changed(one.part_list(), two.part_list(), tables, (one.held_tuple(), two.held_tuple()))
 
 
 def city_figure(
@@ -118,7 +171,8 @@ def _figure(
 def _shown(
     name: str, period: Period, sums: Sequence[Sums], read: Band | None, true: Band | None, state: State
 ) -> Figure:
-    happy, n = counted(part for one in sums for part in one.part_list())
+    parts = [part for one in sums for part in one.part_list()]
+    happy, n = counted(parts)
     length = sum(one.milliseconds for one in sums)
     covered = sum(one.covered_ppm_s for one in sums)
     return Figure(
@@ -139,4 +193,5 @@ def _shown(
         duplicates=sum(one.duplicates for one in sums),
         missing=sum(one.missing for one in sums),
         state=state,
+        cells=tuple(sum(part.cells[place] for part in parts) for place in range(CELLS_OF_A_WINDOW)),
     )

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from edge_aggregate.periods import Period
     from edge_aggregate.store import Store
 
-_CELLS: Final = len(CELL_COLUMNS)
+CELLS_OF_A_WINDOW: Final = len(CELL_COLUMNS)
 
 
 @dataclass(slots=True)
@@ -39,7 +39,7 @@ class Sums:
     """
 
     parts: dict[tuple[str | None, str | None, float | None], list[int]] = field(default_factory=dict)
-    held: list[int] = field(default_factory=lambda: [0] * _CELLS)
+    held: list[int] = field(default_factory=lambda: [0] * CELLS_OF_A_WINDOW)
     windows: int = 0
     unsynced: int = 0
     duplicates: int = 0
@@ -50,7 +50,7 @@ class Sums:
     def part_list(self) -> list[Part]:
         """What statistics take, in an order of their own."""
         return [
-            Part(*key, cells=tuple(sums[:_CELLS]), draws=tuple(sums[_CELLS:]))
+            Part(*key, cells=tuple(sums[:CELLS_OF_A_WINDOW]), draws=tuple(sums[CELLS_OF_A_WINDOW:]))
             for key, sums in sorted(self.parts.items(), key=repr)
         ]
 
@@ -61,7 +61,7 @@ class Sums:
     def add(self, terms: Terms, sums: Sequence[int]) -> None:
         """Add 16 cells and 16 draws that were counted under these terms."""
         key = terms.fer_unmasked, terms.fer_masked, terms.epsilon
-        mine = self.parts.setdefault(key, [0] * (2 * _CELLS))
+        mine = self.parts.setdefault(key, [0] * (2 * CELLS_OF_A_WINDOW))
         for place, value in enumerate(sums):
             mine[place] += value
 
@@ -174,7 +174,7 @@ def _hold(held: list[int], windows: Sequence[tuple[Terms, Sequence[int | None]]]
     if not windows:
         return
     last_terms, last_cells = windows[-1]
-    for cell in range(_CELLS):
+    for cell in range(CELLS_OF_A_WINDOW):
         if edge.cut_after and last_cells[cell] is None:
             held[cell] += last_terms.min_count**2
         if edge.cut_before:
@@ -183,6 +183,6 @@ def _hold(held: list[int], windows: Sequence[tuple[Terms, Sequence[int | None]]]
                     continue
                 # Without noise a release does not say since when it grew.
                 silent = terms.mechanism == "none" and terms.min_count > 1
-                if silent or (cells[_CELLS + cell] or 0) > number:
+                if silent or (cells[CELLS_OF_A_WINDOW + cell] or 0) > number:
                     held[cell] += terms.min_count**2
                 break

@@ -6,9 +6,11 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from edge.errors import ConfigError
+from edge_aggregate.commands.periods import add_period, asked_sites, read_period, read_place
 
 if TYPE_CHECKING:
     import argparse
+    from datetime import tzinfo
 
     from edge_aggregate.figures import Figure
     from edge_aggregate.periods import Period
@@ -19,88 +21,161 @@ def add(commands: argparse._SubParsersAction[Any]) -> None:
     """Its arguments."""
     parser = commands.add_parser("index", help="the happiness index of sites in a period, with its band")
     add_period(parser)
+    parser.add_argument("--city", metavar="ID", help="all sites of a city as one, by the sites file")
     parser.add_argument(
-        "--site", action="append", metavar="ID", help="a site, or all; may be said again (default: all)"
+        "--weighting",
+        choices=("votes", "sites", "population"),
+        help="of a city: each vote alike, each site alike, or by the sites' population",
     )
+    parser.add_argument("--by", choices=("day", "hour-of-week"), help="a row per local day, or per hour of the week")
+    parser.add_argument("--compare", action="store_true", help="what became of each share since 28 days before")
     parser.add_argument("--json", action="store_true", help="for programs")
     parser.set_defaults(run=run)
 
 
-def add_period(parser: argparse.ArgumentParser) -> None:
-    """The store and the period: what every command that shows figures takes."""
-    parser.add_argument("--store", required=True, metavar="ADDRESS", help="an SQLite file, or postgresql://…")
-    parser.add_argument("--last", metavar="7d", help="hours, days or weeks back from the newest message (default: 7d)")
-    parser.add_argument("--from", dest="start", metavar="TIME", help="a date, or an instant with its offset")
-    parser.add_argument(
-        "--to", dest="end", metavar="TIME", help="the first that is left out (default: now, by the log)"
-    )
-    parser.add_argument("--zone", default="UTC", metavar="NAME", help="whose midnights dates are (default: UTC)")
-
-
-def read_period(args: argparse.Namespace, store: Store) -> Period:
-    """What `add_period` was given. Raises ConfigError."""
-    from edge_aggregate.periods import Period, last, moment, zone
-
-    place = zone(args.zone)
-    if args.start is None:
-        if args.end is not None:
-            msg = "--to needs --from"
-            raise ConfigError(msg)
-        return last(args.last or "7d", store.newest_ms)
-    if args.last is not None:
-        msg = "give --last or --from, not both"
-        raise ConfigError(msg)
-    end = store.newest_ms if args.end is None else moment(args.end, place)
-    return Period(moment(args.start, place), end)
-
-
 def run(args: argparse.Namespace) -> int:
-    """A row per site."""
-    from edge_aggregate.figures import figures
+    """A row per site, per day, per hour of the week, or one for a city."""
+    from edge_aggregate.figures import city_figure, figures, local_series
+    from edge_aggregate.sites import read_sites
     from edge_aggregate.store import open_store
 
+    sites = read_sites(args.sites)
+    place = read_place(args, sites)
+    _fits(args)
     with open_store(args.store, read_only=True) as store:
-        period = read_period(args, store)
-        sites = None if not args.site or "all" in args.site else args.site
-        found = figures(store, period, sites)
+        period = read_period(args, store, place)
+        if args.by == "hour-of-week":
+            return _week(args, store, period, place)
+        if args.city is not None:
+            found = [city_figure(store, period, args.city, *sites.weighed(args.city, args.weighting))]
+        elif args.by == "day":
+            found = local_series(store, period, place, asked_sites(args))
+        else:
+            found = figures(store, period, asked_sites(args), sites)
+        changes = _changes(store, period, found) if args.compare else []
     if args.json:
-        print(json.dumps([figure.json() for figure in found]))
+        rows = [figure.json() for figure in found]
+        for row, told in zip(rows, changes, strict=False):
+            row["change"] = told
+        print(json.dumps(rows))
         return 0
-    show(found)
+    show(found, place, by_day=args.by == "day")
+    for figure, told in zip(found, changes, strict=False):
+        print(_told(figure, told))
     return 0
 
 
-def show(found: list[Figure]) -> None:
-    """A table for people: shares in percent."""
+def _fits(args: argparse.Namespace) -> None:
+    """Arguments that do not go together. Raises ConfigError."""
+    sites = args.site or []
+    wrong = (
+        (args.city is not None and args.sites is None, "--city needs --sites FILE, which says what belongs to it"),
+        (args.city is not None and bool(sites), "give --city or --site, not both"),
+        (args.city is not None and args.weighting is None, "--city needs --weighting votes, sites or population"),
+        (args.city is None and args.weighting is not None, "--weighting needs --city"),
+        (args.city is not None and args.by is not None, "--by is of sites: leave out --city"),
+        (args.compare and (args.by is not None or args.city is not None), "--compare is of sites in one period"),
+        (args.by == "hour-of-week" and (len(sites) != 1 or "all" in sites), "--by hour-of-week is of one --site"),
+    )
+    for is_so, msg in wrong:
+        if is_so:
+            raise ConfigError(msg)
+
+
+def _week(args: argparse.Namespace, store: Store, period: Period, place: tzinfo) -> int:
+    from edge_aggregate.profile import week
+    from edge_aggregate.sites import DAYS
+
+    hours = week(store, args.site[0], period, place)
+    if args.json:
+        rows = [
+            {
+                "weekday": DAYS[h.weekday],
+                "hour": h.hour,
+                "happy": h.happy,
+                "n": h.n,
+                "index": h.index,
+                "windows": h.windows,
+            }
+            for h in hours
+        ]
+        print(json.dumps(rows))
+        return 0
+    print(f"{args.site[0]}: share of happy as read, in percent, by hour of the week ({place})")
+    print("     " + "".join(f"{hour:5d}" for hour in range(24)))
+    for day, name in enumerate(DAYS):
+        row = hours[day * 24 : day * 24 + 24]
+        print(f"{name}  " + "".join("    –" if h.index is None else f"{100 * h.index:5.0f}" for h in row))
+    return 0
+
+
+def _changes(store: Store, period: Period, found: list[Figure]) -> list[dict[str, Any] | None]:
+    """Each site's change since 28 days before; `shown` where it is not likely to be chance among so many sites."""
+    from edge_aggregate.figures import change
+    from edge_aggregate.statistics import discoveries
+
+    told = [change(store, figure.site, period.before(), period) for figure in found]
+    shown = discoveries([None if one is None else one.read.p for one in told])
+    return [
+        None
+        if one is None
+        else {"by": one.read.by, "low": one.read.low, "high": one.read.high, "p": one.read.p, "shown": is_shown}
+        for one, is_shown in zip(told, shown, strict=True)
+    ]
+
+
+def _told(figure: Figure, told: dict[str, Any] | None) -> str:
+    if told is None:
+        return f"{figure.site}: nothing to compare with 28 days before"
+    arrow = "no change shown" if not told["shown"] else "▲ happier" if told["by"] > 0 else "▼ less happy"
+    return (
+        f"{figure.site}: {arrow} against 28 days before: {100 * told['by']:+.1f} points as read "
+        f"({100 * told['low']:+.1f} to {100 * told['high']:+.1f})"
+    )
+
+
+def show(found: list[Figure], place: tzinfo, *, by_day: bool = False) -> None:
+    """A table for people: shares in percent, times by the clock of `place`."""
+    from edge_aggregate.decode import instant
+
     if not found:
         print("no windows in this period")
         return
-    rows = [("site", "happy of n", "as read, 95 % band", "corrected, 95 % band", "coverage", "windows", "state")]
+    rows: list[tuple[str, ...]] = [
+        ("site", "happy of n", "as read, 95 % band", "corrected, 95 % band", "coverage", "windows", "state")
+    ]
+    if by_day:
+        rows = [("day", *rows[0])]
     for f in found:
-        seen = "–" if f.coverage is None else f"{f.coverage:.0%}"
-        windows = f"{f.windows}" + "".join(
-            f", {number} {word}"
-            for number, word in ((f.missing, "missing"), (f.duplicates, "doubled"), (f.unsynced, "unsynced"))
-            if number
-        )
+        day = (instant(f.start_ms).astimezone(place).date().isoformat(),) if by_day else ()
         rows.append(
             (
+                *day,
                 f.site,
                 f"{f.happy} of {f.n}",
                 _band(f.index, f.low, f.high),
                 _band(f.index_corrected, f.low_corrected, f.high_corrected),
-                seen,
-                windows,
+                "–" if f.coverage is None else f"{f.coverage:.0%}",
+                _windows(f),
                 f.state + (" *" if f.state == "provisional" else ""),
             )
         )
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    first = found[0].json()
-    print(f"{first['from']} to {first['to']}")
+    start, end = (instant(ms).astimezone(place) for ms in (found[0].start_ms, found[-1].end_ms))
+    print(f"{start.isoformat(' ', 'minutes')} to {end.isoformat(' ', 'minutes')} ({place})")
     for row in rows:
         print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
     if any(f.state == "provisional" for f in found):
         print("* not over, or not all of it has come: it will change")
+    if any(f.n > 0 and f.index_corrected is None for f in found):
+        print(
+            "– corrected: a model that counted is not known here: `edge-aggregate calibrate` with its bundle's manifest"
+        )
+
+
+def _windows(f: Figure) -> str:
+    notes = ((f.missing, "missing"), (f.duplicates, "doubled"), (f.unsynced, "unsynced"))
+    return ", ".join([str(f.windows), *(f"{number} {word}" for number, word in notes if number)])
 
 
 def _band(index: float | None, low: float | None, high: float | None) -> str:

@@ -1,0 +1,94 @@
+"""Figures as files for other programs: CSV, or Parquet where pyarrow is installed."""
+
+from __future__ import annotations
+
+import csv
+from typing import TYPE_CHECKING, Any
+
+from edge.contract import utc_text
+from edge.errors import SourceError
+from edge_aggregate.decode import instant
+from edge_aggregate.store.schema import CELL_COLUMNS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from datetime import tzinfo
+    from pathlib import Path
+    from typing import TextIO
+
+    from edge_aggregate.figures import Figure
+    from edge_aggregate.store import Store
+
+
+def rows_of(found: Iterable[Figure], place: tzinfo, granularity: str) -> list[dict[str, Any]]:
+    """A row per figure. `zone` and `granularity` say what its times mean; `from` and `to` carry the zone's offset."""
+    rows = []
+    for figure in found:
+        body = figure.json()
+        rows.append(
+            {
+                "site": body.pop("site"),
+                "granularity": granularity,
+                "zone": str(place),
+                "from": instant(figure.start_ms).astimezone(place).isoformat(),
+                "to": instant(figure.end_ms).astimezone(place).isoformat(),
+                **{key: value for key, value in body.items() if key not in ("from", "to")},
+                **dict(zip(CELL_COLUMNS, figure.cells, strict=True)),
+            }
+        )
+    return rows
+
+
+def dead_letters(store: Store) -> list[dict[str, Any]]:
+    """The newest dead letters, and every payload that lost its key to another; with the line each came in."""
+    rows = store.engine.fetch(
+        "SELECT d.kind, d.reason, d.topic, d.received_ms, s.name, d.line, d.excerpt FROM dead d"
+        " JOIN segments s ON s.id = d.segment ORDER BY d.id"
+    )
+    rows += [
+        (
+            "conflict",
+            f"another payload is kept of {device} {boot_id}/{seq}",
+            None,
+            received_ms,
+            name,
+            line,
+            payload[:1000],
+        )
+        for device, boot_id, seq, received_ms, name, line, payload in store.engine.fetch(
+            "SELECT d.name, b.boot_id, v.seq, v.received_ms, s.name, v.line, v.payload FROM variants v"
+            " JOIN boots b ON b.id = v.boot JOIN devices d ON d.id = b.device JOIN segments s ON s.id = v.segment"
+            " ORDER BY v.received_ms, v.digest"
+        )
+    ]
+    keys = ("kind", "reason", "topic", "received", "segment", "line", "excerpt")
+    return [
+        dict(zip(keys, (*row[:3], None if row[3] is None else utc_text(instant(row[3])), *row[4:]), strict=True))
+        for row in rows
+    ]
+
+
+def write_csv(rows: list[dict[str, Any]], file: TextIO) -> None:
+    """With a header; empty where a value is null. No cell begins as a formula does."""
+    if not rows:
+        return
+    writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({key: _plain(value) for key, value in row.items()} for row in rows)
+
+
+def _plain(value: object) -> object:
+    """A stranger's text that a spreadsheet would run is quoted; a negative number is none."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+
+
+def write_parquet(rows: list[dict[str, Any]], path: Path) -> None:
+    """Typed columns. Raises SourceError when the file cannot be written."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    except OSError as error:
+        msg = f"{path}: {error}: name a file in a folder that is there"
+        raise SourceError(msg) from error

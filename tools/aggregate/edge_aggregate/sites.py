@@ -1,0 +1,178 @@
+"""The sites file: what a place is called, where it is, which clock hangs there. TOML, every error at once.
+
+[sites.lobby]
+name = "Main lobby"
+zone = "Europe/Lisbon"
+city = "lisbon"
+latitude = 38.72
+longitude = -9.14
+population = 5000                                   # what it weighs in its city, where that is asked for
+hours = { mon-fri = "08:00-20:00", sat = "10:00-14:00" }
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Final
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from edge.contract import ID_PATTERN
+from edge.errors import ConfigError
+from edge_aggregate.periods import zone
+
+if TYPE_CHECKING:
+    from datetime import datetime, tzinfo
+    from pathlib import Path
+
+DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+_HOURS: Final = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])-([01][0-9]|2[0-4]):([0-5][0-9])")
+_SIZE_LIMIT: Final = 4_000_000
+
+Open = tuple[int, int]
+"""Minutes of a local day: from, up to."""
+
+
+class Site(BaseModel):
+    """A place. `hours`: per weekday from Monday the minutes it is open; None: always."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, arbitrary_types_allowed=True)
+
+    name: Annotated[str, Field(min_length=1, max_length=80)] = ""
+    zone: str = "UTC"
+    city: Annotated[str, Field(pattern=ID_PATTERN)] | None = None
+    latitude: Annotated[float, Field(ge=-90, le=90, strict=False)] | None = None
+    longitude: Annotated[float, Field(ge=-180, le=180, strict=False)] | None = None
+    population: Annotated[int, Field(gt=0, le=10**10)] | None = None
+    hours: dict[str, str] | None = None
+
+    @field_validator("zone")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        try:
+            zone(value)
+        except ConfigError as error:
+            raise ValueError(str(error)) from error
+        return value
+
+    @field_validator("hours")
+    @classmethod
+    def _readable(cls, value: dict[str, str] | None) -> dict[str, str] | None:
+        _week(value or {})
+        return value
+
+    @property
+    def place(self) -> tzinfo:
+        """Its time zone."""
+        return zone(self.zone)
+
+    def is_open(self, moment: datetime) -> bool:
+        """Whether it is open at a moment, by its own clock."""
+        if self.hours is None:
+            return True
+        local = moment.astimezone(self.place)
+        minute = local.hour * 60 + local.minute
+        return any(start <= minute < end for start, end in _week(self.hours)[local.weekday()])
+
+
+def _week(hours: dict[str, str]) -> list[list[Open]]:
+    """The open minutes of each weekday. Raises ValueError."""
+    week: list[list[Open]] = [[] for _ in DAYS]
+    for days, text in hours.items():
+        first, _, last = days.partition("-")
+        if first not in DAYS or (last and last not in DAYS):
+            msg = f"{days!r:.40}: give days as in mon, sat or mon-fri"
+            raise ValueError(msg)
+        for part in text.split(","):
+            match = _HOURS.fullmatch(part.strip())
+            if match is None:
+                msg = f"{days}: {text!r:.40}: give hours as in 08:00-20:00, or two of them with a comma"
+                raise ValueError(msg)
+            start, end = int(match[1]) * 60 + int(match[2]), int(match[3]) * 60 + int(match[4])
+            if not start < end <= 24 * 60:
+                msg = f"{days}: {part.strip()}: it closes before it opens; past midnight, give it as two days"
+                raise ValueError(msg)
+            at = DAYS.index(first)
+            while True:
+                week[at].append((start, end))
+                if not last or DAYS[at] == last:
+                    break
+                at = (at + 1) % len(DAYS)
+    return week
+
+
+@dataclass(frozen=True, slots=True)
+class Sites:
+    """All sites of a file. One that is not in it is known by its id, and keeps UTC."""
+
+    sites: dict[str, Site]
+
+    def __getitem__(self, site: str) -> Site:
+        return self.sites.get(site) or _UNKNOWN
+
+    def name(self, site: str) -> str:
+        """What it is called."""
+        return self[site].name or site
+
+    @property
+    def cities(self) -> dict[str, list[str]]:
+        """Sites by city."""
+        found: dict[str, list[str]] = {}
+        for site, told in sorted(self.sites.items()):
+            if told.city is not None:
+                found.setdefault(told.city, []).append(site)
+        return found
+
+    def weighed(self, city: str, weighting: str) -> tuple[list[str], dict[str, int] | None]:
+        """A city's sites and the weight of each; None: each vote alike. Raises ConfigError."""
+        found = self.cities.get(city)
+        if not found:
+            known = ", ".join(self.cities) or "none"
+            msg = f"no site of the sites file belongs to a city {city!r:.80}: it has {known}"
+            raise ConfigError(msg)
+        if weighting == "votes":
+            return found, None
+        if weighting == "sites":
+            return found, dict.fromkeys(found, 1)
+        weights = {site: self[site].population for site in found}
+        unknown = [site for site, weight in weights.items() if weight is None]
+        if unknown:
+            msg = f"--weighting population: the sites file has none for {', '.join(unknown)}"
+            raise ConfigError(msg)
+        return found, {site: weight for site, weight in weights.items() if weight is not None}
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    sites: dict[Annotated[str, Field(pattern=ID_PATTERN)], Site]
+
+
+_UNKNOWN: Final = Site()
+
+
+def read_sites(path: Path | None) -> Sites:
+    """Read a sites file; None: every site keeps UTC. Raises ConfigError with every error, one a line."""
+    if path is None:
+        return Sites({})
+    try:
+        with path.open("rb") as file:
+            data = file.read(_SIZE_LIMIT + 1)
+        if len(data) > _SIZE_LIMIT:
+            msg = f"{path}: is over {_SIZE_LIMIT} bytes: that is no sites file"
+            raise ConfigError(msg)
+        return Sites(_File.model_validate(tomllib.loads(data.decode())).sites)
+    except OSError as error:
+        msg = f"{path}: {error.strerror}: give a sites file"
+        raise ConfigError(msg) from error
+    except ValidationError as error:
+        told = [
+            f"{path}: {'.'.join(ascii(part)[1:-1] for part in e['loc'])}: {e['msg'].removeprefix('Value error, ')}"
+            for e in error.errors(include_url=False, include_input=False)
+        ]
+        raise ConfigError("\n".join(told)) from error
+    except (ValueError, RecursionError) as error:  # TOML, or bytes that are no UTF-8
+        msg = f"{path}: {error}"
+        raise ConfigError(msg) from error
