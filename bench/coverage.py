@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 from edge_aggregate.calibration import Table, correct, read_manifest
-from edge_aggregate.statistics import Band, Part, as_read, changed, city, corrected
+from edge_aggregate.statistics import Band, Part, as_read, changed, city, corrected, discoveries
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -268,6 +268,7 @@ def changes(crowd: Crowd, draws: Redraws, rng: np.random.Generator) -> dict[str,
     }
     before = simulate(crowd, draws.truth, runs, 7, rng)
     told: dict[str, Any] = {}
+    pool: dict[str, Days] = {}
     for name, after in weeks.items():
         week, turns = simulate(after, draws.truth, runs, 7, rng), 2 if name == "nothing" else 1
         alarms = [0, 0]
@@ -284,7 +285,26 @@ def changes(crowd: Crowd, draws: Redraws, rng: np.random.Generator) -> dict[str,
             "as read": round(alarms[0] / turns / runs, 4),
             "corrected": round(alarms[1] / turns / runs, 4),
         }
+        if name in ("nothing", "5 points"):
+            pool[name] = week
+    told["fifty places, ten of them by 5 points"] = many(before, pool["nothing"], pool["5 points"], draws)
     return told
+
+
+def many(before: Days, same: Days, other: Days, draws: Redraws) -> dict[str, Any]:
+    """Fifty places under one table: of the changes that are shown, which were none, and of ten how many are shown."""
+    false, found, rounds = 0.0, 0, len(draws.corrections) // SITES
+    for turn in range(rounds):
+        tables, ps = draws.corrections[turn], []
+        for k in range(SITES * turn, SITES * (turn + 1)):
+            after = other if k % 5 == 0 else same
+            pair = [days.part(k, 0, 7 * WINDOWS, draws.models) for days in (before, after)]
+            change = changed([pair[0]], [pair[1]], tables)
+            ps.append(change.corrected.p if change is not None and change.corrected is not None else None)
+        shown = discoveries(ps)
+        found += sum(shown[::5])
+        false += (sum(shown) - sum(shown[::5])) / max(sum(shown), 1)
+    return {"rounds": rounds, "false": round(false / rounds, 4), "found": round(found / rounds / (SITES // 5), 4)}
 
 
 DONE_BY: Final[dict[Kind, Callable[[Crowd, Redraws, np.random.Generator], dict[str, Any]]]] = {

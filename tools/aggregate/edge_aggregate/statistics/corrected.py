@@ -23,12 +23,13 @@ Key = tuple[str, str]
 class Estimate:
     """One place and period: `value` is the corrected share before it is clipped, `variance` that of sample and noise.
 
-    `votes` holds, per table, the eight sums over n: what the table's own error works on.
+    `lean` is how far the noise in n moves it on the average. `votes` holds, per table, the eight sums over n: what the
+    table's own error works on.
     """
 
     value: float
     variance: float
-    n: int
+    lean: float
     votes: dict[Key, tuple[float, ...]]
 
 
@@ -59,18 +60,20 @@ def estimate(parts: Iterable[Part], tables: Mapping[Key, Correction], held: Sequ
         return None
     value = math.fsum(w for key, cells in summed.items() for w in map(mul, tables[key].happy, cells.counts)) / n
     h = clip(value)
-    terms = [
-        (max(y, 0) + noise) * (w - h) * (w - h)
+    cell = [
+        (max(y, 0), noise, w)
         for key, cells in summed.items()
         for y, noise, w in zip(cells.counts, cells.noise(), tables[key].happy, strict=True)
     ]
+    terms = [(y + noise) * (w - h) * (w - h) for y, noise, w in cell]
+    lean = math.fsum(noise * (value - w) for _, noise, w in cell) / (n * n)
     for i in range(SIZE) if any(held) else ():
         # Which of a route's models it was that held back is not known: the one for which it matters most.
         weights = [tables[key].happy[i % WIDTH] for key in summed if key[0] == ROLES[i // WIDTH]]
         terms.append(held[i] * max(((w - h) * (w - h) for w in weights), default=0.0) / 3)
     # Votes in one cell alone have no spread, and yet the next one may fall elsewhere: never surer than one vote is.
     variance = max(math.fsum(terms) / (n * n), (n + 1) / (n * (n + 2) ** 2))
-    return Estimate(value, variance, n, {key: tuple(y / n for y in cells.counts) for key, cells in summed.items()})
+    return Estimate(value, variance, lean, {key: tuple(y / n for y in cells.counts) for key, cells in summed.items()})
 
 
 def _by_table(parts: Iterable[Part], held: Sequence[int]) -> dict[Key, _Cells] | None:
