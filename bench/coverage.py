@@ -1,13 +1,10 @@
 """What the bands of `edge_aggregate.statistics` cover: simulated kiosks, and confusion tables drawn anew each time.
 
-    python bench/coverage.py                    # build/coverage.jsonl, a line a scenario; goes on where it stopped
-    python bench/coverage_page.py               # bench/coverage.md and its plot from that
+    python -m bench.coverage                    # build/coverage.jsonl, a line a scenario; goes on where it stopped
+    python -m bench.coverage_page               # bench/coverage.md and its plot from that
 
-The tables of the shipped manifest are the truth of how faces are read. Each redraw gives the aggregator other
-tables, as another set of as many labelled pictures would have: with the manifest as truth and corrector both,
-the simulation would prove nothing. Votes are Poisson, noise is discrete Laplace, and cells are released by the
-appliance's rule (`released`; a test holds it against `edge.vision.privacy`). The share that is to be covered is that of
-the crowd the visitors come from: as read, or as it is.
+The share that is to be covered is that of the crowd the visitors come from: as the classifier reads it, or as it is.
+How the kiosks are simulated: `bench.coverage_simulation`.
 """
 
 from __future__ import annotations
@@ -16,132 +13,26 @@ import argparse
 import json
 import time
 from collections import defaultdict
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
-from edge_aggregate.calibration import Table, correct, read_manifest
 from edge_aggregate.statistics import Band, Part, as_read, changed, city, corrected, discoveries
 
+from bench.coverage_simulation import ROOT, SADDER, WINDOWS, Crowd, Days, Redraws, simulate
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
-    from edge_aggregate.calibration import Correction
-    from numpy.typing import NDArray
-
-    I64 = NDArray[np.int64]
-    F64 = NDArray[np.float64]
-    Corrections = Mapping[tuple[str, str], Correction]
-
-ROOT: Final = Path(__file__).parents[1]
 RATES: Final = (10, 30, 600)
 HAPPY: Final = (0.05, 0.15, 0.25, 0.50, 0.75)
 MASKED: Final = (0.10, 0.40)
-OTHERS: Final = (0.06, 0.03, 0.05, 0.0, 0.70, 0.08, 0.08)
-"""How those who are not happy look: most people look neutral."""
-SADDER: Final = (0.10, 0.03, 0.07, 0.0, 0.45, 0.25, 0.10)
-"""Another crowd with as many happy ones."""
-WINDOWS: Final = 12
-"""A day, of two hours each, the default; noise is drawn in all of them."""
-MIN_COUNT, EPSILON = 10, 1.0
 SITES: Final = 50
 ZONES: Final = {"−6": 3, "+8": -4}
 """Local days: how many windows after UTC's they begin."""
 Kind = Literal["day and week", "two hours", "local day", "city", "new model", "change"]
 KINDS: Final[tuple[Kind, ...]] = ("day and week", "two hours", "local day", "city", "new model", "change")
-
-
-@dataclass(frozen=True, slots=True)
-class Crowd:
-    """Who comes: `rate` visitors an hour from 8 to 20, of whom `happy` are and `masked` wear a mask."""
-
-    rate: int
-    happy: float
-    masked: float
-    others: tuple[float, ...] = OTHERS
-
-    def cells(self, truth: F64) -> F64:
-        """Shares (16) of the votes, of a truth (2, 7, 8) of how each route reads."""
-        faces = np.array([self.happy if i == 3 else (1 - self.happy) * o for i, o in enumerate(self.others)])
-        return np.concatenate([(1 - self.masked) * faces @ truth[0], self.masked * faces @ truth[1]])
-
-    def read(self, truth: F64) -> float:
-        """The share of happy ones as the classifier reads it, `uncertain` left out."""
-        cells = self.cells(truth)
-        return float((cells[3] + cells[11]) / (1 - cells[7] - cells[15]))
-
-
-def released(votes: I64, noise: I64, flush: NDArray[np.bool_], min_count: int) -> tuple[I64, I64]:
-    """What windows release: (values, draws), 0 draws for null; all int (runs, windows, 16), `flush` bool (windows,)."""
-    values, draws = np.zeros_like(votes), np.zeros_like(votes)
-    held, drawn = np.zeros_like(votes[:, 0]), np.zeros_like(votes[:, 0])
-    for w in range(votes.shape[1]):
-        held, drawn = held + votes[:, w] + noise[:, w], drawn + 1
-        out = flush[w] | (held >= min_count)
-        values[:, w], draws[:, w] = np.where(out, held, 0), np.where(out, drawn, 0)
-        held, drawn = np.where(out, 0, held), np.where(out, 0, drawn)
-    return values, draws
-
-
-def held_back(draws: I64, flush: NDArray[np.bool_], start: int, end: int) -> I64:
-    """E of the aggregator's notes for windows `start` to `end`: (runs, 16), 0, 1 or 2 per cell."""
-    inside = draws[:, start:end]
-    at_end = (inside[:, -1] == 0) & (not flush[end - 1])
-    first = np.argmax(inside > 0, axis=1)
-    of_first = np.take_along_axis(inside, first[:, None], axis=1)[:, 0]
-    return at_end.astype(np.int64) + (of_first > first + 1)
-
-
-@dataclass(frozen=True, slots=True)
-class Days:
-    """Released windows of many runs: values and draws (runs, windows, 16), which windows flush."""
-
-    values: I64
-    draws: I64
-    flush: NDArray[np.bool_]
-
-    def part(self, run: int, start: int, end: int, models: tuple[str, str]) -> Part:
-        """One run's sums over windows `start` to `end`."""
-        cells, draws = self.values[run, start:end].sum(0), self.draws[run, start:end].sum(0)
-        return Part(*models, EPSILON, tuple(cells.tolist()), tuple(draws.tolist()))
-
-    def held(self, start: int, end: int) -> list[tuple[int, ...]]:
-        """Per run the sixteen sums of E · min_count²."""
-        kept = MIN_COUNT**2 * held_back(self.draws, self.flush, start, end)
-        return [tuple(row) for row in kept.tolist()]
-
-
-def simulate(crowd: Crowd, truth: F64, runs: int, days: int, rng: np.random.Generator, shift: int = 0) -> Days:
-    """`runs` times so many UTC days; people come from 8 to 20 of a clock that is `shift` windows behind UTC."""
-    hour = 2 * ((np.arange(days * WINDOWS) - shift) % WINDOWS)
-    open_ = (hour >= 8) & (hour < 20)
-    votes = rng.poisson(2 * crowd.rate * open_[None, :, None] * crowd.cells(truth), (runs, len(hour), 16))
-    q = 1 - np.exp(-EPSILON)
-    noise = rng.geometric(q, votes.shape) - rng.geometric(q, votes.shape)
-    flush = np.arange(1, len(hour) + 1) % WINDOWS == 0
-    return Days(*released(votes, noise, flush, MIN_COUNT), flush)
-
-
-class Redraws:
-    """The truth, and as many pairs of tables that an aggregator might have in its stead."""
-
-    def __init__(self, count: int, seed: int) -> None:
-        self.tables = read_manifest(ROOT / "models/fer-2026.11/manifest.json")
-        self.models = self.tables[0].digest, self.tables[1].digest
-        smoothed = [np.array(t.counts) + 0.1 for t in self.tables]
-        self.truth = np.stack([rows / rows.sum(1, keepdims=True) for rows in smoothed])
-        rng = np.random.default_rng(seed)
-        self.corrections: list[Corrections] = []
-        for _ in range(count):
-            drawn = [correct(self._again(i, rng)) for i in range(2)]
-            self.corrections.append({c.key: c for c in drawn})
-            correct.cache_clear()
-
-    def _again(self, route: int, rng: np.random.Generator) -> Table:
-        table = self.tables[route]
-        drawn = [rng.multinomial(sum(row), p).tolist() for row, p in zip(table.counts, self.truth[route], strict=True)]
-        return replace(table, counts=tuple(map(tuple, drawn)))
 
 
 class Tally:
@@ -333,6 +224,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--ledger", type=Path, default=ROOT / "build/coverage.jsonl")
     args = parser.parse_args()
+    if args.redraws < SITES:
+        parser.error(f"--redraws {args.redraws}: at least {SITES} are needed")
     args.ledger.parent.mkdir(exist_ok=True)
     lines = args.ledger.read_text().splitlines() if args.ledger.exists() else []
     done = {

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from bench import coverage
-from bench.coverage import KINDS, WINDOWS, Crowd, Redraws, held_back, released, simulate
+from bench.coverage import KINDS
+from bench.coverage_simulation import WINDOWS, Crowd, Redraws, held_back, released, simulate
 from edge.types import CELLS, ROUTES
 from edge.vision.privacy import Policy, flush_day, flush_due, nothing_held, release
 
@@ -117,7 +118,7 @@ def test_a_run_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.Monk
         return {"drawn": int(rng.integers(1 << 30)), "of": len(draws.corrections)}
 
     monkeypatch.setattr(coverage, "DONE_BY", dict.fromkeys(KINDS, note))
-    monkeypatch.setattr("sys.argv", ["coverage", "--redraws", "2", "--ledger", str(ledger)])
+    monkeypatch.setattr("sys.argv", ["coverage", "--redraws", "50", "--ledger", str(ledger)])
     coverage.main()
     whole = ledger.read_text()
     assert len(ran) == len(whole.splitlines()) == len(list(coverage.scenarios()))
