@@ -69,7 +69,7 @@ def released(votes: I64, noise: I64, flush: NDArray[np.bool_], min_count: int) -
 
 
 def held_back(draws: I64, flush: NDArray[np.bool_], start: int, end: int) -> I64:
-    """E of the aggregator's notes for windows `start` to `end`: (runs, 16), 0, 1 or 2 per cell."""
+    """How often a cell of windows `start` to `end` kept votes for later or got some from before: (runs, 16), 0 to 2."""
     inside = draws[:, start:end]
     at_end = (inside[:, -1] == 0) & (not flush[end - 1])
     first = np.argmax(inside > 0, axis=1)

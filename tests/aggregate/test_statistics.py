@@ -115,7 +115,7 @@ def test_the_band_as_read_is_the_contracts() -> None:
         assert close(as_read(parts), (happy / n, centre - half, centre + half))
 
 
-def test_what_cells_hold_back_widens_both_bands_by_the_notes_term() -> None:
+def test_what_cells_hold_back_widens_both_bands_by_a_third_of_the_squared_threshold() -> None:
     happy, n = counted([LOBBY])
     p = happy / n
     held = [100 * (i % 3) for i in range(16)]
