@@ -65,7 +65,7 @@ def coverage_rows(bands: Figures) -> str:
 def errors(bands: Figures) -> str:
     """Mean error against the truth in points."""
     rows = [
-        "| visitors, period | figure | " + " | ".join(f"{h:.0%} happy" for h in HAPPY) + " |",
+        "| visitors, period | figure | " + " | ".join(f"{100 * h:.0f} % happy" for h in HAPPY) + " |",
         "|---|---|" + "--:|" * 5,
     ]
     for rate in RATES:
@@ -117,7 +117,7 @@ def page(bands: Figures, changes: Figures, redraws: int) -> str:
         rate: fmean(t["none"] / (t["none"] + t["bands"]) for (r, _, _), t in bands["2 h, as read"].items() if r == rate)
         for rate in RATES
     }
-    shown = ", ".join(f"{many(changes, r)[0]:.1%} at {r} an hour" for r in RATES)
+    shown = ", ".join(f"{100 * many(changes, r)[0]:.1f} % at {r} an hour" for r in RATES)
     power = ", ".join(f"{many(changes, r)[1]:.1f}" for r in RATES)
     return (
         INTRO.format(redraws=f"{redraws:,}", scenes=len(RATES) * len(HAPPY) * len(MASKED))
@@ -128,8 +128,8 @@ At least {AIM} was asked for; what is below is bold. The least of thirty places 
 long run by chance alone, .01 for days and weeks, .015 for cities (half the redraws).
 
 - **Two hours** at a quiet place say little, and the band says so: a cell that is not there yet may hold up to ten
-  votes. In {nothing[10]:.0%} of the windows at 10 an hour no class was released and there is no figure, at 30 in
-  {nothing[30]:.1%}.
+  votes. In {100 * nothing[10]:.0f} % of the windows at 10 an hour no class was released and there is no figure, at 30 in
+  {100 * nothing[30]:.1f} %.
 - **Local days** (UTC{", UTC".join(ZONES)}) begin with what cells held at that hour and end with what they hold back:
   wider by half and more than UTC days at a quiet place, the same at a busy one.
 - **Cities** are weighted means of {SITES} places whose shares differ by up to 40 % of the mean.
@@ -146,14 +146,14 @@ at 5 % the index is clipped at 0 so often that its mean is too high; the band is
 ## Changes
 
 A week against the week before, under one table: how often p < .05, mean and range over shares and masks. Where nothing
-has changed, at most {ALARMS:.0%} false alarms were asked for: {fmean(alarms):.1%} on the average, {max(alarms):.1%} at
+has changed, at most {100 * ALARMS:.0f} % false alarms were asked for: {100 * fmean(alarms):.1f} % on the average, {100 * max(alarms):.1f} % at
 the most.
 
 {change_rows(changes)}
 
 *The others*: as many happy visitors as before, and fewer neutral ones among the rest, more sad. The share as read does
 change then, since a neutral face is taken for a happy one more often than a sad one is. Who asks whether people are
-happier takes the corrected test ({fmean(mixed):.1%} on the average); it finds 2 and 5 points nearly as often.
+happier takes the corrected test ({100 * fmean(mixed):.1f} % on the average); it finds 2 and 5 points nearly as often.
 
 Fifty places, ten of which changed by 5 points, with false discoveries held to 5 % of those shown: {shown}; of the ten,
 {power} are found.

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Final
 
-from edge_aggregate.statistics.as_read import as_read, inner, share, wilson
-from edge_aggregate.statistics.corrected import calibration_variance, corrected, estimate, faces
+from edge_aggregate.statistics.estimates import calibration_variance, corrected, estimate, faces
 from edge_aggregate.statistics.parts import wald
+from edge_aggregate.statistics.shares import as_read, inner, share, wilson
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
