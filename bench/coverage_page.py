@@ -128,8 +128,8 @@ At least {AIM} was asked for; what is below is bold. The least of thirty places 
 long run by chance alone, .01 for days and weeks, .015 for cities (half the redraws).
 
 - **Two hours** at a quiet place say little, and the band says so: a cell that is not there yet may hold up to ten
-  votes. In {100 * nothing[10]:.0f} % of the windows at 10 an hour no class was released and there is no figure, at 30 in
-  {100 * nothing[30]:.1f} %.
+  votes. At 10 an hour no class was released in {100 * nothing[10]:.0f} % of the windows, and there is no figure; at 30
+  in {100 * nothing[30]:.1f} %.
 - **Local days** (UTC{", UTC".join(ZONES)}) begin with what cells held at that hour and end with what they hold back:
   wider by half and more than UTC days at a quiet place, the same at a busy one.
 - **Cities** are weighted means of {SITES} places whose shares differ by up to 40 % of the mean.
@@ -146,8 +146,8 @@ at 5 % the index is clipped at 0 so often that its mean is too high; the band is
 ## Changes
 
 A week against the week before, under one table: how often p < .05, mean and range over shares and masks. Where nothing
-has changed, at most {100 * ALARMS:.0f} % false alarms were asked for: {100 * fmean(alarms):.1f} % on the average, {100 * max(alarms):.1f} % at
-the most.
+has changed, at most {100 * ALARMS:.0f} % false alarms were asked for: {100 * fmean(alarms):.1f} % on the average,
+{100 * max(alarms):.1f} % at the most.
 
 {change_rows(changes)}
 

@@ -163,7 +163,8 @@ def test_the_page_that_is_published_was_reached_with_tables_enough() -> None:
     redraws = re.search(r"([\d,]+) pairs of\s+confusion tables", page)
     assert redraws is not None
     assert int(redraws[1].replace(",", "")) >= 300
-    least = {name.strip(): float(low) for name, low in re.findall(r"^\| ([^|]+) \| \**([\d.]+)\** \|", page, re.MULTILINE)}
+    rows = re.findall(r"^\| ([^|]+) \| \**([\d.]+)\** \|", page, re.MULTILINE)
+    least = {name.strip(): float(low) for name, low in rows}
     assert {
         "day, corrected",
         "week, corrected",
