@@ -223,6 +223,7 @@ def main() -> None:
     parser.add_argument("--redraws", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--ledger", type=Path, default=ROOT / "build/coverage.jsonl")
+    parser.add_argument("--kind", choices=KINDS, action="append", help="only these")
     args = parser.parse_args()
     if args.redraws < SITES:
         parser.error(f"--redraws {args.redraws}: at least {SITES} are needed")
@@ -238,7 +239,7 @@ def main() -> None:
     for number, (kind, crowd) in enumerate(todo):
         about = asdict(crowd)
         about["others"] = list(crowd.others)
-        if json.dumps([kind, about, args.redraws, args.seed]) in done:
+        if kind not in (args.kind or KINDS) or json.dumps([kind, about, args.redraws, args.seed]) in done:
             continue
         started = time.monotonic()
         told = DONE_BY[kind](crowd, draws, np.random.default_rng([args.seed, number]))

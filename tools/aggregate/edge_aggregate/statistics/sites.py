@@ -37,8 +37,9 @@ def city(
 ) -> CityBands:
     """The weighted mean of places' shares.
 
-    What noise in the denominator adds to each share on the average is taken off: at one place it is lost in the band,
-    and in a mean over many it is not. Where one place alone counts, its own figures are the city's.
+    What noise in the denominator adds to each share on the average is lost in the band of one place, and not in that of
+    many. It is taken off the corrected mean and both bands; the index as read stays the mean of the places' own, as
+    anybody would reckon it. Where one place alone counts, its figures are the city's.
 
     Args:
         sites: (weight > 0, parts) of each. A place whose n is not `FULL` standard deviations of its noise above
@@ -72,9 +73,10 @@ def city(
     whole = sum(weight for weight, _, _, _ in counting)
     weights = [float(weight / whole) for weight, _, _, _ in counting]
     shares = [found for _, _, found, _ in counting]
-    index = math.fsum(a * (one.happy / one.n - one.lean) for a, one in zip(weights, shares, strict=True))
+    index = math.fsum(a * one.happy / one.n for a, one in zip(weights, shares, strict=True))
+    middle = index - math.fsum(a * one.lean for a, one in zip(weights, shares, strict=True))
     variance = math.fsum(a * a * one.variance(one.p) for a, one in zip(weights, shares, strict=True))
-    read = wilson(index, inner(index, sum(one.n for one in shares)), variance)
+    read = wilson(index, inner(middle, sum(one.n for one in shares)), variance)
     estimates = [estimate(parts, tables, kept) for _, parts, _, kept in counting]
     known = [(a, one) for a, one in zip(weights, estimates, strict=True) if one is not None]
     if len(known) < len(estimates):
