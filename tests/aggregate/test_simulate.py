@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from edge_aggregate.simulate.fleet import Message
+    from edge_aggregate.simulate.wire import Window
 
 START = datetime(2026, 11, 1, tzinfo=UTC)
 ROUGH = Faults(
@@ -104,7 +105,7 @@ def test_the_truth_is_what_the_log_holds(tmp_path: Path, options: list[str]) -> 
         assert getattr(found, name) == whole[name] > 0
     assert len(found.dead) == dead + whole["conflicts"]
     assert dead > len(FAULTS) or options
-    with open_store(tmp_path / "store", create=True) as store:
+    with open_store(str(tmp_path / "store"), create=True) as store:
         ingest_files(store, [segment])
         kinds = dict(store.engine.fetch("SELECT kind, lines FROM dead_kinds"))
         kinds.pop("conflict", None)
@@ -135,7 +136,8 @@ def test_every_site_and_day_of_the_truth_is_what_index_says(tmp_path: Path, caps
 
 
 def test_what_replay_can_close_is_told(tmp_path: Path) -> None:
-    messages, lost, truth = [], [], Truth(PLAN, {})
+    lost: list[tuple[Window, bytes]] = []
+    truth = Truth(PLAN, {})
     fleet = Fleet(PLAN, truth)
     fleet.kept = lambda window, payload: lost.append((window, payload))
     messages = list(fleet.messages())
@@ -153,7 +155,7 @@ def test_what_replay_can_close_is_told(tmp_path: Path) -> None:
     assert found.missing == told["after_replay"]["missing"] < told["missing"]
     with open_store(":memory:", create=True) as store:
         ingest_files(store, [log])
-        columns = ", ".join(f"SUM({name})" for name in ("u_happy", "m_happy"))
+        columns = ", ".join(f"SUM({name})" for name in ("unmasked_happy", "masked_happy"))
         summed = store.engine.fetch(f"SELECT {columns} FROM days WHERE quality <> 2")[0]
     assert sum(summed) == told["after_replay"]["happy"]
 

@@ -52,7 +52,9 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
     fleet.add_argument("--visitors", type=_number, default=30.0, metavar="N", help="per kiosk and opened hour (30)")
     fleet.add_argument("--happy", type=_number, default=0.25, metavar="SHARE", help="of them, on average (.25)")
     fleet.add_argument("--restarts", type=_number, default=0.1, metavar="N", help="per kiosk and day (.1)")
-    fleet.add_argument("--manifest", type=Path, metavar="FILE", help="read faces as this bundle does (default: rightly)")
+    fleet.add_argument(
+        "--manifest", type=Path, metavar="FILE", help="read faces as this bundle does (default: rightly)"
+    )
     wrong = parser.add_argument_group("what goes wrong, each 0 to 1 of the windows")
     for field in fields(Faults):
         wrong.add_argument(

@@ -106,24 +106,32 @@ _RAW: Final[dict[str, Callable[[bytes, Random], bytes]]] = {
     "deep-extra": lambda body, _: body[:-1] + b',"x":' + b"[" * 3 * DEPTH_LIMIT + b"]" * 3 * DEPTH_LIMIT + b"}",
     "oversize": lambda body, _: body[:-1] + b',"x":"' + b"a" * SIZE_LIMIT + b'"}',
     "cut-off": lambda body, rng: body[: rng.randrange(10, len(body) - 10)],
-    "control-characters": lambda body, _: body.replace(b'"ok"', b'"\x1b[2J"').replace(b'"dark"', b'"\x1b[2J"') + b"\x00",
+    "control-characters": lambda body, _: (
+        body.replace(b'"ok"', b'"\x1b[2J"').replace(b'"dark"', b'"\x1b[2J"') + b"\x00"
+    ),
 }
 
 _LINES: Final[dict[str, Callable[[str, str, bytes], bytes]]] = {
     "line-no-json": lambda *_: b"not json",
-    "line-cut-off": lambda topic, received, body: b'{"topic":"%s","received":"%s","payload":%s'
-    % (topic.encode(), received.encode(), body),
+    "line-cut-off": lambda topic, received, body: (
+        b'{"topic":"%s","received":"%s","payload":%s' % (topic.encode(), received.encode(), body)
+    ),
     "line-without-received": lambda topic, _, body: b'{"topic":"%s","payload":%s}' % (topic.encode(), body),
-    "line-received-no-time": lambda topic, _, body: b'{"topic":"%s","received":"yesterday","payload":%s}'
-    % (topic.encode(), body),
-    "line-received-beyond": lambda topic, _, body: b'{"topic":"%s","received":"0001-01-01T00:00:00+14:00","payload":%s}'
-    % (topic.encode(), body),
-    "line-topic-no-text": lambda _, received, body: b'{"topic":{"a":1},"received":"%s","payload":%s}'
-    % (received.encode(), body),
-    "line-payload-number": lambda topic, received, _: b'{"topic":"%s","received":"%s","payload":7}'
-    % (topic.encode(), received.encode()),
-    "line-no-utf8": lambda topic, received, body: b'{"topic":"%s\xff","received":"%s","payload":%s}'
-    % (topic.encode(), received.encode(), body),
+    "line-received-no-time": lambda topic, _, body: (
+        b'{"topic":"%s","received":"yesterday","payload":%s}' % (topic.encode(), body)
+    ),
+    "line-received-beyond": lambda topic, _, body: (
+        b'{"topic":"%s","received":"0001-01-01T00:00:00+14:00","payload":%s}' % (topic.encode(), body)
+    ),
+    "line-topic-no-text": lambda _, received, body: (
+        b'{"topic":{"a":1},"received":"%s","payload":%s}' % (received.encode(), body)
+    ),
+    "line-payload-number": lambda topic, received, _: (
+        b'{"topic":"%s","received":"%s","payload":7}' % (topic.encode(), received.encode())
+    ),
+    "line-no-utf8": lambda topic, received, body: (
+        b'{"topic":"%s\xff","received":"%s","payload":%s}' % (topic.encode(), received.encode(), body)
+    ),
 }
 """Lines of a log that are no envelope; a broker cannot bring them."""
 

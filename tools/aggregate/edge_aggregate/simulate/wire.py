@@ -92,10 +92,9 @@ class Writer:
         else:
             shown = ["null" if cell is None else cell for cell in cells]  # type: ignore[misc]
         prev = "null" if w.prev is None else f'{{"boot_id":"{w.prev[0]}","last_seq":{w.prev[1]}}}'
-        seconds = w.length_ms // 1000 if w.length_ms % 1000 == 0 else w.length_ms / 1000
         return (
             f'{{"schema":"edge.counts/1","site":"{w.site}","device":"{w.device}","boot_id":"{w.boot_id}","seq":{w.seq},'
-            f'"prev":{prev},"window":{{"start":"{stamp(w.start_ms)}","seconds":{seconds},'
+            f'"prev":{prev},"window":{{"start":"{stamp(w.start_ms)}","seconds":{w.length_ms / 1000},'
             f'"time_quality":"{w.quality}"}},"counts":{_ROWS % tuple(shown)},'
             f'"suppressed_cells":{len(cells) - len(released)},"visitors":{sum(released)},"coverage":{w.coverage},'
             f'"scene":"{w.scene}",{self._privacy[w.exhausted]},{self._models},'
