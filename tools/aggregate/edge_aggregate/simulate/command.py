@@ -14,12 +14,10 @@ from typing import IO, TYPE_CHECKING, Any, Final
 
 from edge.contract import parse_utc
 from edge.errors import ConfigError, StorageError
-from edge_aggregate.simulate.plan import Faults, Plan
+from edge_aggregate.simulate.plan import Classifier, Faults, Plan
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from edge_aggregate.simulate.plan import Classifier
 
 _FAULTS: Final = {
     "outages": "windows that come late and in bursts, after an outage",
@@ -130,14 +128,13 @@ def read_plan(args: argparse.Namespace) -> Plan:
         restarts=0.0 if args.faultless else args.restarts,
         faults=Faults(**faults),
         lines=args.broker is None,
-        **({} if args.manifest is None else {"classifier": _classifier(args.manifest)}),
+        classifier=Classifier() if args.manifest is None else _classifier(args.manifest),
     )
 
 
 def _classifier(path: Path) -> Classifier:
     """Of a bundle's manifest; a role it has no table for reads rightly."""
     from edge_aggregate.calibration import read_manifest
-    from edge_aggregate.simulate.plan import Classifier
 
     found: dict[str, Any] = {}
     for table in read_manifest(path):

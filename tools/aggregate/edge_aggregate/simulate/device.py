@@ -181,11 +181,11 @@ class Device:
         """What happens at `next_ms`: a window ends; or a run, with a short window or, without power, with none."""
         now, rng = self.next_ms, self._rng
         if now == self._ends_ms:
-            counted = self._close(now)
+            closed = self._close(now)
             self._starts_ms = now
             self._ends_ms = self._cut(now, first=False)
             self._plan_next()
-            return counted
+            return closed
         if rng.random() < 0.7:  # an update: the service ends its window in peace
             counted = self._close(now) if now - self._starts_ms > _SHORTEST_MS else None
             down = rng.randrange(20_000, 120_000)

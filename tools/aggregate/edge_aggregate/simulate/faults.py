@@ -67,7 +67,7 @@ class Weather:
         if loss := self._loss(device, fate):
             return Delivery((), loss, None)
         first = self._first(fate, window)
-        times = (first,)
+        times: tuple[int, ...] = (first,)
         if rng.random() < faults.duplicates:
             times = first, first + 10 + int(rng.expovariate(1 / (10 * _MINUTE_MS)))
         conflict = None

@@ -1,4 +1,4 @@
-"""All devices of a plan, as one stream of messages in the order of their receipt. Flat memory: what waits is what is late."""
+"""All devices of a plan as one stream of messages, in the order of receipt. What is kept in memory is what is late."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A landing log as the subscriber writes it: segments that are never appended to, each in place as a whole or not at all."""
+"""A landing log as the subscriber writes it: each segment in place as a whole or not at all, and never appended to."""
 
 from __future__ import annotations
 

@@ -10,7 +10,8 @@ The file is one JSON object, written as days end, so that years fit into little 
 A ROW belongs to the UTC day that holds the windows' `start` as labelled, as figures do; `came`, `counted` and `read` to
 the true day. It has
 
-- `came`: 14 numbers, visitors by what their faces showed, seen or not: unmasked's 7 in the order of `emotions`, masked's;
+- `came`: 14 numbers, visitors by what their faces showed, seen or not: unmasked's 7 in the order of `emotions`, then
+  masked's;
 - `counted`: the same of those whose votes were drawn into a window;
 - `read`: 16 numbers, the same votes as the classifier read them: 8 of each route in the order of `cells`;
 - `released`, `draws`: the sums of cells and of noise draws over the windows that came and are not `unsynced`;
@@ -75,6 +76,15 @@ class Row:
             self.again = Row()
         return self.again
 
+    def meet(self, found: Counted) -> None:
+        """Visitors of a window."""
+        if not any(found.came.true):
+            return
+        self.came = [a + b for a, b in zip(self.came, found.came.true, strict=True)]
+        if found.counted:
+            self.counted = [a + b for a, b in zip(self.counted, found.came.true, strict=True)]
+            self.read = [a + b for a, b in zip(self.read, found.came.read, strict=True)]
+
     def take(self, window: Window, cells: Sequence[int | None]) -> None:
         """A window that comes."""
         figures = self.figures
@@ -107,7 +117,7 @@ class Row:
             **figures,
             "seconds": length / 1000,
             "after_replay": {
-                **after._sums(),  # noqa: SLF001 - another of its kind
+                **after._sums(),
                 **{name: after.figures[_FIGURES.index(name)] for name in shown},
             },
         }
@@ -186,14 +196,7 @@ class Truth:
         window = found.window
         row = self._row(window.start_ms, window.site)
         true = row if window.quality != "unsynced" else self._row(window.closed_ms - window.length_ms, window.site)
-        if any(found.came.true):
-            for place, number in enumerate(found.came.true):
-                true.came[place] += number
-            if found.counted:
-                for place, number in enumerate(found.came.true):
-                    true.counted[place] += number
-                for place, number in enumerate(found.came.read):
-                    true.read[place] += number
+        true.meet(found)
         runs = self._runs.get(window.device)
         if runs is None:
             runs = self._runs[window.device] = _Run(), _Run()

@@ -87,10 +87,7 @@ class Writer:
         """ASCII: nothing in a simulated payload is anything else."""
         cells = w.cells
         released = [cell for cell in cells if cell is not None]
-        if len(released) == len(cells):
-            shown = cells
-        else:
-            shown = ["null" if cell is None else cell for cell in cells]  # type: ignore[misc]
+        shown = ["null" if cell is None else cell for cell in cells]
         prev = "null" if w.prev is None else f'{{"boot_id":"{w.prev[0]}","last_seq":{w.prev[1]}}}'
         return (
             f'{{"schema":"edge.counts/1","site":"{w.site}","device":"{w.device}","boot_id":"{w.boot_id}","seq":{w.seq},'
