@@ -25,7 +25,7 @@ endef
 
 .venv/dev.stamp: requirements/dev.txt pyproject.toml | .venv/bin/pip
 	@if [ "$(SET)" != bookworm ]; then echo "the host toolchain needs Python 3.11: make $@ PYTHON=/path/to/python3.11" >&2; exit 2; fi
-	@echo "installing the toolchain and the test tools into .venv (about 1.5 GB) …"
+	@echo "installing the toolchain and the test tools into .venv (about 2 GB) …"
 	@$(PIP) --require-hashes -r requirements/dev.txt && $(PIP) -e .
 	@touch $@
 
