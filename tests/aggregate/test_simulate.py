@@ -137,22 +137,27 @@ def test_every_site_and_day_of_the_truth_is_what_index_says(tmp_path: Path, caps
 
 
 def test_what_replay_can_close_is_told(tmp_path: Path) -> None:
-    lost: list[tuple[Window, bytes]] = []
+    replayable: list[tuple[Window, bytes]] = []
     truth = Truth(PLAN, {})
     fleet = Fleet(PLAN, truth)
-    fleet.kept = lambda window, payload: lost.append((window, payload))
+
+    def kept(window: Window, payload: bytes | None, *, lost: bool) -> None:
+        if lost and payload is not None:
+            replayable.append((window, payload))
+
+    fleet.kept = kept
     messages = list(fleet.messages())
     told = truth.end()["whole"]
-    assert lost
+    assert replayable
     log = tmp_path / "log.jsonl"
     late = b"".join(
         b'{"topic":"edge/v1/%s/%s/counts","received":"2027-01-01T00:00:00Z","payload":%s}\n'
         % (window.site.encode(), window.device.encode(), payload)
-        for window, payload in lost
+        for window, payload in replayable
     )
     log.write_bytes(b"".join(map(line, messages)) + late)
     found = check_log(log)
-    assert found.windows == told["after_replay"]["windows"] == told["windows"] + len(lost)
+    assert found.windows == told["after_replay"]["windows"] == told["windows"] + len(replayable)
     assert found.missing == told["after_replay"]["missing"] < told["missing"]
     with open_store(":memory:", create=True) as store:
         ingest_files(store, [log])

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import math
+import signal
 import sys
+import threading
 import time
 from contextlib import contextmanager
 from dataclasses import asdict, fields
@@ -14,10 +16,13 @@ from typing import IO, TYPE_CHECKING, Any, Final
 
 from edge.contract import parse_utc
 from edge.errors import ConfigError, StorageError
+from edge_aggregate.broker import add_arguments, broker_of
 from edge_aggregate.simulate.plan import Classifier, Faults, Plan
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from edge_aggregate.simulate.fleet import Fleet
 
 _FAULTS: Final = {
     "outages": "windows that come late and in bursts, after an outage",
@@ -33,9 +38,7 @@ _FAULTS: Final = {
 def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
     """Its arguments."""
     parser = commands.add_parser("simulate", help="a fleet that is not there: its messages, and the truth about them")
-    where = parser.add_mutually_exclusive_group(required=True)
-    where.add_argument("--out", type=Path, metavar="FOLDER", help="write a landing log there")
-    where.add_argument("--broker", metavar="HOST:PORT", help="publish there")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="write a landing log there")
     parser.add_argument("--truth", type=Path, metavar="FILE", help="what there was to count, as JSON")
     parser.add_argument("--places", type=Path, metavar="FILE", help="write the sites file of the fleet's towns")
     fleet = parser.add_argument_group("the fleet")
@@ -63,6 +66,13 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
             help=f"{_FAULTS[field.name]} ({field.default:g})",
         )
     wrong.add_argument("--faultless", action="store_true", help="nothing goes wrong, unless it is asked for by name")
+    broker = parser.add_argument_group("to a broker, instead of --out")
+    add_arguments(broker)
+    pace = broker.add_mutually_exclusive_group()
+    pace.add_argument("--rate", type=_above, metavar="N", help="windows a second at most (default: what it takes)")
+    pace.add_argument("--speed", type=_speed, metavar="X|max", help="the fleet's seconds in one of ours (max)")
+    broker.add_argument("--live", action="store_true", help="then go on in real time, until it is interrupted")
+    broker.add_argument("--stay", type=_number, default=0.0, metavar="SECONDS", help="then answer replays so long (0)")
     parser.set_defaults(run=run)
 
 
@@ -75,6 +85,18 @@ def _number(text: str) -> float:
         msg = f"{text!r:.40} is no number from 0 on"
         raise argparse.ArgumentTypeError(msg)
     return value
+
+
+def _above(text: str) -> float:
+    value = _number(text)
+    if value <= 0:
+        msg = f"{text!r:.40} is not above 0"
+        raise argparse.ArgumentTypeError(msg)
+    return value
+
+
+def _speed(text: str) -> float | None:
+    return None if text == "max" else _above(text)
 
 
 def _whole(text: str) -> int:
@@ -127,6 +149,7 @@ def read_plan(args: argparse.Namespace) -> Plan:
         happy=args.happy,
         restarts=0.0 if args.faultless else args.restarts,
         faults=Faults(**faults),
+        root=args.root,
         lines=args.broker is None,
         classifier=Classifier() if args.manifest is None else _classifier(args.manifest),
     )
@@ -170,10 +193,13 @@ def _written(path: Path | None, option: str) -> Iterator[IO[str] | None]:
 def run(args: argparse.Namespace) -> int:
     """Simulate, and say what was made."""
     from edge_aggregate.simulate.fleet import Fleet
-    from edge_aggregate.simulate.segments import Segments, line
     from edge_aggregate.simulate.truth import Truth
 
+    if (args.out is None) == (args.broker is None):
+        msg = "give --out FOLDER for a log, or --broker HOST:PORT, and not both"
+        raise ConfigError(msg)
     plan = read_plan(args)
+    send = _to_broker if args.out is None else _to_folder
     begun = time.monotonic()
     with _written(args.truth, "--truth") as file:
         truth = Truth(plan, describe(plan), file)
@@ -182,15 +208,37 @@ def run(args: argparse.Namespace) -> int:
             with _written(args.places, "--places") as places:
                 assert places is not None  # noqa: S101 - a path was given
                 places.write(fleet.places())
-        with Segments(args.out) as segments:
-            for message in fleet.messages():
-                segments.write(line(message))
+        where = send(args, plan, fleet)
         told = truth.end()
     whole, seconds = told["whole"], max(time.monotonic() - begun, 1e-3)
     print(
-        f"{told['lines']} lines in {len(segments.names)} segments: {whole['windows']} windows of {plan.devices} kiosks "
+        f"{told['lines']} messages {where}: {whole['windows']} windows of {plan.devices} kiosks "
         f"at {plan.site_count} sites, {whole['duplicates']} duplicates, {whole['conflicts']} conflicts, "
         f"{whole['missing']} missing, {told['dead_letters']['lines']} dead letters"
     )
     print(f"{whole['windows'] / seconds:,.0f} windows/s", file=sys.stderr)
     return 0
+
+
+def _to_folder(args: argparse.Namespace, _: Plan, fleet: Fleet) -> str:
+    from edge_aggregate.simulate.segments import Segments, line
+
+    with Segments(args.out) as segments:
+        for message in fleet.messages():
+            segments.write(line(message))
+    return f"in {len(segments.names)} segments"
+
+
+def _to_broker(args: argparse.Namespace, plan: Plan, fleet: Fleet) -> str:
+    from edge_aggregate.simulate.publish import Pace, Publisher
+
+    stop = threading.Event()
+    broker = broker_of(args)
+    publisher = Publisher(plan, fleet, broker, Pace(args.rate, args.speed, args.live, args.stay))
+    before = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        publisher.run(stop.is_set)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return f"sent to {broker.name}, {publisher.replayed} of them again"

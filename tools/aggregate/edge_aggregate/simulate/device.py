@@ -102,7 +102,6 @@ class Device:
         "_prev",
         "_restarts",
         "_rng",
-        "_spent",
         "_starts_ms",
         "boot_id",
         "clock",
@@ -112,6 +111,7 @@ class Device:
         "next_ms",
         "seq",
         "site",
+        "spent",
         "topic",
     )
 
@@ -123,7 +123,7 @@ class Device:
         self._restarts = plan.restarts / DAY_MS
         self._held, self._drawn = [0] * CELLS, [0] * CELLS
         self._flush_day: int | None = None
-        self._budget_day, self._budget_since_ms, self._spent = -1, 0, 0
+        self._budget_day, self._budget_since_ms, self.spent = -1, 0, 0
         self.clock = Clock()
         self.boot_id, self.seq = "", 0
         self._prev: tuple[str, int] | None = None
@@ -212,7 +212,7 @@ class Device:
         exhausted = not self._affords(label // DAY_MS, start)
         counted = seen and not exhausted
         if counted:
-            self._spent += 1
+            self.spent += 1
         watched = counted and coverage > 0
         cells, draws = self._release((came.read if watched else _NONE) if counted else None, flush=flush)
         self.seq += 1
@@ -254,8 +254,8 @@ class Device:
             return True
         forward = day > self._budget_day or start_ms - self._budget_since_ms >= _SHORTEST_DAY_MS
         if day != self._budget_day and (self._budget_day < 0 or forward):
-            self._budget_day, self._budget_since_ms, self._spent = day, start_ms, 0
-        return self._spent < self._policy.day
+            self._budget_day, self._budget_since_ms, self.spent = day, start_ms, 0
+        return self.spent < self._policy.day
 
     def _release(self, votes: list[int] | tuple[int, ...] | None, *, flush: bool) -> tuple[list[int | None], list[int]]:
         """Released cells and the draws in them; the rest is held back. None: nobody could be counted, nothing drawn."""

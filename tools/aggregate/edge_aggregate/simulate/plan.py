@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
-from edge.contract import EARLIEST
+from edge.contract import EARLIEST, ContractError, Topics
 from edge.errors import ConfigError
 from edge.types import CELLS, EMOTIONS
 
@@ -25,6 +25,14 @@ EXACT: Final = tuple(tuple(int(i == j) for j in range(len(CELLS))) for i in rang
 
 def _digest(role: str) -> str:
     return "sha256:" + sha256(f"simulated {role}".encode()).hexdigest()
+
+
+def _is_root(text: str) -> bool:
+    try:
+        Topics(text, "site", "device")
+    except ContractError:
+        return False
+    return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +114,7 @@ class Plan:
             (not 0 <= self.min_count <= 10_000, f"--min-count {self.min_count}: give 0 to 10000"),
             (not 0 <= self.visitors <= 10_000, f"--visitors {self.visitors:g}: give 0 to 10000 an hour"),
             (not 0 <= self.happy <= 1, f"--happy {self.happy:g}: is a share, give 0 to 1"),
+            (not _is_root(self.root), f"--root {self.root!r:.80}: has a wildcard or an empty level"),
             (not 0 <= self.restarts <= 24, f"--restarts {self.restarts:g}: give 0 to 24 a day"),
         )
         for is_so, msg in wrong:
