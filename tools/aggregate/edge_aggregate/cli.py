@@ -19,6 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         from edge.errors import EdgeError
         from edge_aggregate.commands import calibrate, check, export, gaps, index, ingest, serve
+        from edge_aggregate.simulate.command import add_parser as add_simulate
     except ImportError as error:
         print(f'edge-aggregate: {error.name} is not installed: pip install "edge-fer[aggregate]"', file=sys.stderr)
         return 2
@@ -26,6 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for command in (ingest, calibrate, index, gaps, export, serve, check):
         command.add(commands)
+    add_simulate(commands)
     args = parser.parse_args(argv)
     try:
         return int(args.run(args))

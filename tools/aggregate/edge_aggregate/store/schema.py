@@ -100,6 +100,11 @@ CREATE TABLE calibrations (
   role TEXT NOT NULL, digest TEXT NOT NULL, bundle TEXT NOT NULL, counts TEXT NOT NULL,
   PRIMARY KEY (role, digest));
 
+-- What each device last said of itself. A part that never came is null; `health` is JSON.
+CREATE TABLE fleet (
+  device TEXT PRIMARY KEY, site TEXT NOT NULL, state TEXT, boot_id TEXT, version TEXT, since_ms BIGINT, trouble TEXT,
+  status_ms BIGINT, health TEXT, health_ms BIGINT);
+
 -- For dashboards: what counts of each site and UTC day.
 CREATE VIEW site_days AS
   SELECT s.name AS site, d.day * 86400 AS day_s, SUM(d.windows) AS windows, SUM(d.duplicates) AS duplicates,

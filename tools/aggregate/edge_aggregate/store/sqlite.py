@@ -29,8 +29,9 @@ class SqliteEngine:
 
     least, greatest = "min", "max"
 
-    def __init__(self, path: str, *, create: bool, read_only: bool = False) -> None:
+    def __init__(self, path: str, *, create: bool, read_only: bool = False, busy_s: float = BUSY_S) -> None:
         self.name = path
+        self._busy_s = busy_s
         self._read_only = read_only
         if path != ":memory:":
             file = Path(path)
@@ -41,7 +42,7 @@ class SqliteEngine:
                 msg = f"{path}: the folder {file.parent} is not there: make it first"
                 raise StorageError(msg)
         with self._told():
-            self._database = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, cached_statements=256)
+            self._database = sqlite3.connect(path, timeout=busy_s, isolation_level=None, cached_statements=256)
             self._database.execute("PRAGMA cache_size = -65536")
             if read_only:
                 self._database.execute("PRAGMA query_only = ON")
@@ -135,17 +136,17 @@ class SqliteEngine:
         try:
             yield
         except sqlite3.Error as error:
-            msg = f"{self.name}: {_advice(error)}"
+            msg = f"{self.name}: {_advice(error, self._busy_s)}"
             raise StorageError(msg) from error
 
 
-def _advice(error: sqlite3.Error) -> str:
+def _advice(error: sqlite3.Error, busy_s: float) -> str:
     """What is wrong, and what to do."""
     text = str(error)
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     known = {
         sqlite3.SQLITE_FULL: "the disk is full: make room; what was committed is kept",
-        sqlite3.SQLITE_BUSY: f"another program has been writing for {BUSY_S:.0f} s: wait, or end it",
+        sqlite3.SQLITE_BUSY: f"another program has been writing for {busy_s:.0f} s: wait, or end it",
         sqlite3.SQLITE_NOTADB: "is no store (not an SQLite file): name another path",
         sqlite3.SQLITE_CORRUPT: "is damaged: `edge-aggregate check` says how; restore a backup or ingest the log anew",
         sqlite3.SQLITE_READONLY: "cannot be written: check the owner of the file and its folder",

@@ -88,8 +88,10 @@ class Store:
         self.close()
 
 
-def open_store(address: str, *, create: bool = False, read_only: bool = False) -> Store:
+def open_store(address: str, *, create: bool = False, read_only: bool = False, busy_s: float | None = None) -> Store:
     """Open a store: the path of an SQLite file, `:memory:`, or `postgresql://user@host/database`.
+
+    `busy_s`: how long a writer waits for another one before it says so.
 
     Raises StorageError when it is not there (and `create` is not said), cannot be opened or is of a newer version.
     """
@@ -98,9 +100,9 @@ def open_store(address: str, *, create: bool = False, read_only: bool = False) -
 
         engine: Engine = PostgresEngine(address, read_only=read_only)
     else:
-        from edge_aggregate.store.sqlite import SqliteEngine
+        from edge_aggregate.store.sqlite import BUSY_S, SqliteEngine
 
-        engine = SqliteEngine(address, create=create, read_only=read_only)
+        engine = SqliteEngine(address, create=create, read_only=read_only, busy_s=BUSY_S if busy_s is None else busy_s)
     try:
         _prepare(engine, create=create, read_only=read_only)
     except BaseException:
