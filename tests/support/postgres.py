@@ -18,7 +18,7 @@ from tests.support.broker import free_port, wait_for_port
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-PASSWORD: Final = "s3cr/et@:%"
+PASSWORD: Final = "s3cr/et@:%"  # noqa: S105 - of a server that lives as long as a test
 _QUOTED: Final = "s3cr%2Fet%40%3A%25"
 _NOBODY: Final = 65534
 
@@ -115,7 +115,7 @@ class Postgres:
         self.stop()
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def url(self, database: str, *, password: str = _QUOTED) -> str:
+    def url(self, database: str, password: str = _QUOTED) -> str:
         """The address of a database."""
         return f"postgresql://edge:{password}@127.0.0.1:{self.port}/{database}"
 
@@ -124,7 +124,7 @@ class Postgres:
         self._made += 1
         name = f"store{self._made}"
         with psycopg.connect(self.url("postgres"), autocommit=True) as database:
-            database.execute(f"CREATE DATABASE {name}")  # type: ignore[arg-type] # no text of a stranger
+            database.execute(f"CREATE DATABASE {name}")
         return self.url(name)
 
 

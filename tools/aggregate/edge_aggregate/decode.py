@@ -151,13 +151,12 @@ def decode_message(topic: str, received_ms: int, body: bytes | str | dict[str, o
         return None
     try:
         payload = decode_counts(body)
+        _check_text(payload.privacy.unit)
     except ContractError as error:
         return dead("payload", str(error))
     if (topics.site, topics.device) != (payload.site, payload.device):
         said = f"{payload.site}/{payload.device}"
         return dead("topic", f"topic says {topics.site}/{topics.device}, payload says {said}")
-    if not payload.privacy.unit.isprintable():  # a NUL is no text to a database
-        return dead("payload", "privacy.unit: has characters that cannot be printed")
     row = row_of(payload, received_ms)
     if row.start_ms > received_ms + _AHEAD_MS:
         return dead("future", f"starts {utc_text(payload.window.start)}, over a day ahead of when it was received")
@@ -197,6 +196,13 @@ def row_of(payload: Counts, received_ms: int) -> Row:
         (*vars(draws.unmasked).values(), *vars(draws.masked).values()),
         received_ms,
     )
+
+
+def _check_text(unit: str) -> None:
+    """Refuse what no database takes as a text, as NUL. Raises ContractError."""
+    if not unit.isprintable():
+        msg = "privacy.unit: has characters that cannot be printed"
+        raise ContractError(msg)
 
 
 def _printable(text: str) -> str:

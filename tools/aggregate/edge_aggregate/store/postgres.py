@@ -37,7 +37,9 @@ LOCK: Final = 0x65646765
 
 _SESSION: Final = f"-c idle_in_transaction_session_timeout={SILENT_S}s -c lock_timeout={BUSY_S}s"
 _KEEPALIVE: Final = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 4}
-_TABLES: Final = frozenset({"meta", "sites", "devices", "boots", "terms", "segments", "windows", "days", "gaps", "dead"})
+_TABLES: Final = frozenset(
+    {"meta", "sites", "devices", "boots", "terms", "segments", "windows", "days", "gaps", "dead"}
+)
 
 
 class _WholeLoader(Loader):
@@ -63,7 +65,7 @@ class PostgresEngine:
         self._database = self._connect()
 
     def _connect(self) -> psycopg.Connection[tuple[Any, ...]]:
-        session = f"{self._parameters.get('options', '')} {_SESSION}"
+        session = f"{_SESSION} {self._parameters.get('options', '')}"  # the later one counts
         if self._read_only:
             session += " -c default_transaction_read_only=on"
         named = {"connect_timeout": 10, "application_name": "edge-aggregate", "tcp_user_timeout": SILENT_S * 1000}
@@ -177,12 +179,13 @@ class PostgresEngine:
 
 def _parse(address: str) -> tuple[dict[str, Any], str]:
     """What to connect with, and the address as it may be shown. Raises StorageError without repeating a password."""
-    place = address.partition("://")[2].partition("/")[0]
+    place, _, rest = address.partition("://")[2].partition("/")
+    split = place.count("@") > 1 or "@" in rest.partition("?")[0]  # by a password: libpq would take it for a host
     try:
-        found = conninfo_to_dict(address) if place.count("@") <= 1 else None
+        found = {} if split else conninfo_to_dict(address)
     except psycopg.Error:
-        found = None
-    if found is None:
+        found = {}
+    if not found or not re.fullmatch(r"[\d,]*", str(found.get("port", ""))):
         msg = (
             "the store's address cannot be read: write postgresql://user@host:5432/database; in a password / @ : %"
             " are %2F %40 %3A %25, or leave it out and put it into ~/.pgpass"
@@ -240,5 +243,7 @@ def _advice(error: psycopg.Error) -> str:
     if code.startswith("XX") or code in {"58030", "58P01"}:
         return f"the database is damaged ({text[:150]}): restore a backup or ingest the log anew"
     if isinstance(error, psycopg.OperationalError):
-        return f"the server cannot be reached, or went away ({text[:150]}): try again when it is up; no batch is half in"
+        return (
+            f"the server cannot be reached, or went away ({text[:150]}): try again when it is up; no batch is half in"
+        )
     return text[:300]
