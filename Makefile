@@ -92,10 +92,10 @@ lock: .venv/dev.stamp  ## compile the hashed locks anew
 	$(subst pyproject.toml,,$(COMPILE)) --python-version 3.11 --group fleet -o requirements/fleet.txt
 
 # What tests need beyond PyPI, as program:package: a real broker, strace for the privacy canary, git and keys for pull mode.
-SYSTEM = mosquitto:mosquitto strace:strace git:git gpg:gnupg ssh-keygen:openssh-client
+SYSTEM = mosquitto:mosquitto postgres:postgresql strace:strace git:git gpg:gnupg ssh-keygen:openssh-client
 system:
 	@missing=; for p in $(SYSTEM); do \
-	  PATH="$$PATH:/usr/sbin" command -v $${p%:*} >/dev/null || missing="$$missing $${p#*:}"; done; \
+	  PATH="$$PATH:/usr/sbin:$$(echo /usr/lib/postgresql/*/bin | tr " " :)" command -v $${p%:*} >/dev/null || missing="$$missing $${p#*:}"; done; \
 	if [ -n "$$missing" ]; then \
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	    echo "installing$$missing for the tests …"; \
