@@ -225,11 +225,11 @@ class Subscriber:
             connection.close()
             return
         self.figures.connected = True
-        what = "again" if connection.resumed else "new session"
-        log.info("%s: connected as %s (%s)", self._broker.name, options.client_id, what)
         try:
             self._subscribe(connection)
             self.figures.connections += 1
+            session = "kept" if connection.resumed else "new"
+            log.info("%s: subscribed as %s (session %s)", self._broker.name, options.client_id, session)
             self._listen(connection)
         except BaseException:
             connection.abandon()
