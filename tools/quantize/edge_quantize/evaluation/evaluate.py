@@ -97,7 +97,7 @@ def answer(bundle: Bundle, show: Callable[[int, int], None]) -> Answers:
     for role in ("gate", "fer_unmasked", "fer_masked"):
         interpreter = score.open_interpreter(bundle.path(role))
         output = bundle.entry(role).output
-        invoke_ms[role] = _invoke_ms(interpreter, chips["bare"][:200])
+        invoke_ms[role] = _invoke_ms(score.open_interpreter(bundle.path(role), delegate=True), chips["bare"][:200])
         for name, some in chips.items():
             raw = score.outputs(interpreter, some, step)
             said[name][role] = score.probabilities(raw, output.scale, output.zero_point)
