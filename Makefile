@@ -1,7 +1,7 @@
 # Everything installs into .venv; a target does nothing twice.
 SHELL := /bin/bash
 .DEFAULT_GOAL := demo
-.PHONY: demo torch test test-faults soak test-fleet soak-fleet release lint format bench lock gpu-pack docs clean system
+.PHONY: demo torch test test-faults soak test-fleet soak-fleet release lint format bench bench-quick lock gpu-pack docs clean system
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3.13 || command -v python3)
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
@@ -76,6 +76,9 @@ format: .venv/dev.stamp
 
 bench: .venv/dev.stamp  ## speed and memory, as ratios measured in one run
 	.venv/bin/python bench/pipeline.py
+
+bench-quick: .venv/dev.stamp  ## this tree against the last release (bench/BASELINE), in turn; what moved by more than the noise
+	.venv/bin/python bench/quick.py $(if $(ROUNDS),--rounds $(ROUNDS))
 
 docs: .venv/dev.stamp  ## schemas and AsyncAPI from the contract
 	.venv/bin/python -m edge.contract.asyncapi --write docs
