@@ -7,13 +7,16 @@ away, squares of the frame are searched too.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final, NamedTuple
+import time
+from typing import TYPE_CHECKING, Final
 
 import cv2
 import numpy as np
 
 from edge.types import FaceBox
 from edge.vision.detect.overlap import SAME, iou, one_per_face, weighted_nms
+from edge.vision.detect.regions import LAP, close_up, regions
+from edge.vision.detect.schedule import Schedule
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
 
     from edge.bundle.manifest import AnchorGrid
     from edge.types import F32, U8
+    from edge.vision.detect.regions import Region
 
 SIDE: Final = 128
 """Side of the network's input in pixels."""
@@ -35,19 +39,15 @@ LEAST: Final = 0.5
 """Least score of a face that was there in the frame before (as Zhang et al. 2022, ByteTrack, arXiv:2110.06864)."""
 LEVEL_FROM: Final = 30.0
 """Least lean of the eyes in degrees that a box is turned by: less costs more than it wins (docs/decisions/0014)."""
-LAP: Final = 1 / 3
-"""Share of a square that the next one covers too: a face on the border of one is whole in the other."""
+CLEAR: Final = 24
+"""Width in the network's input from which a new face is believed at first sight; smaller ones are looked at closely."""
+CANDIDATE: Final = 0.5
+"""Least score of what is looked at closely."""
 CUT: Final = 0.1
 """What a box counts that runs over the border of its square: another one shows all of the face."""
 
 
-class Region(NamedTuple):
-    """A part of a frame that is shown to the network, in frame pixels."""
-
-    x: int
-    y: int
-    w: int
-    h: int
+_NOBODY: Final = np.empty((0, 4), np.float32)
 
 
 class BlazeFace:
@@ -63,6 +63,8 @@ class BlazeFace:
         min_face: int = 36,
         tiles: int | None = None,
         level_from: float = LEVEL_FROM,
+        budget_ms: float | None = None,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """Prepare the anchors.
 
@@ -80,33 +82,42 @@ class BlazeFace:
         self._step = np.repeat(np.array([g.step for g in anchors], np.float32), counts, axis=0)
         self._zero = np.repeat(np.array([g.zero for g in anchors], np.float32), counts, axis=0)
         self._centres = np.concatenate([_centres(g.cells, g.each) for g in anchors])
-        self._least = (math.log(LEAST / (1 - LEAST)) - self._zero[:, 0]) / self._step[:, 0]
-        self._turn = 0
-        self._last = np.empty((0, 4), np.float32)
-        self._lately: set[Region] = set()
+        self._least = (math.log(CANDIDATE / (1 - CANDIDATE)) - self._zero[:, 0]) / self._step[:, 0]
+        self._schedule = Schedule(budget_ms, clock)
+        self._last = _NOBODY
+        self._missed = 0
 
     def detect(self, image: U8, *, thorough: bool = False) -> list[FaceBox]:
         """See `edge.vision.detect.Detector.detect`.
 
-        In a stream the whole frame and the squares that showed a face at their last turn are searched in every frame,
-        the other squares in turn, one a frame; `thorough` searches all.
+        In a stream the parts of the frame in which something moved are searched, the others in turn, as many as the
+        budget pays, and what was a face in the last frame is looked at closely; `thorough` searches all.
         """
         height, width = image.shape[:2]
         if min(height, width) < self._min_face:
             return []
-        whole, *squares = regions(width, height, self._rows(width, height))
-        shown = [whole, *(squares if thorough else self._due(squares))]
-        scores, boxes, zooms, of = self._look(image, shown)
-        self._lately = (self._lately - set(shown)) | {shown[k] for k in np.unique(of)}
-        large = boxes[:, 2] >= self._min_face
-        # An error of a pixel in the network's input is the smaller in the frame, the closer the look.
-        best, merged = weighted_nms(scores[large], boxes[large], (scores * zooms**2)[large])
-        again = (best >= LEAST) & (iou(merged[:, :4], self._last).max(axis=1, initial=0.0) > SAME) & (not thorough)
-        kept = again | (best >= SURE)
+        parts = regions(width, height, self._rows(width, height))
+        if thorough:
+            self._last = _NOBODY
+        near = [close_up(box, width, height) for box in self._last]
+        shown = parts if thorough else self._schedule.due(image, parts, near)
+        self._schedule.begin()
+        best, merged = self._faces(image, shown)
+        known = (best >= LEAST) & (iou(merged[:, :4], self._last).max(axis=1, initial=0.0) > SAME)
+        doubtful = ~known & (merged[:, 2] * merged[:, 6] < CLEAR)
+        looks = [close_up(box, width, height) for box in merged[doubtful]]
+        if looks:
+            sure, closer = self._faces(image, looks)
+            sure, closer = sure[sure >= SURE], closer[sure >= SURE]
+            there = iou(closer[:, :4], merged[doubtful, :4]).max(axis=1, initial=0.0) > SAME
+        kept = known | (~doubtful & (best >= SURE))
         best, merged = best[kept], merged[kept]
-        self._last = merged[:, :4]
+        if looks:
+            best, merged = np.concatenate([best, sure[there]]), np.concatenate([merged, closer[there]])
+        self._schedule.end(len(shown) + len(looks))
+        self._last = _NOBODY if thorough else merged[:, :4]
         found = [FaceBox(float(x - w / 2), float(y - h / 2), float(w), float(h), self._roll(*eyes), float(score))
-                 for score, (x, y, w, h, *eyes) in zip(best, merged, strict=True)]  # fmt: skip
+                 for score, (x, y, w, h, *eyes, _) in zip(best, merged, strict=True)]  # fmt: skip
         return [b for b in one_per_face(found) if 0 <= b.centre[0] < width and 0 <= b.centre[1] < height]
 
     def _roll(self, across: float, down: float) -> float:
@@ -122,16 +133,18 @@ class BlazeFace:
             return 0
         return min(MOST_ROWS, math.ceil((min(width, height) / largest - LAP) / (1 - LAP)))
 
-    def _due(self, squares: Sequence[Region]) -> list[Region]:
-        if not squares:
-            return []
-        self._turn = (self._turn + 1) % len(squares)
-        return [s for i, s in enumerate(squares) if i == self._turn or s in self._lately]
+    def _faces(self, image: U8, shown: Sequence[Region]) -> tuple[F32, F32]:
+        """Scores (F,) and boxes (F, 7) of the faces in these regions: `_look`'s, one a face, best first."""
+        scores, boxes = self._look(image, shown)
+        large = boxes[:, 2] >= self._min_face
+        # An error of a pixel in the network's input is the smaller in the frame, the closer the look.
+        return weighted_nms(scores[large], boxes[large], (scores * boxes[:, 6] ** 2)[large])
 
-    def _look(self, image: U8, shown: Sequence[Region]) -> tuple[F32, F32, F32, NDArray[np.int64]]:
-        """Scores (N,), boxes (N, 6), zooms (N,), numbers (N,) of the regions.
+    def _look(self, image: U8, shown: Sequence[Region]) -> tuple[F32, F32]:
+        """Scores (N,), boxes (N, 7) of what looks like a face in these regions.
 
-        Of a box: centre, size, and from the picture's left eye to the right one, in frame pixels.
+        Of a box: centre, size, and from the picture's left eye to the right one, in frame pixels; how many pixels of
+        the network's input are one of the frame.
         """
         pictures, zooms, margins = zip(
             *(letterbox(image[r.y : r.y + r.h, r.x : r.x + r.w]) for r in shown), strict=True
@@ -147,7 +160,8 @@ class BlazeFace:
         ends = part[:, :2] + part[:, 2:] < (image.shape[1], image.shape[0])
         over |= (inside + size / 2 > part[:, 2:]) & ends
         scores = np.where(over.any(axis=1), CUT, 1.0) / (1 + np.exp(-values[:, 0]))
-        return scores.astype(np.float32), np.concatenate([inside + part[:, :2], size, eyes], axis=1), zoom[:, 0], of
+        boxes = np.concatenate([inside + part[:, :2], size, eyes, zoom], axis=1)
+        return scores.astype(np.float32), boxes.astype(np.float32)
 
 
 def _centres(cells: int, each: int) -> F32:
@@ -155,19 +169,6 @@ def _centres(cells: int, each: int) -> F32:
     at = (np.arange(cells, dtype=np.float32) + 0.5) * (SIDE / cells)
     centres: F32 = np.stack(np.meshgrid(at, at), axis=-1).reshape(-1, 2).repeat(each, axis=0)
     return centres
-
-
-def regions(width: int, height: int, rows: int) -> list[Region]:
-    """The whole frame, then squares that cover it in `rows` rows along its short side, overlapping by `LAP`."""
-    whole = Region(0, 0, width, height)
-    if rows < 1:
-        return [whole]
-    side = math.ceil(min(width, height) / (rows - (rows - 1) * LAP))
-    steps = []
-    for length in (width, height):
-        count = math.ceil((length - LAP * side) / ((1 - LAP) * side) - 1e-6)
-        steps.append(np.linspace(0, length - side, max(1, count)).round().astype(int).tolist())
-    return [whole, *(Region(x, y, side, side) for y in steps[1] for x in steps[0])]
 
 
 def letterbox(image: U8) -> tuple[U8, float, tuple[int, int]]:
