@@ -15,7 +15,7 @@ import numpy as np
 
 from edge.types import FaceBox
 from edge.vision.detect.overlap import SAME, iou, one_per_face, weighted_nms
-from edge.vision.detect.regions import LAP, close_up, regions
+from edge.vision.detect.regions import LAP, SIDE, SMALLEST, around, holds, regions
 from edge.vision.detect.schedule import Schedule
 
 if TYPE_CHECKING:
@@ -25,12 +25,8 @@ if TYPE_CHECKING:
 
     from edge.bundle.manifest import AnchorGrid
     from edge.types import F32, U8
-    from edge.vision.detect.regions import Region
+    from edge.vision.detect.regions import Place, Region
 
-SIDE: Final = 128
-"""Side of the network's input in pixels."""
-SMALLEST: Final = 24
-"""Width in the network's input of the smallest boxes that are found reliably (docs/detectors.md)."""
 MOST_ROWS: Final = 2
 """Rows of squares unless `tiles` says more: 8 squares of a 16:9 frame, one of which is due in each frame."""
 SURE: Final = 0.65
@@ -39,15 +35,14 @@ LEAST: Final = 0.5
 """Least score of a face that was there in the frame before (as Zhang et al. 2022, ByteTrack, arXiv:2110.06864)."""
 LEVEL_FROM: Final = 30.0
 """Least lean of the eyes in degrees that a box is turned by: less costs more than it wins (docs/decisions/0014)."""
-CLEAR: Final = 24
+CLEAR: Final = 32
 """Width in the network's input from which a new face is believed at first sight; smaller ones are looked at closely."""
-CANDIDATE: Final = 0.5
+CANDIDATE: Final = 0.25
 """Least score of what is looked at closely."""
+CLOSER: Final = (2.0, 4.0)
+"""Sides of the squares of a close look, in widths of the box: the mean of both counts (docs/decisions/0026)."""
 CUT: Final = 0.1
 """What a box counts that runs over the border of its square: another one shows all of the face."""
-
-
-_NOBODY: Final = np.empty((0, 4), np.float32)
 
 
 class BlazeFace:
@@ -63,6 +58,7 @@ class BlazeFace:
         min_face: int = 36,
         tiles: int | None = None,
         level_from: float = LEVEL_FROM,
+        clear_from: float = CLEAR,
         budget_ms: float | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
@@ -75,6 +71,9 @@ class BlazeFace:
             tiles: rows of squares that are searched besides the whole frame; None: as many as `min_face` needs, at most
                 `MOST_ROWS`.
             level_from: least lean of the eyes in degrees that a box is turned by; below it stands upright.
+            clear_from: width in the network's input from which a new face is believed without a closer look.
+            budget_ms: time to search a frame of a stream, by `clock` in seconds; None: whatever it takes.
+            clock: seconds.
 
         """
         self._answer, self._min_face, self._tiles, self._level_from = answer, min_face, tiles, level_from
@@ -83,42 +82,73 @@ class BlazeFace:
         self._zero = np.repeat(np.array([g.zero for g in anchors], np.float32), counts, axis=0)
         self._centres = np.concatenate([_centres(g.cells, g.each) for g in anchors])
         self._least = (math.log(CANDIDATE / (1 - CANDIDATE)) - self._zero[:, 0]) / self._step[:, 0]
+        self._clear_from = clear_from
         self._schedule = Schedule(budget_ms, clock)
-        self._last = _NOBODY
-        self._missed = 0
+        self._last: list[Place] = []
 
     def detect(self, image: U8, *, thorough: bool = False) -> list[FaceBox]:
         """See `edge.vision.detect.Detector.detect`.
 
         In a stream the parts of the frame in which something moved are searched, the others in turn, as many as the
-        budget pays, and what was a face in the last frame is looked at closely; `thorough` searches all.
+        budget pays, and faces of the last frame are followed; `thorough` searches all.
         """
         height, width = image.shape[:2]
         if min(height, width) < self._min_face:
             return []
         parts = regions(width, height, self._rows(width, height))
-        if thorough:
-            self._last = _NOBODY
-        near = [close_up(box, width, height) for box in self._last]
-        shown = parts if thorough else self._schedule.due(image, parts, near)
+        last: list[Place] = [] if thorough else self._last
         self._schedule.begin()
+        shown = parts if thorough else self._schedule.choose(image, parts, last)
         best, merged = self._faces(image, shown)
-        known = (best >= LEAST) & (iou(merged[:, :4], self._last).max(axis=1, initial=0.0) > SAME)
-        doubtful = ~known & (merged[:, 2] * merged[:, 6] < CLEAR)
-        looks = [close_up(box, width, height) for box in merged[doubtful]]
-        if looks:
-            sure, closer = self._faces(image, looks)
-            sure, closer = sure[sure >= SURE], closer[sure >= SURE]
-            there = iou(closer[:, :4], merged[doubtful, :4]).max(axis=1, initial=0.0) > SAME
-        kept = known | (~doubtful & (best >= SURE))
-        best, merged = best[kept], merged[kept]
-        if looks:
-            best, merged = np.concatenate([best, sure[there]]), np.concatenate([merged, closer[there]])
-        self._schedule.end(len(shown) + len(looks))
-        self._last = _NOBODY if thorough else merged[:, :4]
-        found = [FaceBox(float(x - w / 2), float(y - h / 2), float(w), float(h), self._roll(*eyes), float(score))
-                 for score, (x, y, w, h, *eyes, _) in zip(best, merged, strict=True)]  # fmt: skip
-        return [b for b in one_per_face(found) if 0 <= b.centre[0] < width and 0 <= b.centre[1] < height]
+        known = (best >= LEAST) & (iou(merged[:, :4], _table(last)).max(axis=1, initial=0.0) > SAME)
+        small = merged[:, 2] * merged[:, 6] < self._clear_from
+        found = [*zip(best[known], merged[known], strict=True)]
+        new = ~known & ~small & (best >= SURE)
+        found += zip(best[new], merged[new], strict=True)
+        doubtful = merged[~known & small]
+        pays = (
+            len(doubtful) if thorough else max(1, int(min(self._schedule.searches, 1000) - len(shown)) // len(CLOSER))
+        )
+        looked, put_off = doubtful[:pays], [_place(box) for box in doubtful[pays:]]
+        found += [
+            (score, box) for score, box in (self._closely(image, box, parts[0]) for box in looked) if score >= SURE
+        ]
+        if not thorough:
+            self._schedule.end(len(shown) + len(CLOSER) * len(looked))
+            self._follow(last, [_place(box) for _, box in found], put_off, shown, parts[0])
+        boxes = one_per_face([self._box(score, box) for score, box in found])
+        return [b for b in boxes if 0 <= b.centre[0] < width and 0 <= b.centre[1] < height]
+
+    def _follow(
+        self, last: list[Place], found: list[Place], put_off: list[Place], shown: Sequence[Region], frame: Region
+    ) -> None:
+        """Remember the faces of this frame, and those of the last one that no time was left to look at."""
+        there = iou(_table(last), _table(found)).max(axis=1, initial=0.0) > SAME
+        for place, again in zip(last, there, strict=True):
+            if again:
+                continue
+            if any(holds(region, place, frame) for region in shown):
+                put_off.append(place)
+            else:
+                found.append(place)
+        for place in put_off:
+            self._schedule.put_off(place)
+        self._last = found
+
+    def _closely(self, image: U8, box: F32, frame: Region) -> tuple[float, F32]:
+        """Mean score of close looks at a doubtful box, and the box as they see it."""
+        looks = [self._faces(image, [around(_place(box), widths, frame)]) for widths in CLOSER]
+        same = [iou(boxes[:, :4], box[None, :4])[:, 0] > SAME for _, boxes in looks]
+        best = np.concatenate([scores[there] for (scores, _), there in zip(looks, same, strict=True)])
+        if not len(best):
+            return 0.0, box
+        boxes = np.concatenate([boxes[there] for (_, boxes), there in zip(looks, same, strict=True)])
+        score = sum(float(scores[there].max(initial=0.0)) for (scores, _), there in zip(looks, same, strict=True))
+        return score / len(CLOSER), np.average(boxes, axis=0, weights=best * boxes[:, 6] ** 2).astype(np.float32)
+
+    def _box(self, score: float, box: F32) -> FaceBox:
+        x, y, w, h, across, down, _ = (float(v) for v in box)
+        return FaceBox(x - w / 2, y - h / 2, w, h, self._roll(across, down), float(score))
 
     def _roll(self, across: float, down: float) -> float:
         """Angle of the line from the picture's left eye to the right one, 0 below `level_from`."""
@@ -138,7 +168,8 @@ class BlazeFace:
         scores, boxes = self._look(image, shown)
         large = boxes[:, 2] >= self._min_face
         # An error of a pixel in the network's input is the smaller in the frame, the closer the look.
-        return weighted_nms(scores[large], boxes[large], (scores * boxes[:, 6] ** 2)[large])
+        weights = scores * boxes[:, 6] ** 2 * np.where(scores >= LEAST, np.float32(1), np.float32(1e-6))
+        return weighted_nms(scores[large], boxes[large], weights[large])
 
     def _look(self, image: U8, shown: Sequence[Region]) -> tuple[F32, F32]:
         """Scores (N,), boxes (N, 7) of what looks like a face in these regions.
@@ -162,6 +193,15 @@ class BlazeFace:
         scores = np.where(over.any(axis=1), CUT, 1.0) / (1 + np.exp(-values[:, 0]))
         boxes = np.concatenate([inside + part[:, :2], size, eyes, zoom], axis=1)
         return scores.astype(np.float32), boxes.astype(np.float32)
+
+
+def _place(box: F32) -> Place:
+    x, y, w, h = (float(v) for v in box[:4])
+    return x, y, w, h
+
+
+def _table(places: Sequence[Place]) -> F32:
+    return np.array(places, np.float32).reshape(-1, 4)
 
 
 def _centres(cells: int, each: int) -> F32:
