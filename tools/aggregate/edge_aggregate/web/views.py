@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
-from datetime import UTC
 from typing import TYPE_CHECKING, Any, Final
 
 from edge.errors import ConfigError
@@ -16,6 +16,7 @@ from edge_aggregate.profile import LEAST_DAYS, week
 from edge_aggregate.sites import DAYS
 from edge_aggregate.statistics import discoveries
 from edge_aggregate.store.days import DAY_MS
+from edge_aggregate.store.fleet import read_fleet
 from edge_aggregate.web import atlas, charts
 
 if TYPE_CHECKING:
@@ -25,10 +26,14 @@ if TYPE_CHECKING:
     from edge_aggregate.sites import Sites
     from edge_aggregate.statistics import Change
     from edge_aggregate.store import Store
+    from edge_aggregate.store.fleet import Member
 
 LASTS: Final = {"24h": "last 24 hours", "7d": "last 7 days", "28d": "last 28 days", "90d": "last 90 days"}
 WEIGHTINGS: Final = {"votes": "each vote alike", "sites": "each site alike", "population": "by population"}
 NEWEST: Final = 50
+HOT_C: Final = 80
+"""A Pi slows itself from here on."""
+CERTIFICATE_DAYS: Final = 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,15 +133,18 @@ def _mix(figure: Figure) -> list[tuple[str, list[tuple[str, int, float]], int]]:
 
 
 def fleet(store: Store, _sites: Sites) -> dict[str, Any]:
-    """Every device: when it was last heard, what is missing of it."""
+    """Every device: what it says of itself, when it was last heard, what is missing of it."""
     newest = store.newest_ms
-    rows = store.engine.fetch(
-        "SELECT d.name, MAX(w.name), MAX(x.last_ms), SUM(x.windows), SUM(x.length), SUM(x.covered)"
-        " FROM devices d JOIN (SELECT device, site, MAX(last_received_ms) AS last_ms, SUM(windows) AS windows,"
-        " SUM(milliseconds) AS length, SUM(covered_ppm_s) AS covered FROM days WHERE day >= ? GROUP BY device, site) x"
-        " ON x.device = d.id JOIN sites w ON w.id = x.site GROUP BY d.name ORDER BY d.name",
-        (newest // DAY_MS - 7,),
-    )
+    counted = {
+        device: (site, last_ms, int(windows), int(length), int(covered))
+        for device, site, last_ms, windows, length, covered in store.engine.fetch(
+            "SELECT d.name, MAX(w.name), MAX(x.last_ms), SUM(x.windows), SUM(x.length), SUM(x.covered)"
+            " FROM devices d JOIN (SELECT device, site, MAX(last_received_ms) AS last_ms, SUM(windows) AS windows,"
+            " SUM(milliseconds) AS length, SUM(covered_ppm_s) AS covered FROM days WHERE day >= ?"
+            " GROUP BY device, site) x ON x.device = d.id JOIN sites w ON w.id = x.site GROUP BY d.name",
+            (newest // DAY_MS - 7,),
+        )
+    }
     missing = dict(
         store.engine.fetch(
             "SELECT d.name, SUM(g.last_seq - g.first_seq + 1) FROM gaps g JOIN boots b ON b.id = g.boot"
@@ -144,19 +152,44 @@ def fleet(store: Store, _sites: Sites) -> dict[str, Any]:
             (newest - 30 * DAY_MS,),
         )
     )
+    members = {member.device: member for member in read_fleet(store.engine)}
     return {
         "devices": [
-            {
-                "device": device,
-                "site": site_name,
-                "heard": instant(last_ms).astimezone(UTC),
-                "silent_h": (newest - last_ms) / 3_600_000,
-                "windows": int(windows),
-                "coverage": int(covered) / (int(length) * 1000) if length else None,
-                "missing": int(missing.get(device, 0)),
-            }
-            for device, site_name, last_ms, windows, length, covered in rows
+            _device(name, members.get(name), counted.get(name), int(missing.get(name, 0)), newest)
+            for name in sorted(members.keys() | counted.keys())
         ]
+    }
+
+
+def _device(
+    name: str, member: Member | None, counted: tuple[str, int, int, int, int] | None, missing: int, newest_ms: int
+) -> dict[str, Any]:
+    """A row of the fleet. What a device does not say is None."""
+    health = json.loads(member.health) if member is not None and member.health else {}
+    site, last_ms, windows, length, covered = counted or (member.site if member else "", None, 0, 0, 0)
+    heard = [at for at in (last_ms, member and member.status_ms, member and member.health_ms) if at is not None]
+    days = health.get("certificate_days")
+    notes = [
+        *([f"scene {health['scene']}"] if health.get("scene", "ok") != "ok" else []),
+        *(["paused"] if health.get("paused") else []),
+        *([f"frames: {health['rate']}"] if health.get("rate", "ok") != "ok" else []),
+        *([f"{health['outbox']['unsent']} rows unsent"] if health.get("outbox", {}).get("unsent") else []),
+        *([f"{health['soc_c']:.0f} °C"] if (health.get("soc_c") or 0) >= HOT_C else []),
+        *(["supply too weak"] if health.get("under_voltage") else []),
+        *([f"certificate ends in {days:.0f} days"] if days is not None and days < CERTIFICATE_DAYS else []),
+        *([member.trouble] if member is not None and member.trouble else []),
+    ]
+    return {
+        "device": name,
+        "site": site,
+        "state": None if member is None else member.state,
+        "version": None if member is None else member.version,
+        "heard": instant(max(heard)),
+        "silent_h": (newest_ms - max(heard)) / 3_600_000,
+        "windows": windows,
+        "coverage": covered / (length * 1000) if length else None,
+        "missing": missing,
+        "notes": notes,
     }
 
 
