@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from edge.types import F32, U8
     from edge.vision.detect.regions import Place, Region
 
-MOST_ROWS: Final = 2
-"""Rows of squares unless `tiles` says more: 8 squares of a 16:9 frame, one of which is due in each frame."""
+MOST_ROWS: Final = 3
+"""Rows of squares unless `tiles` says more: 18 squares of a 16:9 frame."""
 SURE: Final = 0.65
 """Least score of a new face; patches on clothes reached .64 (docs/detectors.md)."""
 LEAST: Final = 0.5

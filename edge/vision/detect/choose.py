@@ -63,8 +63,8 @@ def open_detector(
         min_face: smallest face in frame pixels.
         rotations: head rolls to search in degrees (`haar`).
         tiles: rows of squares searched besides the whole frame (`blazeface`); None: as many as `min_face` needs.
-        budget_ms: time to search a frame of a stream (`blazeface`); None: whatever it takes, so that a replay's answers do
-            not depend on the machine's speed.
+        budget_ms: time to search a frame of a stream (`blazeface`); None: whatever it takes, so that a replay's answers
+            do not depend on the machine's speed.
 
     Raises:
         BackendError: an OpenCV without cascades.

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Final
 import cv2
 import numpy as np
 
-from edge.vision.detect.regions import FOLLOW, around, holds, shows
+from edge.vision.detect.regions import FOLLOW, Region, around, holds, shows
 from edge.vision.preprocess import to_grey
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from edge.types import U8
-    from edge.vision.detect.regions import Place, Region
+    from edge.vision.detect.regions import Place
 
 EVERY: Final = 10
 """Every part of a picture that stands still is searched once in so many frames."""
@@ -65,18 +65,13 @@ class Schedule:
         if len(near) + len(others) > left:  # a square that may have to wait shows nobody
             near = _near(faces, whole, parts[0])
             turn = self._frames % max(1, len(near))
-            near = [*near[turn:], *near[:turn]][: int(max(0, min(left, len(near))))]
-            left -= len(near)
+            near = [*near[turn:], *near[:turn]][: int(max(1, min(left, len(near))))]
             # Whatever the budget, somebody new is looked for in turn.
-            others = others[: int(max(left, 0 if whole and near else 1))]
+            others = others[: int(max(1, min(left - len(near), len(others))))]
         for part in (*whole, *others):
             del self._due[part]
             self._shown[part] = now[part]
         return [*whole, *near, *others]
-
-    def changed(self, image: U8, part: Region) -> bool:
-        """Whether this frame is due to be searched, by those who search all of it at once."""
-        return bool(self.choose(image, [part], ()))
 
     def begin(self) -> None:
         """The searches of a frame begin."""
@@ -104,6 +99,25 @@ class Schedule:
             if in_turn or part not in self._shown or _differ(now[part], self._shown[part]):
                 self._due.setdefault(part)
         return now
+
+
+class Rest:
+    """Whether a stream's frame can be left out by a detector that searches all of it at once."""
+
+    def __init__(self, turns: int = 1) -> None:
+        """`turns`: frames in which it has looked for everything."""
+        self._schedule, self._turns, self._awake = Schedule(), turns, 0
+
+    def wanted(self, image: U8) -> bool:
+        """Whether to search this one: something moved lately, a face was found lately, or it is its turn."""
+        if self._schedule.choose(image, [Region(0, 0, image.shape[1], image.shape[0])], ()):
+            self._awake = self._turns
+        self._awake -= 1
+        return self._awake >= 0
+
+    def found(self) -> None:
+        """A face is there: the next frames are searched."""
+        self._awake = self._turns
 
 
 def _near(faces: Sequence[Place], shown: Sequence[Region], frame: Region) -> list[Region]:
