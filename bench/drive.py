@@ -2,7 +2,8 @@
 
     PYTHONPATH=TREE python bench/drive.py CONFIG FRAMES FROM
 
-It stops after `FRAMES` frames. `FROM` is the monotonic clock when the process was started. Where a commit's layout differs, its name goes into `PLACES`.
+It stops after `FRAMES` frames. `FROM` is the monotonic clock when the process was started. Where a commit's layout
+differs, its modules go into `PLACES`.
 """
 
 from __future__ import annotations
