@@ -5,6 +5,7 @@ Light: the worker imports it.
 
 from __future__ import annotations
 
+import sys
 from contextlib import suppress
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
@@ -36,6 +37,8 @@ Choice = Literal["auto", "litert", "tflite"]
 """`models.runtime`: a runtime by its name, or whichever of the installed ones is better for the purpose."""
 _MODULES: Final = {"litert": "ai_edge_litert.interpreter", "tflite": "tflite_runtime.interpreter"}
 _INSTALL: Final = {"litert": 'pip install "edge-fer[device]"', "tflite": 'pip install "edge-fer[tflite-runtime]"'}
+_TFLITE_ENDS: Final = (3, 12)
+"""Python from which on tflite-runtime 2.14, its last release, has no wheels."""
 
 
 def runtime(choice: Choice = "auto", *, delegate: bool = False) -> Any:  # noqa: ANN401 - neither runtime ships types
@@ -48,8 +51,12 @@ def runtime(choice: Choice = "auto", *, delegate: bool = False) -> Any:  # noqa:
     for name in order:
         with suppress(ImportError):
             return import_module(_MODULES[name])
-    wanted = "no TFLite runtime" if choice == "auto" else f'models.runtime = "{choice}" is not installed'
-    msg = f"{wanted}: {_INSTALL[order[-1] if choice != 'auto' else 'litert']}"
+    if choice == "auto":
+        msg = f"no TFLite runtime: {_INSTALL['litert']}"
+    else:
+        msg = f'models.runtime = "{choice}" is not installed: {_INSTALL[choice]}'
+        if choice == "tflite" and sys.version_info >= _TFLITE_ENDS:
+            msg = 'models.runtime = "tflite" has no wheel for this Python: say "auto" or "litert"'
     raise BackendError(msg)
 
 

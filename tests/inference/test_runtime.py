@@ -47,8 +47,13 @@ def test_the_cpu_takes_litert_and_a_delegate_the_older_one() -> None:
 def test_what_is_missing_is_said_with_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tflite_runtime.interpreter", None)
     assert runtime(delegate=True).__name__ == "ai_edge_litert.interpreter"
-    with pytest.raises(BackendError, match=r'"tflite" is not installed: pip install "edge-fer\[tflite-runtime\]"'):
-        runtime("tflite")
+    for version, says in (
+        ((3, 11), r'"tflite" is not installed: pip install "edge-fer\[tflite-runtime\]"'),
+        ((3, 13), r'"tflite" has no wheel for this Python: say "auto" or "litert"'),
+    ):
+        monkeypatch.setattr(sys, "version_info", version)
+        with pytest.raises(BackendError, match=says):
+            runtime("tflite")
     monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
     with pytest.raises(BackendError, match=r'no TFLite runtime: pip install "edge-fer\[device\]"'):
         runtime()
