@@ -18,13 +18,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code. Never shows a user a traceback."""
     try:
         from edge.errors import EdgeError
-        from edge_aggregate.commands import calibrate, check, export, gaps, index, ingest
+        from edge_aggregate.commands import calibrate, check, export, gaps, index, ingest, replay
     except ImportError as error:
         print(f'edge-aggregate: {error.name} is not installed: pip install "edge-fer[aggregate]"', file=sys.stderr)
         return 2
     parser = argparse.ArgumentParser(prog="edge-aggregate", description="From the counts of many kiosks to figures.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (ingest, calibrate, index, gaps, export, check):
+    for command in (ingest, calibrate, index, gaps, replay, export, check):
         command.add(commands)
     args = parser.parse_args(argv)
     try:
