@@ -19,7 +19,7 @@ from edge_aggregate.store.fleet import read_fleet
 
 from tests.support.broker import FalseBroker, Mosquitto, connack5, connack311, needs_mosquitto
 from tests.support.certificates import certificate, mutual_tls
-from tests.support.subscriber import Devices, Process, until
+from tests.support.subscriber import Devices, Process, environment_with, until
 from tests.support.windows import BOOT, window
 
 if TYPE_CHECKING:
@@ -325,14 +325,6 @@ def certificates(folder: Path) -> None:
 def tls_options(folder: Path, name: str = "aggregator") -> tuple[str, ...]:
     files = (("--tls-ca", "ca.crt"), ("--tls-cert", f"{name}.crt"), ("--tls-key", f"{name}.key"))
     return tuple(word for option, file in files for word in (option, str(folder / file)))
-
-
-def environment_with(folder: Path, code: str) -> dict[str, str]:
-    """An environment in which the subscriber runs this first."""
-    patch = folder / "patch"
-    patch.mkdir(exist_ok=True)
-    (patch / "sitecustomize.py").write_text(code)
-    return {**os.environ, "PYTHONPATH": f"{patch}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
 
 
 def publish_as(folder: Path, port: int, line: dict[str, Any]) -> None:

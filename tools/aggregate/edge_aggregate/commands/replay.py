@@ -59,8 +59,7 @@ def run(args: argparse.Namespace) -> int:
         msg = "give --broker HOST[:PORT]"
         raise ConfigError(msg)
     broker = brokers.broker_of(args)
-    named = args.client_id or subscribe.client_id(args)
-    return _ask(broker, f"{named}.replay-{secrets.token_hex(4)}", root, args)
+    return _ask(broker, f"{subscribe.client_id(args)}.replay-{secrets.token_hex(4)}", root, args)
 
 
 def _summary(gaps: list[Gap], due: list[Gap]) -> str:

@@ -73,9 +73,10 @@ def run(args: argparse.Namespace) -> int:
         msg = "give --broker HOST[:PORT] and --landing FOLDER"
         raise ConfigError(msg)
     broker = broker_of(args)
-    options = Options(
-        args.store, args.landing, client_id(args), root_of(args), group_of(args.share), args.batch, args.every
-    )
+    name = client_id(args)
+    if args.share:  # several may be given one name, each keeps its connection
+        name += f".{secrets.token_hex(4)}"
+    options = Options(args.store, args.landing, name, root_of(args), group_of(args.share), args.batch, args.every)
     if not 1 <= options.batch <= BATCH_MOST or not 0 < options.every <= 60:
         msg = f"--batch is 1 to {BATCH_MOST}, --every over 0 and up to 60 s"
         raise ConfigError(msg)
@@ -113,10 +114,7 @@ def stopped_by_signal() -> Callable[[], bool]:
 
 
 def client_id(args: argparse.Namespace) -> str:
-    """The one named, or this machine's; in a group with an end of its own, so that several may be given one name.
-
-    Raises ConfigError.
-    """
+    """The one named, or this machine's. Raises ConfigError."""
     named: str | None = args.client_id
     if named is None and args.tls_cert is not None:
         msg = "--tls-cert: give --client-id too, the name (CN) in the certificate: brokers may let in no other"
@@ -124,8 +122,7 @@ def client_id(args: argparse.Namespace) -> str:
     if named is not None and not re.fullmatch(r"[^\s/+#\x00-\x1f\x7f]{1,100}", named):
         msg = "--client-id: up to 100 characters, without spaces, /, + and #"
         raise ConfigError(msg)
-    named = named or "edge-aggregate-" + re.sub("[^a-z0-9-]", "-", socket.gethostname().lower())[:64]
-    return f"{named}.{secrets.token_hex(4)}" if args.share else named
+    return named or "edge-aggregate-" + re.sub("[^a-z0-9-]", "-", socket.gethostname().lower())[:64]
 
 
 def root_of(args: argparse.Namespace) -> str:

@@ -88,7 +88,7 @@ def forget_closed(engine: Engine) -> None:
 
 
 def take_lease(engine: Engine, name: str, holder: str, now_ms: int, for_ms: int) -> bool:
-    """Whether `holder` alone may do what `name` says for `for_ms` from now: it had it, or nobody. Raises StorageError."""
+    """Whether `holder` alone may do it for so long from now: it had the lease, or nobody. Raises StorageError."""
     with engine.writing():
         taken = engine.run(
             "INSERT INTO leases VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE SET holder = excluded.holder,"
