@@ -83,7 +83,7 @@ class Speaks311Only(BrokerRefused):
     """MQTT 5 was refused, hung up on or met with silence, and 3.1.1 was not."""
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse._ActionsContainer) -> None:
     """What names a broker on a command line; `broker_of` reads it."""
     from pathlib import Path
 

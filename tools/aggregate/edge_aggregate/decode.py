@@ -106,7 +106,7 @@ def decode_line(line: bytes) -> Row | Dead | None:
     try:
         topic, received_ms, body = _envelope(line)
     except ContractError as error:
-        return Dead("envelope", str(error), None, None, _excerpt(line))
+        return Dead("envelope", _printable(str(error)), None, None, _excerpt(line))
     return decode_message(topic, received_ms, body)
 
 
@@ -141,7 +141,7 @@ def decode_message(topic: str, received_ms: int, body: bytes | str | dict[str, o
     """A message as it came, or None where its topic is another of the contract's."""
 
     def dead(kind: str, reason: str) -> Dead:
-        return Dead(kind, reason, topic[:200], received_ms, _excerpt(body))
+        return Dead(kind, _printable(reason), _printable(topic[:200]), received_ms, _excerpt(body))
 
     try:
         topics, leaf = _parse_topic(topic)
@@ -151,6 +151,7 @@ def decode_message(topic: str, received_ms: int, body: bytes | str | dict[str, o
         return None
     try:
         payload = decode_counts(body)
+        _check_text(payload.privacy.unit)
     except ContractError as error:
         return dead("payload", str(error))
     if (topics.site, topics.device) != (payload.site, payload.device):
@@ -195,6 +196,18 @@ def row_of(payload: Counts, received_ms: int) -> Row:
         (*vars(draws.unmasked).values(), *vars(draws.masked).values()),
         received_ms,
     )
+
+
+def _check_text(unit: str) -> None:
+    """Refuse what no database takes as a text, as NUL. Raises ContractError."""
+    if not unit.isprintable():
+        msg = "privacy.unit: has characters that cannot be printed"
+        raise ContractError(msg)
+
+
+def _printable(text: str) -> str:
+    """A text that terminals, pages and databases take as it is: no controls, no half characters."""
+    return (text if text.isprintable() else ascii(text)[1:-1])[:1000]
 
 
 def _excerpt(data: bytes | str | dict[str, object]) -> str:

@@ -72,7 +72,13 @@ def merge(engine: Engine, batches: Iterable[Batch]) -> Merged:
     """Commit batches, all or none. What was committed before changes nothing. Raises StorageError."""
     with engine.writing():
         done = [_Merge(engine, batch).all() for batch in batches]
+        count_merge(engine)
     return Merged(*(sum(part) for part in zip(*done, strict=True))) if done else Merged()
+
+
+def count_merge(engine: Engine) -> None:
+    """Note, inside a transaction, that it changes something: readers keep what they have shown until then."""
+    engine.run("INSERT INTO meta VALUES ('merges', 1) ON CONFLICT (key) DO UPDATE SET value = meta.value + 1")
 
 
 class _Merge:
