@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sqlite3
+import subprocess
+import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,7 +19,7 @@ from edge_aggregate.store.fleet import read_fleet
 
 from tests.support.broker import FalseBroker, Mosquitto, connack5, connack311, needs_mosquitto
 from tests.support.certificates import certificate, mutual_tls
-from tests.support.subscriber import Devices, Process, until
+from tests.support.subscriber import Devices, Process, environment_with, until
 from tests.support.windows import BOOT, window
 
 if TYPE_CHECKING:
@@ -32,7 +36,11 @@ def unacknowledged(process: Process, port: int) -> list[bytes]:
 
     found: list[bytes] = []
     connection = Connection(
-        Broker("127.0.0.1", port), "aggregator", keep_s=600, receive=100, on_message=lambda m: found.append(m.payload)
+        Broker("127.0.0.1", port),
+        "aggregator",
+        keep_s=600,
+        receive=100,
+        on_message=lambda m: found.append(bytes(m.payload)),
     )
     connection.open()
     assert connection.resumed, process.text
@@ -83,11 +91,12 @@ def test_killed_between_landing_and_commit_loses_and_doubles_nothing(tmp_path: P
     """The log has it, the store does not, the broker was told nothing: counted once, from the log."""
     with Mosquitto(tmp_path) as broker, Devices(broker.port) as devices:
         process = Process(tmp_path, broker.port)
-        process.start(
-            environment={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
-        )
-        devices.count(range(1, 41))
-        assert process.wait() == -signal.SIGKILL
+        process.start(environment=environment_with(tmp_path, CRASH))
+        try:
+            devices.count(range(1, 41))
+            assert process.wait() == -signal.SIGKILL
+        finally:
+            process.kill()
         landed = list(process.landing.rglob("*.jsonl"))
         assert landed
         assert process.windows() == 0
@@ -318,14 +327,6 @@ def tls_options(folder: Path, name: str = "aggregator") -> tuple[str, ...]:
     return tuple(word for option, file in files for word in (option, str(folder / file)))
 
 
-def environment_with(folder: Path, code: str) -> dict[str, str]:
-    """An environment in which the subscriber runs this first."""
-    patch = folder / "patch"
-    patch.mkdir(exist_ok=True)
-    (patch / "sitecustomize.py").write_text(code)
-    return {**os.environ, "PYTHONPATH": f"{patch}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
-
-
 def publish_as(folder: Path, port: int, line: dict[str, Any]) -> None:
     import paho.mqtt.client as mqtt
     from paho.mqtt.enums import CallbackAPIVersion
@@ -397,3 +398,78 @@ def test_a_command_line_that_cannot_be(tmp_path: Path, options: tuple[str, ...],
     assert text in process.text
     assert "secret" not in process.text
     assert "Traceback" not in process.text
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("mount") is None, reason="needs root, to mount a small tmpfs")
+def test_a_full_disk_is_said_and_nothing_is_acknowledged_until_there_is_room(tmp_path: Path) -> None:
+    folder = tmp_path / "landing"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "none", folder], check=False).returncode:
+        pytest.skip("this root may not mount")
+    process = None
+    try:
+        with Mosquitto(tmp_path) as broker, Devices(broker.port) as devices:
+            process = Process(tmp_path, broker.port).start()
+            devices.count(range(1, 3))
+            until(lambda: process.windows() == 2, "counted", process)
+            filler = folder / "filler"
+            with suppress(OSError), filler.open("wb", buffering=0) as file:
+                while True:
+                    file.write(bytes(4096))
+            devices.count(range(3, 43))
+            until(lambda: "the disk is full: make room; nothing is acknowledged" in process.text, "said", process)
+            assert process.windows() == 2
+            filler.unlink()
+            until(lambda: process.windows() == 42, "goes on", process)
+            assert process.end() == 0
+            assert process.ask("SELECT SUM(duplicates) FROM windows") == [(0,)]
+            assert unacknowledged(process, broker.port) == []
+    finally:
+        if process is not None:
+            process.kill()
+        subprocess.run(["umount", "-l", folder], check=True)
+
+
+def test_one_that_leaves_a_group_in_order_takes_nothing_along(tmp_path: Path) -> None:
+    """Ended under load: every message is in the store, without a replay."""
+    with Mosquitto(tmp_path) as broker, Devices(broker.port) as devices:
+        share = ("--share", "figures")
+        one = Process(tmp_path, broker.port, *share, name="one").start()
+        two = Process(tmp_path, broker.port, *share, name="two").start()
+        try:
+            sender = threading.Thread(target=devices.count, args=(range(1, 1001),))
+            sender.start()
+            until(lambda: one.windows() > 100, "under way", one)
+            assert one.end() == 0
+            sender.join()
+            until(lambda: two.windows() == 1000, "all", two)
+        finally:
+            one.kill()
+            two.kill()
+
+
+HOLD = "from edge_aggregate import subscribe; subscribe.HOLD_S = 1.0"
+
+
+def test_a_store_that_stays_away_leaves_the_messages_to_the_others(tmp_path: Path) -> None:
+    """One of a group cannot commit: it hangs up, the other gets the rest, and what was landed is counted later."""
+    with Mosquitto(tmp_path) as broker, Devices(broker.port) as devices:
+        share = ("--share", "figures")
+        stuck = Process(tmp_path, broker.port, *share, store=tmp_path / "stuck.db", name="stuck")
+        stuck.start(environment=environment_with(tmp_path, HOLD))
+        other = Process(tmp_path, broker.port, *share, name="other").start()
+        held = sqlite3.connect(stuck.store, isolation_level=None)
+        try:
+            held.execute("BEGIN IMMEDIATE")
+            for device in range(10):
+                devices.count(range(1, 11), device=f"kiosk-{device}")
+            until(lambda: "hanging up until it can" in stuck.text, "given up", stuck)
+            devices.count(range(11, 21))
+            held.execute("ROLLBACK")
+            until(lambda: stuck.text.count("subscribed") == 2, "back", stuck)
+            until(lambda: stuck.windows() + other.windows() == 110, "what it had landed, and what the other got", stuck)
+            assert other.windows() >= 10
+        finally:
+            held.close()
+            stuck.kill()
+            other.kill()

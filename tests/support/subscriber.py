@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -15,7 +16,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 from tests.support.windows import window
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
 
@@ -95,6 +96,14 @@ def until(what: Callable[[], object], words: str, process: Process | None = None
         time.sleep(0.02)
 
 
+def environment_with(folder: Path, code: str) -> dict[str, str]:
+    """An environment in which the subscriber runs this first."""
+    patch = folder / "patch"
+    patch.mkdir(exist_ok=True)
+    (patch / "sitecustomize.py").write_text(code)
+    return {**os.environ, "PYTHONPATH": f"{patch}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+
+
 class Devices:
     """An MQTT 5 client that publishes for any device."""
 
@@ -111,7 +120,7 @@ class Devices:
         body = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
         self._client.publish(topic, body, qos=qos, retain=retain).wait_for_publish(30)
 
-    def count(self, seqs: range, *, device: str = "kiosk-1", **fields: Any) -> None:  # noqa: ANN401 - of `window`
+    def count(self, seqs: Iterable[int], *, device: str = "kiosk-1", **fields: Any) -> None:  # noqa: ANN401 - of `window`
         """Publish windows, and wait for the broker's last answer."""
         sent = []
         for seq in seqs:
