@@ -92,7 +92,7 @@ lock: .venv/dev.stamp  ## compile the hashed locks anew
 	$(COMPILE) --python-version 3.13 --extra device -o requirements/device-trixie.txt
 	$(COMPILE) --python-version 3.11 --extra demo --extra aggregate -o requirements/demo-bookworm.txt
 	$(COMPILE) --python-version 3.13 --extra demo --extra aggregate -o requirements/demo-trixie.txt
-	$(COMPILE) --python-version 3.11 --extra host --extra demo --extra hog --extra tflite-runtime --extra aggregate --extra postgres --extra spark --extra parquet --group dev -o requirements/dev.txt
+	$(COMPILE) --python-version 3.11 --extra host --extra demo --extra hog --extra tflite-runtime --extra aggregate --extra postgres --extra spark --extra parquet --extra grafana --group dev -o requirements/dev.txt
 	$(subst pyproject.toml,,$(COMPILE)) --python-version 3.11 --group fleet -o requirements/fleet.txt
 
 # What tests need beyond PyPI, as program:package: a real broker, strace for the privacy canary, git and keys for pull mode.
