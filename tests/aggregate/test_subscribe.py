@@ -517,3 +517,15 @@ def test_figures_for_prometheus(tmp_path: Path) -> None:
         taken = Process(tmp_path, broker.port, "--metrics-port", str(broker.port), name="taken").start(ready=False)
         assert taken.wait() == 2
         assert "cannot be used (Address already in use): name another" in taken.text
+
+
+def test_a_queue_longer_than_a_batch_is_drained_before_anything_else_is_answered(tmp_path: Path) -> None:
+    """The answer to the subscription waits behind the session's queue: what comes meanwhile is kept all the same."""
+    with Mosquitto(tmp_path) as broker, Devices(broker.port) as devices:
+        process = Process(tmp_path, broker.port, "--batch", "10").start()
+        assert process.end() == 0
+        devices.count(range(1, 1001))
+        process.start()
+        until(lambda: process.windows() == 1000, "all", process)
+        assert process.end() == 0
+        assert process.ask("SELECT SUM(duplicates) FROM windows") == [(0,)]
