@@ -108,8 +108,10 @@ _HEALTH: Final = _upsert(HealthRow._fields, _newer("health_ms"))
 def write_fleet(engine: Engine, statuses: Iterable[StatusRow], healths: Iterable[HealthRow]) -> None:
     """Take what came, in its order, in one transaction. Raises StorageError."""
     with engine.writing():
-        engine.many(_STATUS, statuses)
-        engine.many(_HEALTH, healths)
+        for status in statuses:
+            engine.run(_STATUS, status)
+        for health in healths:
+            engine.run(_HEALTH, health)
 
 
 def read_fleet(engine: Engine) -> list[Member]:
