@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
@@ -77,11 +78,25 @@ class Sender(Connection):
         if must_be_heard:
             self._counts[info.mid] = topic
 
+    def _together(self) -> None:
+        """Write what waits, as one: a packet each would wake the broker for every message."""
+        sock = self._client.socket()
+        if not isinstance(sock, socket.socket) or not self._client.want_write():
+            return
+        cork = getattr(socket, "TCP_CORK", None)  # Linux has it
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if cork is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, cork, 1)
+        self.step(0)
+        if cork is not None and sock.fileno() >= 0:
+            sock.setsockopt(socket.IPPROTO_TCP, cork, 0)
+
     def settle(self, most: int = 0) -> None:
         """Wait until at most so many messages are unacknowledged."""
         patience = PATIENCE_S
         while self._flying > most:
             before = self._flying
+            self._together()
             self.step(0.1)
             patience = PATIENCE_S if self._flying < before else patience - 0.1
             if patience <= 0:

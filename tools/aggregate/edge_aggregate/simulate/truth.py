@@ -94,6 +94,8 @@ class Row:
         if window.quality == "unsynced":
             figures[_UNSYNCED] += 1
             return
+        if cells.count(None) == len(cells):
+            return
         released, draws = self.released, self.draws
         for place, cell in enumerate(cells):
             if cell is not None:
