@@ -20,10 +20,11 @@ from edge_aggregate.simulate.device import Device, policy
 from edge_aggregate.simulate.fleet import Fleet
 from edge_aggregate.simulate.hostile import FAULTS, Strangers
 from edge_aggregate.simulate.noise import Laplace
-from edge_aggregate.simulate.plan import Faults, Plan
+from edge_aggregate.simulate.plan import DAY_MS, Faults, Plan
 from edge_aggregate.simulate.segments import line
 from edge_aggregate.simulate.traffic import Site
 from edge_aggregate.simulate.truth import Truth
+from edge_aggregate.simulate.wire import stamp
 from edge_aggregate.store import open_store
 
 from edge.contract import decode_counts, encode
@@ -97,7 +98,9 @@ ROUGHLY = [
 ]
 
 
-@pytest.mark.parametrize("options", [[], ["--epsilon=off"], ["--windows=900", "--epsilon=.5"]], ids=str)
+@pytest.mark.parametrize(
+    "options", [[], ["--epsilon=off"], ["--windows=900", "--epsilon=.5", "--minutes=4320"]], ids=str
+)
 def test_the_truth_is_what_the_log_holds(tmp_path: Path, options: list[str]) -> None:
     log, truth = run(tmp_path, *ROUGHLY, *options)
     whole, (segment,) = truth["whole"], sorted(log.glob("*.jsonl"))
@@ -110,9 +113,15 @@ def test_the_truth_is_what_the_log_holds(tmp_path: Path, options: list[str]) -> 
     assert dead > len(FAULTS) or options
     with open_store(str(tmp_path / "store"), create=True) as store:
         ingest_files(store, [segment])
+        last = store.engine.fetch(
+            "SELECT s.name, d.day, MAX(d.last_received_ms) FROM days d JOIN sites s ON s.id = d.site GROUP BY 1, 2"
+        )
         kinds = dict(store.engine.fetch("SELECT kind, lines FROM dead_kinds"))
         kinds.pop("conflict", None)
     assert kinds == truth["dead_letters"]["by_kind"]
+    assert last
+    for site, day, ms in last:
+        assert truth["days"][stamp(day * DAY_MS)[:10]][site]["last_received"] == stamp(ms)
 
 
 def test_every_site_and_day_of_the_truth_is_what_index_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
