@@ -29,7 +29,7 @@ from edge_aggregate.store import open_store
 
 from edge.contract import decode_counts, encode
 from edge.types import CELLS, ROUTES
-from edge.vision.privacy import Policy, release
+from edge.vision.privacy import Policy, flush_day, flush_due, release
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -352,3 +352,26 @@ def test_the_places_of_a_fleet_are_a_sites_file(tmp_path: Path, capsys: pytest.C
     assert len(rows) == 4
     # In its opened hours a kiosk looked nearly all the time.
     assert all(row["coverage"] > 0.9 for row in rows)
+
+
+def test_windows_are_cut_and_flushed_as_the_appliance_does() -> None:
+    messages, _ = simulate(replace(PLAN, faults=Faults(0, 0, 0, 0, 0, 0, 0)))
+    days: dict[str, str] = {}
+    last: dict[str, Window] = {}
+    cut = 0
+    for window in sorted((m.window for m in messages if m.window is not None), key=lambda w: (w.device, w.closed_ms)):
+        end = datetime.fromtimestamp(window.closed_ms / 1000, UTC)
+        assert window.flush == flush_due(end, days.get(window.device))
+        days[window.device] = flush_day(end)
+        before = last.get(window.device)
+        if before is None or before.boot_id != window.boot_id:
+            assert window.seq == 1
+            assert window.prev == (None if before is None else (before.boot_id, before.seq))
+        else:
+            assert window.seq == before.seq + 1
+            assert window.start_ms == before.closed_ms
+            assert window.start_ms % (PLAN.seconds * 1000) == 0
+            cut += window.length_ms < PLAN.seconds * 1000
+        assert window.length_ms <= PLAN.seconds * 1000
+        last[window.device] = window
+    assert cut  # an update ends a window before its time

@@ -258,8 +258,11 @@ def test_under_tls_with_a_certificate(tmp_path: Path) -> None:
 
 @needs_mosquitto
 def test_messages_that_nobody_would_get_are_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "truth").mkdir()
+    options = ("--broker", "--truth", str(tmp_path / "truth" / "t.json"))
     with Mosquitto(tmp_path) as broker:
-        assert main(["simulate", *FLEET, "--broker", f"127.0.0.1:{broker.port}"]) == 77
+        assert main(["simulate", *FLEET, options[0], f"127.0.0.1:{broker.port}", *options[1:]]) == 77
+    assert not list((tmp_path / "truth").iterdir())  # no truth of what did not come
     assert "nobody is subscribed to edge/v1/site-000" in capsys.readouterr().err
 
 

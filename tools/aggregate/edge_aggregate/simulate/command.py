@@ -182,9 +182,12 @@ def _written(path: Path | None, option: str) -> Iterator[IO[str] | None]:
         return
     part = path.with_name(f".{path.name}.tmp")
     try:
-        with part.open("w", encoding="utf-8") as file:
-            yield file
-        part.replace(path)
+        try:
+            with part.open("w", encoding="utf-8") as file:
+                yield file
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
     except OSError as error:
         msg = f"{option} {path}: {error.strerror}: give a file in a folder that can be written, with room"
         raise StorageError(msg) from error
@@ -230,7 +233,7 @@ def _to_folder(args: argparse.Namespace, _: Plan, fleet: Fleet) -> str:
     with Segments(args.out) as segments:
         for message in fleet.messages():
             segments.write(line(message))
-    return f"in {len(segments.names)} segments"
+    return f"in {len(segments.names)} segment{'s' * (len(segments.names) != 1)}"
 
 
 def _to_broker(args: argparse.Namespace, plan: Plan, fleet: Fleet) -> str:
