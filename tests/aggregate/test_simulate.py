@@ -185,6 +185,14 @@ def test_without_noise_and_faults_the_sums_are_the_votes(tmp_path: Path) -> None
     assert whole["missing"] == whole["duplicates"] == whole["gone"] == truth["dead_letters"]["lines"] == 0
 
 
+def test_faultless_but_for_what_is_asked_for_by_name(tmp_path: Path) -> None:
+    _, truth = run(tmp_path, "--faultless", "--duplicates", "0.01", "--restarts", "0.1")
+    faults = truth["simulation"]["faults"]
+    assert {name for name, share in faults.items() if share} == {"duplicates"}
+    assert truth["simulation"]["restarts"] == 0.1
+    assert truth["whole"]["duplicates"] > 0
+
+
 def test_a_day_of_noise_adds_up_to_the_votes_within_its_own_band(tmp_path: Path) -> None:
     _, truth = run(tmp_path, "--faultless", "--minutes", str(6 * 1440))
     for day in [*truth["days"]][:5]:

@@ -52,7 +52,7 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
     fleet.add_argument("--min-count", type=_whole, default=10, metavar="N", help="a cell is released from here on (10)")
     fleet.add_argument("--visitors", type=_number, default=30.0, metavar="N", help="per kiosk and opened hour (30)")
     fleet.add_argument("--happy", type=_number, default=0.25, metavar="SHARE", help="of them, on average (.25)")
-    fleet.add_argument("--restarts", type=_number, default=0.1, metavar="N", help="per kiosk and day (.1)")
+    fleet.add_argument("--restarts", type=_number, metavar="N", help="per kiosk and day (.1)")
     fleet.add_argument(
         "--manifest", type=Path, metavar="FILE", help="read faces as this bundle does (default: rightly)"
     )
@@ -62,7 +62,6 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
             f"--{field.name.replace('_', '-')}",
             type=_share,
             metavar="P",
-            default=field.default,
             help=f"{_FAULTS[field.name]} ({field.default:g})",
         )
     wrong.add_argument("--faultless", action="store_true", help="nothing goes wrong, unless it is asked for by name")
@@ -128,10 +127,12 @@ def _instant(text: str) -> datetime:
 
 def read_plan(args: argparse.Namespace) -> Plan:
     """What was asked for. Raises ConfigError, and SourceError or ContractError for a manifest."""
+    asked = {field.name: getattr(args, field.name) for field in fields(Faults)}
     faults = {
-        field.name: 0.0 if args.faultless and getattr(args, field.name) == field.default else getattr(args, field.name)
+        field.name: (0.0 if args.faultless else field.default) if asked[field.name] is None else asked[field.name]
         for field in fields(Faults)
     }
+    restarts = (0.0 if args.faultless else 0.1) if args.restarts is None else args.restarts
     if args.minutes > 60 * 24 * 3660:
         msg = f"--minutes {args.minutes:g}: is over ten years"
         raise ConfigError(msg)
@@ -147,7 +148,7 @@ def read_plan(args: argparse.Namespace) -> Plan:
         min_count=args.min_count,
         visitors=args.visitors,
         happy=args.happy,
-        restarts=0.0 if args.faultless else args.restarts,
+        restarts=restarts,
         faults=Faults(**faults),
         root=args.root,
         lines=args.broker is None,
