@@ -127,11 +127,8 @@ def _instant(text: str) -> datetime:
 
 def read_plan(args: argparse.Namespace) -> Plan:
     """What was asked for. Raises ConfigError, and SourceError or ContractError for a manifest."""
-    asked = {field.name: getattr(args, field.name) for field in fields(Faults)}
-    faults = {
-        field.name: (0.0 if args.faultless else field.default) if asked[field.name] is None else asked[field.name]
-        for field in fields(Faults)
-    }
+    faults: dict[str, float] = dict.fromkeys(asdict(Faults()), 0.0) if args.faultless else asdict(Faults())
+    faults |= {name: getattr(args, name) for name in faults if getattr(args, name) is not None}
     restarts = (0.0 if args.faultless else 0.1) if args.restarts is None else args.restarts
     if args.minutes > 60 * 24 * 3660:
         msg = f"--minutes {args.minutes:g}: is over ten years"
