@@ -1,7 +1,7 @@
 # Everything installs into .venv; a target does nothing twice.
 SHELL := /bin/bash
 .DEFAULT_GOAL := demo
-.PHONY: demo torch test test-faults soak test-fleet soak-fleet release lint format bench lock gpu-pack docs clean system
+.PHONY: demo torch test test-faults test-aggregate soak test-fleet soak-fleet release lint format bench bench-quick lock gpu-pack docs clean system
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3.13 || command -v python3)
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
@@ -29,14 +29,19 @@ endef
 	@$(PIP) --require-hashes -r requirements/dev.txt && $(PIP) -e .
 	@touch $@
 
-demo: .venv/demo.stamp  ## real faces to counts at a broker; SOURCE=<file|/dev/video0>, DEMO_WINDOW=10, DEMO_PRIVACY=off|default
-	@.venv/bin/edge demo $(if $(SOURCE),--source "$(SOURCE)")
+demo: .venv/demo.stamp  ## real faces to counts at a broker, to figures; SOURCE=<file|/dev/video0>, DEMO_WINDOW=10, DEMO_PRIVACY=off|default, DASHBOARD=1
+	@mkdir -p build && set -o pipefail && .venv/bin/edge demo $(if $(SOURCE),--source "$(SOURCE)") | tee build/demo.jsonl
+	@.venv/bin/edge-aggregate demo build/demo.jsonl --manifest $$(ls -d models/*/manifest.json | tail -1) $(if $(DASHBOARD),--open)
 
 torch: .venv/dev.stamp  ## PyTorch, which training needs and nothing else: no lock holds it, since each machine wants its own build
 	@.venv/bin/python -c 'import torch' 2>/dev/null || .venv/bin/pip --disable-pip-version-check --quiet install torch==2.13.0
 
 test: .venv/dev.stamp system  ## every test but the long ones
 	.venv/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+
+test-aggregate: SYSTEM += java:openjdk-17-jre-headless chromium:chromium
+test-aggregate: .venv/dev.stamp system  ## the aggregator against a broker, PostgreSQL, Spark and a browser
+	.venv/bin/python -m pytest -m aggregate tests/aggregate tests/browser
 
 test-faults soak: SYSTEM += linux.uml:user-mode-linux
 test-faults: .venv/dev.stamp system  ## faults of processes, power, disk and network; build/faults.jsonl says how often
@@ -77,6 +82,9 @@ format: .venv/dev.stamp
 bench: .venv/dev.stamp  ## speed and memory, as ratios measured in one run
 	.venv/bin/python bench/pipeline.py
 
+bench-quick: .venv/dev.stamp  ## this tree against the last release (bench/BASELINE), in turn; what moved by more than the noise
+	.venv/bin/python bench/quick.py $(if $(ROUNDS),--rounds $(ROUNDS))
+
 docs: .venv/dev.stamp  ## schemas and AsyncAPI from the contract
 	.venv/bin/python -m edge.contract.asyncapi --write docs
 
@@ -86,16 +94,16 @@ gpu-pack: .venv/dev.stamp  ## what a GPU machine needs, under 60 MiB
 lock: .venv/dev.stamp  ## compile the hashed locks anew
 	$(COMPILE) --python-version 3.11 --extra device -o requirements/device-bookworm.txt
 	$(COMPILE) --python-version 3.13 --extra device -o requirements/device-trixie.txt
-	$(COMPILE) --python-version 3.11 --extra demo -o requirements/demo-bookworm.txt
-	$(COMPILE) --python-version 3.13 --extra demo -o requirements/demo-trixie.txt
-	$(COMPILE) --python-version 3.11 --extra host --extra demo --extra hog --extra tflite-runtime --group dev -o requirements/dev.txt
+	$(COMPILE) --python-version 3.11 --extra demo --extra aggregate -o requirements/demo-bookworm.txt
+	$(COMPILE) --python-version 3.13 --extra demo --extra aggregate -o requirements/demo-trixie.txt
+	$(COMPILE) --python-version 3.11 --extra host --extra demo --extra hog --extra tflite-runtime --extra aggregate --extra postgres --extra spark --extra parquet --extra grafana --group dev -o requirements/dev.txt
 	$(subst pyproject.toml,,$(COMPILE)) --python-version 3.11 --group fleet -o requirements/fleet.txt
 
 # What tests need beyond PyPI, as program:package: a real broker, strace for the privacy canary, git and keys for pull mode.
-SYSTEM = mosquitto:mosquitto strace:strace git:git gpg:gnupg ssh-keygen:openssh-client
+SYSTEM = mosquitto:mosquitto postgres:postgresql strace:strace git:git gpg:gnupg ssh-keygen:openssh-client
 system:
 	@missing=; for p in $(SYSTEM); do \
-	  PATH="$$PATH:/usr/sbin" command -v $${p%:*} >/dev/null || missing="$$missing $${p#*:}"; done; \
+	  PATH="$$PATH:/usr/sbin:$$(echo /usr/lib/postgresql/*/bin | tr " " :)" command -v $${p%:*} >/dev/null || missing="$$missing $${p#*:}"; done; \
 	if [ -n "$$missing" ]; then \
 	  if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 	    echo "installing$$missing for the tests …"; \

@@ -232,7 +232,7 @@ class Connection:
         self._connack: ReasonCode | None = None
         self._goodbye: ReasonCode | None = None
         self.granted: dict[int, list[int]] = {}
-        """Answers to `subscribe`, by its number."""
+        """Answers to `subscribe` and `unsubscribe`, by its number."""
         self.published: dict[int, int] = {}
         """Answers to `publish`, by its number."""
         self.resumed = False
@@ -250,6 +250,7 @@ class Connection:
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
         client.on_subscribe = self._on_subscribe
+        client.on_unsubscribe = self._on_subscribe
         client.on_publish = self._on_publish
         client.on_message = lambda _c, _u, message: self._on_message(message)
         return client
@@ -389,6 +390,12 @@ class Connection:
         """
         asked = [(topic, SubscribeOptions(qos=qos, retainHandling=2 if qos else 0)) for topic, qos in wanted]
         rc, mid = self._client.subscribe(asked)
+        self._check(rc)
+        return int(mid or 0)
+
+    def unsubscribe(self, topic: str) -> int:
+        """Take no more of it; the number under which `granted` has the answer."""
+        rc, mid = self._client.unsubscribe(topic)
         self._check(rc)
         return int(mid or 0)
 

@@ -44,6 +44,8 @@ FLEET_ROWS: Final = 20_000
 """Of `status` and `health` each, between two writes: what is over is dropped, the next one says it again."""
 QUIET_S: Final = 60.0
 """Nothing at all after subscribing: said once, since a broker's access list says nothing."""
+LEAVE_S: Final = 1.0
+"""How long a group's broker may take to let one go."""
 SAID_S: Final = 60.0
 """Between two lines about the same kind of thing."""
 BUSY_S: Final = 2.0
@@ -159,6 +161,7 @@ class Subscriber:
         self._healths: dict[str, HealthRow] = {}
         self._fleet_at = 0.0
         self._heard = False
+        self._wanted: list[tuple[str, int]] = []
         self._spare: list[int] = []
         """Packets that may be acknowledged as they are."""
 
@@ -225,11 +228,11 @@ class Subscriber:
             connection.close()
             return
         self.figures.connected = True
-        what = "again" if connection.resumed else "new session"
-        log.info("%s: connected as %s (%s)", self._broker.name, options.client_id, what)
         try:
             self._subscribe(connection)
             self.figures.connections += 1
+            session = "kept" if connection.resumed else "new"
+            log.info("%s: subscribed as %s (session %s)", self._broker.name, options.client_id, session)
             self._listen(connection)
         except BaseException:
             connection.abandon()
@@ -247,6 +250,7 @@ class Subscriber:
         every = f"{options.root}/v1/+/+"
         shared = f"$share/{options.share}/" if options.share else ""
         wanted = [(f"{shared}{every}/counts", 1), (f"{shared}{every}/health", 0), (f"{every}/status", 0)]
+        self._wanted = wanted
         if self._task is not None:
             wanted += self._task.topics()
         number = connection.subscribe(*wanted)
@@ -288,11 +292,20 @@ class Subscriber:
                         options.root,
                         options.client_id,
                     )
+        if options.share:
+            self._leave(connection)
         if self._buffer or self._pending:
             self._retry_at = 0.0
             self._flush(connection)
         if self._pending:
             log.warning("%d segments are landed and not counted: the next start counts them", len(self._pending))
+
+    def _leave(self, connection: Connection) -> None:
+        """Take what is under way and no more: a group's broker forgets what it had sent to one who leaves."""
+        number = connection.unsubscribe(self._wanted[0][0])
+        end = time.monotonic() + LEAVE_S
+        while number not in connection.granted and time.monotonic() < end:
+            connection.step(0.05)
 
     def _patience(self) -> float:
         """How long the socket may be waited for."""
@@ -370,30 +383,35 @@ class Subscriber:
     def _overdue(self, now: float) -> None:
         """Give up the connection rather than hoard: others of the group, or we later, get what is not acknowledged."""
         if self._failing_since and (now - self._failing_since > HOLD_S or self._bytes > 2 * BATCH_BYTES):
+            self._land()  # a group's broker forgets what it had sent to one who leaves
             log.error("nothing could be kept for %.0f s: hanging up until it can", now - self._failing_since)
             raise _StoreStuck
 
     def _flush(self, connection: Connection) -> None:
         """Land, commit, acknowledge; on failure say so and set when it is tried again."""
-        while self._buffer:
-            try:
-                segment = self._landing.write(self._buffer[: self._options.batch])
-            except StorageError as error:
-                self.figures.landing_errors += 1
-                self._failed("landing", error)
-                break
-            self._pending.append(segment)
-            taken, self._buffer = self._buffer[: self._options.batch], self._buffer[self._options.batch :]
-            self._bytes -= sum(len(message.payload) for message in taken)
-            self._first = time.monotonic()
-            self.figures.segments += 1
-            self._alarm(segment)
+        self._land()
         if self._pending and self._commit():
             mids = [mid for segment in self._pending for mid in segment.mids]
             self._pending.clear()
             self.figures.unacknowledged -= len(mids)
             self.figures.oldest_ms = self._buffer[0].received_ms if self._buffer else None
             connection.acknowledge([mid for mid in mids if mid])
+
+    def _land(self) -> None:
+        batch = self._options.batch
+        while self._buffer:
+            try:
+                segment = self._landing.write(self._buffer[:batch])
+            except StorageError as error:
+                self.figures.landing_errors += 1
+                self._failed("landing", error)
+                break
+            self._pending.append(segment)
+            taken, self._buffer = self._buffer[:batch], self._buffer[batch:]
+            self._bytes -= sum(len(message.payload) for message in taken)
+            self._first = time.monotonic()
+            self.figures.segments += 1
+            self._alarm(segment)
 
     def _commit(self) -> bool:
         """Whether all that is landed is in the store now."""

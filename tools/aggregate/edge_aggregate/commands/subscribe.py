@@ -38,11 +38,34 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--every", type=float, default=0.2, metavar="SECONDS", help="that a message waits for its commit (0.2)"
     )
+    parser.add_argument(
+        "--replay-every",
+        type=duration,
+        metavar="TIME",
+        help="ask devices for what never came, so often: 15m, 1h; of several subscribers one does",
+    )
+    parser.add_argument(
+        "--metrics-port", type=int, metavar="PORT", help="figures for Prometheus on 127.0.0.1:PORT/metrics"
+    )
+
+
+def duration(text: str) -> float:
+    """Seconds of `90s`, `15m`, `1h`, a minute or more."""
+    import argparse
+
+    match = re.fullmatch(r"([0-9]{1,6})([smh])", text)
+    seconds = int(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]] if match else 0
+    if not 60 <= seconds <= 7 * 86_400:
+        msg = f"{text!r} is no time between a minute and a week: 15m, 1h"
+        raise argparse.ArgumentTypeError(msg)
+    return float(seconds)
 
 
 def run(args: argparse.Namespace) -> int:
     """Subscribe until SIGTERM or SIGINT; the last batch is committed and acknowledged before it ends."""
     from edge_aggregate.broker import broker_of
+    from edge_aggregate.metrics import served
+    from edge_aggregate.replay import Asker
     from edge_aggregate.store import open_store
     from edge_aggregate.subscribe import BUSY_S, Options, Subscriber
 
@@ -50,17 +73,26 @@ def run(args: argparse.Namespace) -> int:
         msg = "give --broker HOST[:PORT] and --landing FOLDER"
         raise ConfigError(msg)
     broker = broker_of(args)
-    options = Options(
-        args.store, args.landing, client_id(args), root_of(args), group_of(args.share), args.batch, args.every
-    )
+    name = client_id(args)
+    if args.share:  # several may be given one name, each keeps its connection
+        name += f".{secrets.token_hex(4)}"
+    options = Options(args.store, args.landing, name, root_of(args), group_of(args.share), args.batch, args.every)
     if not 1 <= options.batch <= BATCH_MOST or not 0 < options.every <= 60:
         msg = f"--batch is 1 to {BATCH_MOST}, --every over 0 and up to 60 s"
         raise ConfigError(msg)
+    if args.metrics_port is not None and not 0 < args.metrics_port < 65_536:
+        msg = "--metrics-port: 1 to 65535"
+        raise ConfigError(msg)
     talk()
     subscriber = Subscriber(
-        broker, options, lambda: open_store(args.store, create=True, busy_s=BUSY_S), stopped_by_signal()
+        broker,
+        options,
+        lambda: open_store(args.store, create=True, busy_s=BUSY_S),
+        stopped_by_signal(),
+        Asker(options.root, args.replay_every) if args.replay_every else None,
     )
-    subscriber.run()
+    with served(subscriber, args.metrics_port):
+        subscriber.run()
     figures = subscriber.figures
     logging.getLogger("edge.aggregate").info(
         "ended: %d messages, %d windows, %d commits", figures.messages, figures.windows, figures.commits
@@ -82,10 +114,7 @@ def stopped_by_signal() -> Callable[[], bool]:
 
 
 def client_id(args: argparse.Namespace) -> str:
-    """The one named, or this machine's; in a group with an end of its own, so that several may be given one name.
-
-    Raises ConfigError.
-    """
+    """The one named, or this machine's. Raises ConfigError."""
     named: str | None = args.client_id
     if named is None and args.tls_cert is not None:
         msg = "--tls-cert: give --client-id too, the name (CN) in the certificate: brokers may let in no other"
@@ -93,8 +122,7 @@ def client_id(args: argparse.Namespace) -> str:
     if named is not None and not re.fullmatch(r"[^\s/+#\x00-\x1f\x7f]{1,100}", named):
         msg = "--client-id: up to 100 characters, without spaces, /, + and #"
         raise ConfigError(msg)
-    named = named or "edge-aggregate-" + re.sub("[^a-z0-9-]", "-", socket.gethostname().lower())[:64]
-    return f"{named}.{secrets.token_hex(4)}" if args.share else named
+    return named or "edge-aggregate-" + re.sub("[^a-z0-9-]", "-", socket.gethostname().lower())[:64]
 
 
 def root_of(args: argparse.Namespace) -> str:

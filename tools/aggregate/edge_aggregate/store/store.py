@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from edge.errors import StorageError
 from edge_aggregate.calibration import Table
-from edge_aggregate.store.merge import Merged, Progress, merge
+from edge_aggregate.store.merge import Merged, Progress, count_merge, merge
 from edge_aggregate.store.schema import MIGRATIONS, TABLES, VERSION
 
 if TYPE_CHECKING:
@@ -49,6 +49,12 @@ class Store:
         found = self.engine.fetch("SELECT value FROM meta WHERE key = 'newest_ms'")
         return int(found[0][0]) if found else 0
 
+    @property
+    def merges(self) -> int:
+        """How often something was merged or registered: while it stays, nothing has changed."""
+        found = self.engine.fetch("SELECT value FROM meta WHERE key = 'merges'")
+        return int(found[0][0]) if found else 0
+
     def register(self, tables: Iterable[Table]) -> int:
         """Keep confusion tables, the newer of two for a model; how many were new or other than before."""
         with self.engine.writing():
@@ -59,6 +65,7 @@ class Store:
                 self.engine.run(
                     "INSERT INTO calibrations VALUES (?, ?, ?, ?)", (*table.key, table.bundle, json.dumps(table.counts))
                 )
+            count_merge(self.engine)
         return len(new)
 
     def tables(self) -> list[Table]:

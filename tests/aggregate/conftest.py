@@ -1,0 +1,25 @@
+"""A PostgreSQL server for this folder's tests, started when the first asks for it."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.support.postgres import Postgres, programs
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A real server; skips where PostgreSQL is not installed, fails in CI."""
+    if programs() is None:
+        reason = "no PostgreSQL server; install one with: apt-get install postgresql"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+    with Postgres() as server:
+        yield server
