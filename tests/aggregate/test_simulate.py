@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from datetime import UTC, datetime
 from fractions import Fraction
+from functools import partial
 from math import exp
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,7 @@ from edge.types import CELLS, ROUTES
 from edge.vision.privacy import Policy, release
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from edge_aggregate.simulate.fleet import Message
@@ -61,7 +63,7 @@ def simulate(plan: Plan) -> tuple[list[Message], dict[str, Any]]:
 )
 def test_every_message_of_a_device_is_what_the_contract_encodes(plan: Plan) -> None:
     messages, told = simulate(plan)
-    seen = set()
+    seen: set[object] = set()
     for message in messages:
         if message.window is None:
             continue
@@ -91,7 +93,7 @@ def run(folder: Path, *options: str) -> tuple[Path, dict[str, Any]]:
 
 ROUGHLY = [
     f"--{name.replace('_', '-')}={value}"
-    for name, value in {**{f: getattr(ROUGH, f) for f in Faults.__slots__}, "restarts": 0.5}.items()  # type: ignore[attr-defined]
+    for name, value in {**{f: getattr(ROUGH, f) for f in Faults.__slots__}, "restarts": 0.5}.items()
 ]
 
 
@@ -214,6 +216,10 @@ def test_a_manifest_s_table_reads_the_faces(tmp_path: Path) -> None:
     assert read / counted == pytest.approx(0.6 * shown / counted + 0.05 * (1 - shown / counted), abs=0.03)
 
 
+def _next(noise: Iterator[int], _: Fraction) -> int:
+    return next(noise)
+
+
 def test_cells_are_released_as_the_appliance_releases_them() -> None:
     """The simulator has its own copy of the rule; here is the appliance's beside it."""
     rng = Random(3)  # noqa: S311 - a simulation
@@ -231,8 +237,10 @@ def test_cells_are_released_as_the_appliance_releases_them() -> None:
             cells, draws = device._release(votes, flush=flush)
             rng.setstate(state)
             noise = iter(rules.noise.window(rng) if rules.noise is not None and votes is not None else ())
-            table = votes and {r: dict(zip(CELLS, votes[i * 8 :], strict=False)) for i, r in enumerate(ROUTES)}
-            mine, drawn, held = release(table, held, theirs, flush=flush, draw=lambda _, n=noise: next(n))
+            table = None
+            if votes is not None:
+                table = {r: dict(zip(CELLS, votes[i * 8 :], strict=False)) for i, r in enumerate(ROUTES)}
+            mine, drawn, held = release(table, held, theirs, flush=flush, draw=partial(_next, noise))
             assert cells == [v for row in mine.values() for v in row.values()], number
             assert draws == [v for row in drawn.values() for v in row.values()], number
 

@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from edge.contract import SIZE_LIMIT, ContractError, Counts, decode_counts, parse_topic, parse_utc, read_json, utc_text
+from edge.contract.fields import Utc, Wire
 
 if TYPE_CHECKING:
     from edge.types import Scene, Strategy, TimeQuality
@@ -27,6 +28,8 @@ SCENES: Final[tuple[Scene, ...]] = ("ok", "dark", "covered", "frozen", "paused")
 UNSYNCED: Final = QUALITIES.index("unsynced")
 """Windows whose clock was never set: shown apart, left out of every index."""
 
+_QUALITY: Final = {name: place for place, name in enumerate(QUALITIES)}
+_SCENE: Final = {name: place for place, name in enumerate(SCENES)}
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _AHEAD_MS: Final = 86_400_000
 _EXCERPT: Final = 1_000
@@ -46,6 +49,10 @@ class Terms(NamedTuple):
     fer_unmasked: str | None
     fer_masked: str | None
     strategy: Strategy
+
+
+_terms = lru_cache(4096)(Terms)
+"""A fleet has few: the same object each time is found faster."""
 
 
 class Row(NamedTuple):
@@ -99,8 +106,33 @@ def instant(ms: int) -> datetime:
     return _EPOCH + timedelta(milliseconds=ms)
 
 
+class _Line(Wire):
+    """A line of a landing log as almost all are: a window, its payload an object."""
+
+    topic: str
+    received: Utc
+    payload: Counts
+
+
 def decode_line(line: bytes) -> Row | Dead | None:
-    """A line of a landing log; None where it holds another of the contract's topics, or nothing."""
+    """A line of a landing log; None where it holds another of the contract's topics, or nothing.
+
+    The usual line is read and checked in one pass. Whatever that does not take is read again in parts, which says why.
+    """
+    if len(line) > LINE_LIMIT or b"NaN" in line or b"Infinity" in line:  # which only the reader of parts refuses
+        return _decode_parts(line)
+    try:
+        found: _Line = _read_line(line, extra="ignore")
+        row = _checked(found.topic, milliseconds(found.received), found.payload)
+    except (ValueError, ContractError, OverflowError, RecursionError):
+        row = None
+    return row or _decode_parts(line)
+
+
+_read_line = _Line.__pydantic_validator__.validate_json
+
+
+def _decode_parts(line: bytes) -> Row | Dead | None:
     if not line.strip():
         return None
     try:
@@ -139,27 +171,42 @@ def _envelope(line: bytes) -> tuple[str, int, bytes | str | dict[str, object]]:
 
 def decode_message(topic: str, received_ms: int, body: bytes | str | dict[str, object]) -> Row | Dead | None:
     """A message as it came, or None where its topic is another of the contract's."""
-
-    def dead(kind: str, reason: str) -> Dead:
-        return Dead(kind, _printable(reason), _printable(topic[:200]), received_ms, _excerpt(body))
-
+    kind = "topic"
     try:
-        topics, leaf = _parse_topic(topic)
+        if _parse_topic(topic)[1] != "counts":
+            return None
+        kind = "payload"
+        payload = decode_counts(body)
+        row = _checked(topic, received_ms, payload)
     except ContractError as error:
-        return dead("topic", str(error))
+        kind = error.kind if isinstance(error, _Refused) else kind
+        return Dead(kind, _printable(str(error)), _printable(topic[:200]), received_ms, _excerpt(body))
+    return row
+
+
+class _Refused(ContractError):
+    """A payload that keeps the contract, and is no window all the same."""
+
+    def __init__(self, reason: str, kind: str) -> None:
+        super().__init__(reason)
+        self.kind = kind
+
+
+def _checked(topic: str, received_ms: int, payload: Counts) -> Row | None:
+    """The row of a payload that came under this topic at this time; None where the topic is another."""
+    topics, leaf = _parse_topic(topic)
     if leaf != "counts":
         return None
-    try:
-        payload = decode_counts(body)
-        _check_text(payload.privacy.unit)
-    except ContractError as error:
-        return dead("payload", str(error))
-    if (topics.site, topics.device) != (payload.site, payload.device):
-        said = f"{payload.site}/{payload.device}"
-        return dead("topic", f"topic says {topics.site}/{topics.device}, payload says {said}")
+    if topics.site != payload.site or topics.device != payload.device:
+        msg = f"topic says {topics.site}/{topics.device}, payload says {payload.site}/{payload.device}"
+        raise _Refused(msg, "topic")
+    if not payload.privacy.unit.isprintable():  # a NUL is no text to a database
+        msg = "privacy.unit: has characters that cannot be printed"
+        raise _Refused(msg, "payload")
     row = row_of(payload, received_ms)
     if row.start_ms > received_ms + _AHEAD_MS:
-        return dead("future", f"starts {utc_text(payload.window.start)}, over a day ahead of when it was received")
+        msg = f"starts {utc_text(payload.window.start)}, over a day ahead of when it was received"
+        raise _Refused(msg, "future")
     return row
 
 
@@ -174,14 +221,14 @@ def row_of(payload: Counts, received_ms: int) -> Row:
         payload.site,
         milliseconds(window.start),
         float(window.seconds),
-        QUALITIES.index(window.time_quality),
+        _QUALITY[window.time_quality],
         float(payload.coverage),
-        SCENES.index(payload.scene),
+        _SCENE[payload.scene],
         payload.flush,
         payload.suppressed_cells,
         None if prev is None else prev.boot_id,
         None if prev is None else prev.last_seq,
-        Terms(
+        _terms(
             privacy.mechanism,
             privacy.epsilon,
             privacy.unit,
@@ -196,13 +243,6 @@ def row_of(payload: Counts, received_ms: int) -> Row:
         (*vars(draws.unmasked).values(), *vars(draws.masked).values()),
         received_ms,
     )
-
-
-def _check_text(unit: str) -> None:
-    """Refuse what no database takes as a text, as NUL. Raises ContractError."""
-    if not unit.isprintable():
-        msg = "privacy.unit: has characters that cannot be printed"
-        raise ContractError(msg)
 
 
 def _printable(text: str) -> str:

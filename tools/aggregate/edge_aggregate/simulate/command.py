@@ -198,6 +198,10 @@ def run(args: argparse.Namespace) -> int:
     if (args.out is None) == (args.broker is None):
         msg = "give --out FOLDER for a log, or --broker HOST:PORT, and not both"
         raise ConfigError(msg)
+    for option in ("rate", "speed", "live", "stay"):
+        if getattr(args, option) and args.broker is None:
+            msg = f"--{option} needs --broker: a log is written as fast as it goes"
+            raise ConfigError(msg)
     plan = read_plan(args)
     send = _to_broker if args.out is None else _to_folder
     begun = time.monotonic()

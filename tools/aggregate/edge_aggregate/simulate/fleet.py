@@ -137,11 +137,11 @@ class Fleet:
         kept: Sequence[int | None] = window.cells
         duplicates, conflicts = len(delivery.times) - 1, 0
         if delivery.conflict_ms is not None:
-            other, cells = _contradicted(payload, window)
+            after = delivery.conflict_ms >= delivery.times[0]
+            other, cells = _contradicted(payload, window, after=after)
             self._push(Message(delivery.conflict_ms, device.topic, other, window, contradicts=True))
             conflicts = 1
-            mine = delivery.times[0], sha256(payload).hexdigest()
-            if (delivery.conflict_ms, sha256(other).hexdigest()) < mine:
+            if not after:
                 kept, duplicates, conflicts = cells, 0, len(delivery.times)
         self.kept(window, None if delivery.loss == "gone" else payload, lost=bool(delivery.loss))
         self._truth.window(found, delivery, kept, duplicates=duplicates, conflicts=conflicts)
@@ -152,8 +152,12 @@ class Fleet:
             self._push(Message(received_ms, one.topic or device.topic, one.payload, hostile=one))
 
 
-def _contradicted(payload: bytes, window: Window) -> tuple[bytes, list[int | None]]:
-    """Another payload for the same key: one happy face more, and its cells."""
+def _contradicted(payload: bytes, window: Window, *, after: bool) -> tuple[bytes, list[int | None]]:
+    """Another payload for the same key: some happy faces more, and its cells.
+
+    What comes first is kept, and of two in the same millisecond the one with the smaller digest. Of a broker nobody
+    knows the milliseconds: digests are made to agree with the order.
+    """
     body = json.loads(payload)
     row = body["counts"]["unmasked"]
     cells = list(window.cells)
@@ -161,6 +165,10 @@ def _contradicted(payload: bytes, window: Window) -> tuple[bytes, list[int | Non
     if cells[place] is None:
         body["suppressed_cells"] -= 1
         body["noise_draws"]["unmasked"]["happy"] = 0
-    cells[place] = row["happy"] = (cells[place] or 0) + 1
-    body["visitors"] = sum(cell for cell in cells if cell is not None)
-    return json.dumps(body, separators=(",", ":")).encode(), cells
+    mine = sha256(payload).digest()
+    while True:
+        cells[place] = row["happy"] = (cells[place] or 0) + 1
+        body["visitors"] = sum(cell for cell in cells if cell is not None)
+        other = json.dumps(body, separators=(",", ":")).encode()
+        if (sha256(other).digest() > mine) == after:
+            return other, cells

@@ -251,7 +251,7 @@ class Publisher:
             return
         try:
             topics, _ = parse_topic(message.topic)
-            command = decode(ReplayCommand, message.payload)
+            command = decode(ReplayCommand, bytes(message.payload))
         except ContractError:
             return
         device = self._devices.get(topics.device)

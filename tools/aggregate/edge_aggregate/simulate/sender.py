@@ -39,7 +39,7 @@ class Sender(Connection):
         self.incoming.append(message)
 
     def _on_connect(
-        self, _c: object, _u: object, flags: mqtt.ConnectFlags, reason: ReasonCode, properties: Properties | None
+        self, _c: object, _u: object, flags: mqtt.ConnectFlags, reason: ReasonCode, properties: object
     ) -> None:
         super()._on_connect(_c, _u, flags, reason, properties)
         self._window = max(1, min(IN_FLIGHT, int(getattr(properties, "ReceiveMaximum", IN_FLIGHT))))

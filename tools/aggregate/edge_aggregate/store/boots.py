@@ -6,24 +6,34 @@ numbers of a run may be missing too: the next run says in `prev` how far it had 
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from edge_aggregate.decode import UNSYNCED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Mapping
 
     from edge_aggregate.decode import Row
     from edge_aggregate.store.engine import Engine
 
+BOOT_COLUMNS: Final = (
+    *("id", "device", "boot_id", "top_seq", "floor_seq"),
+    *("closed_ms", "last_start_ms", "first_received_ms"),
+)
+
 
 @dataclass(slots=True)
 class Boot:
-    """A row of `boots`, and whether it is to be written."""
+    """A row of `boots`, and what a batch does to it.
+
+    `fresh`: numbers that were not there before; `recount`: one that was is replaced; `changed`: to be written.
+    """
 
     id: int
     device: int
+    boot_id: str
     top_seq: int = 0
     floor_seq: int = 0
     closed_ms: int | None = None
@@ -31,59 +41,84 @@ class Boot:
     first_received_ms: int | None = None
     fresh: list[int] = field(default_factory=list)
     recount: bool = False
+    changed: bool = False
 
     def note(self, row: Row) -> None:
         """Take what a window of it says."""
-        self.last_start_ms = max(self.last_start_ms or row.start_ms, row.start_ms)
-        self.first_received_ms = min(self.first_received_ms or row.received_ms, row.received_ms)
-        exact = row.terms.mechanism == "none" and row.terms.min_count <= 1
-        if (row.flush or exact) and row.quality != UNSYNCED:
+        self.changed = True
+        if self.last_start_ms is None or row.start_ms > self.last_start_ms:
+            self.last_start_ms = row.start_ms
+        if self.first_received_ms is None or row.received_ms < self.first_received_ms:
+            self.first_received_ms = row.received_ms
+        emptied = row.flush or (row.terms.mechanism == "none" and row.terms.min_count <= 1)
+        if emptied and row.quality != UNSYNCED:
             self.closed_ms = max(self.closed_ms or 0, row.end_ms)
+
+    def columns(self) -> tuple[int | str | None, ...]:
+        """`BOOT_COLUMNS`."""
+        return (
+            *(self.id, self.device, self.boot_id, self.top_seq, self.floor_seq),
+            *(self.closed_ms, self.last_start_ms, self.first_received_ms),
+        )
 
 
 Claim = tuple[int, int, int]
 """Minus the last number, when the claiming window starts, its site: the least of them counts."""
 
 
-def renew(engine: Engine, touched: Iterable[Boot], claims: Mapping[tuple[int, int], Claim]) -> None:
+def renew(engine: Engine, touched: Collection[Boot], claims: Mapping[tuple[int, int], Claim]) -> None:
     """Bring `boots`, `claims` and `gaps` up to date after windows were written."""
-    changed = _claim(engine, claims)
+    claimed = _claim(engine, claims)
     for boot in touched:
         if boot.recount:
-            changed |= _claim_again(engine, boot.id)
+            claimed |= _claim_again(engine, boot.id)
+    tails = _tails(engine, [boot.id for boot in touched if boot.fresh])
+    holes: list[tuple[Boot, int]] = []
     for boot in touched:
-        fresh = sorted(boot.fresh)
-        plain = not fresh or fresh == list(range(boot.top_seq + 1, boot.top_seq + 1 + len(fresh)))
-        claimed = bool(fresh) and _claimed(engine, boot.id) > boot.top_seq
-        boot.top_seq = max([boot.top_seq, *fresh[-1:]])
-        if boot.recount or not plain or claimed or boot.id in changed:
-            changed.discard(boot.id)
-            _find_gaps(engine, boot.id, boot.floor_seq)
+        fresh, top = sorted(boot.fresh), boot.top_seq
+        boot.top_seq = max([top, *fresh[-1:]])
+        if boot.recount:
+            holes.append((boot, boot.floor_seq))
+        elif boot.id in claimed or (
+            fresh and (fresh[0] != top + 1 or fresh[-1] != top + len(fresh) or tails.get(boot.id, 0) > top)
+        ):
+            holes.append((boot, min([top, *(seq - 1 for seq in fresh[:1])])))
+    engine.upsert("boots", BOOT_COLUMNS, ("id",), _BOOT_CHANGES, [boot.columns() for boot in touched if boot.changed])
+    for boot, since in holes:
+        _find_gaps(engine, boot.id, boot.floor_seq, since)
+    for boot in touched:
         if boot.recount:
             _look_again(engine, boot)
-        elif fresh:
-            engine.run(
-                "UPDATE boots SET top_seq = ?, closed_ms = ?, last_start_ms = ?, first_received_ms = ? WHERE id = ?",
-                (boot.top_seq, boot.closed_ms, boot.last_start_ms, boot.first_received_ms, boot.id),
-            )
-    for boot_id in sorted(changed):  # claimed about, without a window of its own in this batch
-        ((floor,),) = engine.fetch("SELECT floor_seq FROM boots WHERE id = ?", (boot_id,))
-        _find_gaps(engine, boot_id, floor)
+    others = sorted(claimed - {boot.id for boot in touched})  # a claim that was taken back
+    for number, floor in engine.match("boots", ("id",), [(other,) for other in others], ("id", "floor_seq")):
+        _find_gaps(engine, number, floor, floor)
+
+
+_BOOT_CHANGES: Final = {
+    name: f"excluded.{name}" for name in ("top_seq", "closed_ms", "last_start_ms", "first_received_ms")
+}
 
 
 def _claim(engine: Engine, claims: Mapping[tuple[int, int], Claim]) -> set[int]:
     """Write claims that say more than what is known; the boots they are about."""
-    changed = set()
-    for (boot, by_boot), claim in sorted(claims.items()):
-        found = engine.fetch(
-            "SELECT -last_seq, start_ms, site FROM claims WHERE boot = ? AND by_boot = ?", (boot, by_boot)
+    known = {
+        (boot, by_boot): (-last_seq, start_ms, site)
+        for boot, by_boot, last_seq, start_ms, site in engine.match(
+            "claims", ("boot", "by_boot"), sorted(claims), _CLAIM_COLUMNS
         )
-        if found and tuple(found[0]) <= claim:
-            continue
-        engine.run("DELETE FROM claims WHERE boot = ? AND by_boot = ?", (boot, by_boot))
-        engine.run("INSERT INTO claims VALUES (?, ?, ?, ?, ?)", (boot, by_boot, -claim[0], *claim[1:]))
-        changed.add(boot)
-    return changed
+    }
+    new = {key: claim for key, claim in claims.items() if key not in known or claim < known[key]}
+    engine.upsert(
+        "claims",
+        _CLAIM_COLUMNS,
+        ("boot", "by_boot"),
+        {name: f"excluded.{name}" for name in ("last_seq", "start_ms", "site")},
+        [(*key, -claim[0], *claim[1:]) for key, claim in sorted(new.items())],
+    )
+    return {boot for boot, _ in new}
+
+
+_CLAIM_COLUMNS: Final = ("boot", "by_boot", "last_seq", "start_ms", "site")
 
 
 def _claim_again(engine: Engine, by_boot: int) -> set[int]:
@@ -99,22 +134,27 @@ def _claim_again(engine: Engine, by_boot: int) -> set[int]:
     return about | _claim(engine, found)
 
 
-def _claimed(engine: Engine, boot: int) -> int:
-    found = engine.fetch("SELECT COALESCE(MAX(last_seq), 0) FROM claims WHERE boot = ?", (boot,))
-    return int(found[0][0])
+def _tails(engine: Engine, wanted: Collection[int]) -> dict[int, int]:
+    """How far later boots say that these had come."""
+    tails: dict[int, int] = defaultdict(int)
+    for boot, last_seq in engine.match("claims", ("boot",), [(boot,) for boot in wanted], ("boot", "last_seq")):
+        tails[boot] = max(tails[boot], last_seq)
+    return tails
 
 
 _HOLES: Final = (
     "SELECT before_seq + 1, seq - 1, site, after_ms, start_ms FROM (SELECT seq, site, start_ms,"
     " LAG(seq, 1, CAST(? AS BIGINT)) OVER (ORDER BY seq) AS before_seq, LAG(start_ms) OVER (ORDER BY seq) AS after_ms"
-    " FROM windows WHERE boot = ?) AS numbered WHERE seq > before_seq + 1"
+    " FROM windows WHERE boot = ? AND seq >= ?) AS numbered WHERE seq > before_seq + 1"
 )
 
 
-def _find_gaps(engine: Engine, boot: int, floor: int) -> None:
-    """The gaps of a boot, from all its windows and what later boots claim of it."""
-    engine.run("DELETE FROM gaps WHERE boot = ?", (boot,))
-    holes = engine.fetch(_HOLES, (floor, boot))
+def _find_gaps(engine: Engine, boot: int, floor: int, since: int) -> None:
+    """The gaps of a boot beyond `since`, from its windows and what later boots claim of it."""
+    found = engine.fetch("SELECT MAX(seq) FROM windows WHERE boot = ? AND seq <= ?", (boot, since))
+    since = max(floor, found[0][0] or 0)  # a window that is held: no gap goes across it
+    engine.run("DELETE FROM gaps WHERE boot = ? AND first_seq > ?", (boot, since))
+    holes = engine.fetch(_HOLES, (since, boot, since))
     last = engine.fetch("SELECT seq, start_ms FROM windows WHERE boot = ? ORDER BY seq DESC LIMIT 1", (boot,))
     top, after_ms = last[0] if last else (floor, None)
     claims = engine.fetch(

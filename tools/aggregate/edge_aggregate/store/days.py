@@ -5,14 +5,13 @@ Every figure of whole days is read from it. A window more is an addition; where 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from edge_aggregate.store.schema import CELL_COLUMNS, DAY_COLUMNS, DAY_KEY, DAY_SUMS, DRAW_COLUMNS
+from edge_aggregate.store.schema import CELL_COLUMNS, DAY_COLUMNS, DAY_KEY, DAY_SUMS, DRAW_COLUMNS, WINDOW_COLUMNS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Mapping, Sequence
 
-    from edge_aggregate.decode import Row
     from edge_aggregate.store.engine import Engine
 
 DAY_MS: Final = 86_400_000
@@ -25,44 +24,44 @@ def covered_ppm_s(coverage: float, seconds: float) -> int:
     return round(coverage * 1_000_000) * round(seconds * 1000) // 1000
 
 
-def add_day(days: dict[DayKey, list[int]], key: DayKey, row: Row, duplicates: int) -> None:
-    """Add a window to the sums of its day."""
-    values = [1, duplicates, round(row.seconds * 1000), covered_ppm_s(row.coverage, row.seconds)]
-    values += [cell or 0 for cell in row.cells]
-    values += row.draws
-    sums = days.get(key)
-    if sums is None:
-        days[key] = [*values, row.received_ms, row.received_ms]
-        return
-    for place, value in enumerate(values):
-        sums[place] += value
-    sums[-2] = min(sums[-2], row.received_ms)
-    sums[-1] = max(sums[-1], row.received_ms)
-
-
-def write_days(engine: Engine, days: dict[DayKey, list[int]], again: Iterable[tuple[int, int]]) -> None:
-    """Add the sums to the table; of the (site, day) in `again`, sum every window instead."""
-    again = set(again)
-    added = [(*key, *sums) for key, sums in days.items() if key[:2] not in again]
-    if added:
-        plus = ", ".join(f"{name} = days.{name} + excluded.{name}" for name in DAY_SUMS)
-        engine.many(
-            f"INSERT INTO days ({', '.join(DAY_COLUMNS)}) VALUES ({', '.join('?' * len(DAY_COLUMNS))})"
-            f" ON CONFLICT ({', '.join(DAY_KEY)}) DO UPDATE SET {plus},"
-            f" first_received_ms = {engine.least}(days.first_received_ms, excluded.first_received_ms),"
-            f" last_received_ms = {engine.greatest}(days.last_received_ms, excluded.last_received_ms)",
-            added,
-        )
+def write_days(
+    engine: Engine, days: Mapping[DayKey, Sequence[Sequence[Any]]], again: Collection[tuple[int, int]]
+) -> None:
+    """Add windows (`WINDOW_COLUMNS`) to the sums of their days; of the (site, day) in `again`, sum all there are."""
+    engine.upsert(
+        "days",
+        DAY_COLUMNS,
+        DAY_KEY,
+        {name: f"days.{name} + excluded.{name}" for name in DAY_SUMS}
+        | {
+            "first_received_ms": f"{engine.least}(days.first_received_ms, excluded.first_received_ms)",
+            "last_received_ms": f"{engine.greatest}(days.last_received_ms, excluded.last_received_ms)",
+        },
+        [(*key, *_summed(windows)) for key, windows in sorted(days.items()) if key[:2] not in again],
+    )
     for site, day in sorted(again):
         engine.run("DELETE FROM days WHERE site = ? AND day = ?", (site, day))
         engine.run(
-            f"INSERT INTO days ({', '.join(DAY_COLUMNS)}) {_SUMMED} AND w.site = ? AND w.start_ms >= ?"
+            f"INSERT INTO days ({', '.join(DAY_COLUMNS)}) {_ANEW} AND w.site = ? AND w.start_ms >= ?"
             " AND w.start_ms < ? GROUP BY w.site, b.device, w.terms, w.quality",
             (day, site, day * DAY_MS, (day + 1) * DAY_MS),
         )
 
 
-_SUMMED: Final = (
+def _summed(windows: Sequence[Sequence[Any]]) -> list[int]:
+    """`DAY_SUMS`, and when the first and the last were received. Column by column: no number is touched in Python."""
+    columns = list(zip(*windows, strict=True))
+    sums = [sum(columns[place]) for place in _WHOLE]
+    cells = [sum(filter(None, column)) for column in columns[_CELLS : _CELLS + len(CELL_COLUMNS)]]
+    draws = [sum(column) for column in columns[_CELLS + len(CELL_COLUMNS) :]]
+    received = columns[WINDOW_COLUMNS.index("received_ms")]
+    return [len(windows), *sums, *cells, *draws, min(received), max(received)]
+
+
+_WHOLE: Final = [WINDOW_COLUMNS.index(name) for name in ("duplicates", "milliseconds", "covered_ppm_s")]
+_CELLS: Final = WINDOW_COLUMNS.index(CELL_COLUMNS[0])
+
+_ANEW: Final = (
     "SELECT w.site, CAST(? AS BIGINT), b.device, w.terms, w.quality, COUNT(*), CAST(SUM(w.duplicates) AS BIGINT),"
     " CAST(SUM(w.milliseconds) AS BIGINT), CAST(SUM(w.covered_ppm_s) AS BIGINT), "
     + ", ".join(f"CAST(SUM(COALESCE(w.{name}, 0)) AS BIGINT)" for name in (*CELL_COLUMNS, *DRAW_COLUMNS))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Mapping, Sequence
     from contextlib import AbstractContextManager
 
     Value = int | float | str | None
@@ -33,14 +33,26 @@ class Engine(Protocol):
     def run(self, sql: str, values: Sequence[Value] = ()) -> int:
         """One statement; the rows it touched."""
 
-    def many(self, sql: str, rows: Iterable[Sequence[Value]]) -> None:
-        """One statement with many rows of values."""
-
     def load(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Value]]) -> None:
         """Insert rows none of which is there, as fast as the engine can."""
 
-    def keys(self, wanted: Sequence[tuple[int, int]], columns: Sequence[str]) -> list[tuple[Any, ...]]:
-        """These columns of those of the wanted (boot, seq) that `windows` holds."""
+    def upsert(
+        self,
+        table: str,
+        columns: Sequence[str],
+        key: Sequence[str],
+        changes: Mapping[str, str],
+        rows: Sequence[Sequence[Value]],
+    ) -> None:
+        """Insert rows; of those whose key is there, change these columns to what is said of `TABLE.x` and `excluded.x`.
+
+        No two of the rows have the same key.
+        """
+
+    def match(
+        self, table: str, on: Sequence[str], wanted: Sequence[Sequence[int | str]], columns: Sequence[str]
+    ) -> list[tuple[Any, ...]]:
+        """These columns of the rows of a table whose `on` columns are among the wanted; none is wanted twice."""
 
     def version(self) -> int | None:
         """The schema's, or None where there are no tables of a store."""

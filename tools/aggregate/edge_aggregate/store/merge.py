@@ -11,12 +11,13 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from edge_aggregate.decode import Dead, Row, Terms
+from edge_aggregate.decode import Dead, Row
 from edge_aggregate.store import boots
-from edge_aggregate.store.days import DAY_MS, DayKey, add_day, covered_ppm_s, write_days
-from edge_aggregate.store.read import load_cases, read_terms
+from edge_aggregate.store.days import DAY_MS, DayKey, covered_ppm_s, write_days
+from edge_aggregate.store.ids import Ids, next_id
+from edge_aggregate.store.read import load_cases
 from edge_aggregate.store.schema import WINDOW_COLUMNS
-from edge_aggregate.store.weigh import Case, Origin, Payload, canonical
+from edge_aggregate.store.weigh import Case, canonical
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -86,47 +87,16 @@ class _Merge:
 
     def __init__(self, engine: Engine, batch: Batch) -> None:
         self._engine, self._batch = engine, batch
-        self._boots: dict[tuple[str, str], boots.Boot] = {}
-        self._site_ids: dict[str, int] = {}
-        self._device_ids: dict[str, int] = {}
-        self._terms: dict[Terms, int] = {}
-        self._dead: list[tuple[int, Dead]] = []
+        self._segment, self._done = self._mark()
+        self._rows = [found for found in batch.rows if found[0] > self._done]
+        self._dead = [found for found in batch.dead if found[0] > self._done]
 
-    def all(self) -> Merged:
-        engine, batch = self._engine, self._batch
-        segment, done = self._segment()
-        if done >= batch.progress.lines:
-            return Merged()
-        batch.rows = [found for found in batch.rows if found[0] > done]
-        self._dead = [found for found in batch.dead if found[0] > done]
-        for _, row in batch.rows:
-            self._boot(row.device, row.boot_id)
-        stored = self._stored()
-        before = {key: _lines(case) for key, case in stored.items()}
-        kept = {key: case.kept.row for key, case in stored.items()}
-        cases = self._weigh(stored, segment)
-        self._refuse_absurd(cases, kept)
-        self._write(cases, kept)
-        self._bury(segment)
-        engine.run(
-            f"INSERT INTO meta VALUES ('newest_ms', ?) ON CONFLICT (key)"
-            f" DO UPDATE SET value = {engine.greatest}(meta.value, excluded.value)",
-            (batch.newest_ms,),
-        )
-        lines = [(_lines(case), before.get(key, (0, 0))) for key, case in cases.items()]
-        return Merged(
-            windows=len(cases) - len(kept),
-            duplicates=sum(now[0] - was[0] for now, was in lines),
-            conflicts=sum(now[1] - was[1] for now, was in lines),
-            dead=len(self._dead),
-        )
-
-    def _segment(self) -> tuple[int, int]:
+    def _mark(self) -> tuple[int, int]:
         """The segment's id and how many of its lines are in already; its new mark is written."""
         progress, engine = self._batch.progress, self._engine
         found = engine.fetch("SELECT id, lines FROM segments WHERE name = ?", (progress.name,))
         if not found:
-            segment = self._next("segments")
+            segment = next_id(engine, "segments")
             engine.run("INSERT INTO segments VALUES (?, ?, ?, ?, ?)", (segment, *progress))
             return segment, 0
         segment, done = found[0]
@@ -137,204 +107,163 @@ class _Merge:
             )
         return segment, done
 
-    def _next(self, table: str) -> int:
-        return int(self._engine.fetch(f"SELECT COALESCE(MAX(id), 0) + 1 FROM {table}")[0][0])
-
-    def _named(self, table: str, ids: dict[str, int], name: str) -> int:
-        if name not in ids:
-            found = self._engine.fetch(f"SELECT id FROM {table} WHERE name = ?", (name,))
-            ids[name] = int(found[0][0]) if found else self._next(table)
-            if not found:
-                self._engine.run(f"INSERT INTO {table} VALUES (?, ?)", (ids[name], name))
-        return ids[name]
-
-    def _site(self, name: str) -> int:
-        return self._named("sites", self._site_ids, name)
-
-    def _terms_id(self, terms: Terms) -> int:
-        if terms not in self._terms:
-            if not self._terms:
-                self._terms = {known: number for number, known in read_terms(self._engine).items()}
-            if terms not in self._terms:
-                self._terms[terms] = self._next("terms")
-                self._engine.run(
-                    f"INSERT INTO terms VALUES ({', '.join('?' * 10)})",
-                    (self._terms[terms], *(int(v) if isinstance(v, bool) else v for v in terms)),
-                )
-        return self._terms[terms]
-
-    def _boot(self, device: str, boot_id: str) -> boots.Boot:
-        key = device, boot_id
-        if key not in self._boots:
-            number = self._named("devices", self._device_ids, device)
-            found = self._engine.fetch(
-                "SELECT id, device, top_seq, floor_seq, closed_ms, last_start_ms, first_received_ms FROM boots"
-                " WHERE device = ? AND boot_id = ?",
-                (number, boot_id),
-            )
-            if found:
-                self._boots[key] = boots.Boot(*found[0])
-            else:
-                self._boots[key] = boot = boots.Boot(self._next("boots"), number)
-                self._engine.run(
-                    "INSERT INTO boots (id, device, boot_id, top_seq, floor_seq) VALUES (?, ?, ?, 0, 0)",
-                    (boot.id, number, boot_id),
-                )
-        return self._boots[key]
+    def all(self) -> Merged:
+        """What it added."""
+        if self._done >= self._batch.progress.lines:
+            return Merged()
+        self._ids = Ids(self._engine, self._rows)
+        cases = self._stored()
+        stored = {key: case.row for key, case in cases.items()}
+        before = _lines(cases)
+        self._weigh(cases)
+        self._refuse_absurd(cases, stored)
+        self._write(cases, stored)
+        self._bury()
+        self._engine.run(
+            f"INSERT INTO meta VALUES ('newest_ms', ?) ON CONFLICT (key)"
+            f" DO UPDATE SET value = {self._engine.greatest}(meta.value, excluded.value)",
+            (self._batch.newest_ms,),
+        )
+        now = _lines(cases)
+        return Merged(len(cases) - len(stored), now[0] - before[0], now[1] - before[1], len(self._dead))
 
     def _stored(self) -> dict[Key, Case]:
         """What the store has of the batch's keys. A number beyond a boot's greatest cannot be there."""
-        boots = self._boots
+        boots = self._ids.boots
         wanted = {
-            (boot.id, row.seq)
-            for _, row in self._batch.rows
-            if row.seq <= (boot := boots[row.device, row.boot_id]).top_seq
+            (boot.id, row.seq) for _, row in self._rows if row.seq <= (boot := boots[row.device, row.boot_id]).top_seq
         }
         return load_cases(self._engine, sorted(wanted)) if wanted else {}
 
-    def _weigh(self, cases: dict[Key, Case], segment: int) -> dict[Key, Case]:
-        """Each key of the batch with its case, those in `cases` carried on."""
-        for number, row in self._batch.rows:
+    def _weigh(self, cases: dict[Key, Case]) -> None:
+        """Each key of the batch gets its case, those that are there carried on."""
+        boots, segment = self._ids.boots, self._segment
+        for number, row in self._rows:
             key = row[:3]
             case = cases.get(key)
             if case is not None:
-                case.add(row, Origin(segment, number))
-            elif row.seq > self._boots[key[:2]].floor_seq:
-                cases[key] = Case(Payload(row, Origin(segment, number)))
+                case.add(row, (segment, number))
+                continue
+            boot, seq = boots[key[:2]], key[2]
+            if seq > boot.floor_seq:
+                cases[key] = Case(row, (segment, number))
+                boot.fresh.append(seq)
             else:
                 self._dead.append((number, _refused("retired", "older than what is kept", row)))
-        return cases
 
     def _refuse_absurd(self, cases: dict[Key, Case], stored: dict[Key, Row]) -> None:
         """Numbers that leave out more than `SEQ_GAP`, or claim so of the boot before, are dead letters."""
-        seqs: dict[tuple[str, str], list[int]] = defaultdict(list)
-        for key in cases:
-            if key not in stored:
-                seqs[key[:2]].append(key[2])
+        boots = self._ids.boots
         tops: dict[tuple[str, str], int] = {}
-        for name, wanted in seqs.items():
-            top = self._boots[name].top_seq
-            for seq in sorted(wanted):
+        for name, boot in boots.items():
+            top = boot.top_seq
+            for seq in sorted(boot.fresh):
                 if seq - top - 1 > SEQ_GAP:
                     self._refuse(cases, (*name, seq), f"seq {seq} follows {top}: a gap over {SEQ_GAP}")
                 else:
                     top = max(top, seq)
             tops[name] = top
         for key, case in list(cases.items()):
-            row = case.kept.row
-            if key in stored or row.prev_boot is None or row.prev_seq is None:
-                continue
-            before = row.device, row.prev_boot
-            top = tops.get(before) or self._boot(*before).top_seq
-            if row.prev_seq - top > SEQ_GAP:
-                self._refuse(cases, key, f"prev.last_seq {row.prev_seq} follows {top}: a gap over {SEQ_GAP}")
+            row = case.row
+            if row.prev_seq is not None and row.prev_boot is not None and key not in stored:
+                top = tops[row.device, row.prev_boot]
+                if row.prev_seq - top > SEQ_GAP:
+                    self._refuse(cases, key, f"prev.last_seq {row.prev_seq} follows {top}: a gap over {SEQ_GAP}")
 
     def _refuse(self, cases: dict[Key, Case], key: Key, reason: str) -> None:
         case = cases.pop(key)
-        for payload in (case.kept, *case.others.values()):
-            self._dead += [(payload.origin.line, _refused("gap", reason, payload.row))] * payload.lines
+        self._ids.boots[key[:2]].fresh.remove(key[2])
+        for payload in (case, *(case.others or {}).values()):
+            self._dead += [(payload.origin[1], _refused("gap", reason, payload.row))] * payload.lines
 
     def _write(self, cases: dict[Key, Case], stored: dict[Key, Row]) -> None:
-        engine = self._engine
+        ids = self._ids
         fresh: list[tuple[Any, ...]] = []
-        days: dict[DayKey, list[int]] = {}
+        days: dict[DayKey, list[tuple[Any, ...]]] = defaultdict(list)
         again: set[tuple[int, int]] = set()
-        claims: dict[tuple[int, int], tuple[int, int, int]] = {}
+        claims: dict[tuple[int, int], boots.Claim] = {}
         for key, case in cases.items():
-            row = case.kept.row
-            boot, site, terms = self._boots[key[:2]], self._site(row.site), self._terms_id(row.terms)
-            prev = None if row.prev_boot is None else self._boot(row.device, row.prev_boot).id
-            values = _columns(row, case.kept, boot.id, site, terms, prev)
-            was = stored.get(key)
+            row, boot = case.row, ids.boots[key[:2]]
+            site, terms = ids.sites[row.site], ids.terms[row.terms]
+            prev = None if row.prev_boot is None else ids.boots[row.device, row.prev_boot].id
+            values = _columns(case, boot.id, site, terms, prev)
+            was = stored.get(key) if stored else None
             if was is None:
                 fresh.append(values)
-                boot.fresh.append(row.seq)
-                add_day(days, (site, row.start_ms // DAY_MS, boot.device, terms, row.quality), row, case.kept.lines - 1)
+                days[site, row.start_ms // DAY_MS, boot.device, terms, row.quality].append(values)
             else:
-                self._rewrite(case, values, boot)
-                again |= {(self._site(r.site), r.start_ms // DAY_MS) for r in (was, row)}
+                self._rewrite(values)
+                again |= {(ids.sites[r.site], r.start_ms // DAY_MS) for r in (was, row)}
                 boot.recount = boot.recount or was != row
             if case.others:
                 self._others(case, boot)
             if prev is not None and row.prev_seq is not None:
                 claim = (-row.prev_seq, row.start_ms, site)
-                claims[prev, boot.id] = min(claims.get((prev, boot.id), claim), claim)
+                if claims.get((prev, boot.id), claim) >= claim:
+                    claims[prev, boot.id] = claim
             boot.note(row)
-        engine.load("windows", WINDOW_COLUMNS, fresh)
-        write_days(engine, days, again)
-        boots.renew(engine, self._boots.values(), claims)
+        fresh.sort()  # neighbours in the table, and boot and number are no two's
+        self._engine.load("windows", WINDOW_COLUMNS, fresh)
+        boots.renew(self._engine, ids.boots.values(), claims)
+        write_days(self._engine, days, again)
 
-    def _rewrite(self, case: Case, values: tuple[Any, ...], boot: boots.Boot) -> None:
-        marks = ", ".join("?" * len(WINDOW_COLUMNS))
-        self._engine.run("DELETE FROM windows WHERE boot = ? AND seq = ?", (boot.id, case.kept.row.seq))
-        self._engine.run(f"INSERT INTO windows ({', '.join(WINDOW_COLUMNS)}) VALUES ({marks})", values)
+    def _rewrite(self, values: tuple[Any, ...]) -> None:
+        self._engine.run("DELETE FROM windows WHERE boot = ? AND seq = ?", values[:2])
+        self._engine.load("windows", WINDOW_COLUMNS, [values])
 
     def _others(self, case: Case, boot: boots.Boot) -> None:
-        seq = case.kept.row.seq
+        seq = case.row.seq
         self._engine.run("DELETE FROM variants WHERE boot = ? AND seq = ?", (boot.id, seq))
         self._engine.load(
             "variants",
             ("boot", "seq", "digest", "payload", "lines", "received_ms", "segment", "line"),
             [
                 (boot.id, seq, digest, canonical(p.row).decode(), p.lines, p.row.received_ms, *p.origin)
-                for digest, p in sorted(case.others.items())
+                for digest, p in sorted((case.others or {}).items())
             ],
         )
 
-    def _bury(self, segment: int) -> None:
+    def _bury(self) -> None:
         """Count every dead letter; keep the newest `DEAD_KEPT`."""
         kinds: dict[str, int] = defaultdict(int)
         for _, dead in self._dead:
             kinds[dead.kind] += 1
         if not kinds:
             return
-        self._engine.many(
-            "INSERT INTO dead_kinds VALUES (?, ?)"
-            " ON CONFLICT (kind) DO UPDATE SET lines = dead_kinds.lines + excluded.lines",
-            sorted(kinds.items()),
+        self._engine.upsert(
+            "dead_kinds", ("kind", "lines"), ("kind",), {"lines": "dead_kinds.lines + excluded.lines"}, [*kinds.items()]
         )
-        first = self._next("dead")
+        first = next_id(self._engine, "dead")
         newest = self._dead[-DEAD_KEPT:]
         self._engine.load(
             "dead",
             ("id", "kind", "reason", "topic", "received_ms", "segment", "line", "excerpt"),
             [
-                (first + i, d.kind, d.reason, d.topic, d.received_ms, segment, number, d.excerpt)
+                (first + i, d.kind, d.reason, d.topic, d.received_ms, self._segment, number, d.excerpt)
                 for i, (number, d) in enumerate(newest)
             ],
         )
         self._engine.run("DELETE FROM dead WHERE id <= ?", (first + len(newest) - 1 - DEAD_KEPT,))
 
 
-def _lines(case: Case) -> tuple[int, int]:
-    """Lines that repeat what is kept, and lines that contradict it."""
-    return case.kept.lines - 1, sum(payload.lines for payload in case.others.values())
+def _lines(cases: dict[Key, Case]) -> tuple[int, int]:
+    """Lines that repeat what counts, and lines that contradict it."""
+    others = (other.lines for case in cases.values() if case.others for other in case.others.values())
+    return sum([case.lines - 1 for case in cases.values()]), sum(others)
 
 
 def _refused(kind: str, reason: str, row: Row) -> Dead:
     return Dead(kind, reason, None, row.received_ms, canonical(row).decode()[:1000])
 
 
-def _columns(row: Row, payload: Payload, boot: int, site: int, terms: int, prev: int | None) -> tuple[Any, ...]:
+def _columns(case: Case, boot: int, site: int, terms: int, prev: int | None) -> tuple[Any, ...]:
+    """`WINDOW_COLUMNS`."""
+    row = case.row
+    _, _, seq, _, start_ms, seconds, quality, coverage, scene, flush, suppressed, _, prev_seq, *_ = row
+    milliseconds, covered = round(seconds * 1000), covered_ppm_s(coverage, seconds)
     return (
-        boot,
-        row.seq,
-        site,
-        terms,
-        row.start_ms,
-        row.seconds,
-        round(row.seconds * 1000),
-        row.quality,
-        row.coverage,
-        covered_ppm_s(row.coverage, row.seconds),
-        row.scene,
-        int(row.flush),
-        row.suppressed,
-        prev,
-        row.prev_seq,
-        row.received_ms,
-        payload.lines - 1,
-        *payload.origin,
+        *(boot, seq, site, terms, start_ms, seconds, milliseconds, quality, coverage, covered),
+        *(scene, int(flush), suppressed, prev, prev_seq, row.received_ms, case.lines - 1, *case.origin),
         *row.cells,
         *row.draws,
     )

@@ -20,7 +20,7 @@ from psycopg.conninfo import conninfo_to_dict
 from edge.errors import StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from psycopg.abc import Buffer
 
@@ -61,6 +61,7 @@ class PostgresEngine:
     def __init__(self, address: str, *, read_only: bool = False) -> None:
         self._read_only = read_only
         self._depth = 0
+        self._known_types: dict[str, dict[str, str]] = {}
         self._parameters, self.name = _parse(address)
         self._database = self._connect()
 
@@ -126,32 +127,64 @@ class PostgresEngine:
         with self._told():
             return self._database.execute(*_bound(sql, values)).rowcount
 
-    def many(self, sql: str, rows: Iterable[Sequence[Value]]) -> None:
-        """See `Engine`."""
-        with self._told(), self._database.cursor() as cursor:
-            cursor.executemany(_translated(sql), rows)
-
     def load(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Value]]) -> None:
         """See `Engine`."""
         if not rows:
             return
-        with (
-            self._told(),
-            self._database.cursor() as cursor,
-            cursor.copy(f"COPY {table} ({', '.join(columns)}) FROM STDIN") as copy,
-        ):
-            for row in rows:
-                copy.write_row(row)
+        with self._told(), self._database.cursor() as cursor:
+            types = self._types(table)
+            with cursor.copy(f"COPY {table} ({', '.join(columns)}) FROM STDIN (FORMAT binary)") as copy:
+                copy.set_types([types[name] for name in columns])
+                for row in rows:
+                    copy.write_row(row)
 
-    def keys(self, wanted: Sequence[tuple[int, int]], columns: Sequence[str]) -> list[tuple[Any, ...]]:
+    def upsert(
+        self,
+        table: str,
+        columns: Sequence[str],
+        key: Sequence[str],
+        changes: Mapping[str, str],
+        rows: Sequence[Sequence[Value]],
+    ) -> None:
         """See `Engine`."""
-        sql = (
-            f"SELECT {', '.join(columns)} FROM windows"
-            " JOIN unnest(%s::bigint[], %s::bigint[]) AS wanted (boot, seq) USING (boot, seq)"
+        if not rows:
+            return
+        names = ", ".join(columns)
+        self.run(f"CREATE TEMPORARY TABLE IF NOT EXISTS incoming_{table} (LIKE {table}) ON COMMIT DELETE ROWS")
+        self.load(f"incoming_{table}", columns, rows)
+        plus = ", ".join(f"{name} = {what}" for name, what in changes.items())
+        self.run(
+            f"INSERT INTO {table} ({names}) SELECT {names} FROM incoming_{table}"
+            f" ON CONFLICT ({', '.join(key)}) DO UPDATE SET {plus}"
         )
+        self.run(f"TRUNCATE incoming_{table}")
+
+    def match(
+        self, table: str, on: Sequence[str], wanted: Sequence[Sequence[int | str]], columns: Sequence[str]
+    ) -> list[tuple[Any, ...]]:
+        """See `Engine`."""
+        if not wanted:
+            return []
         with self._told():
-            found = self._database.execute(sql, ([boot for boot, _ in wanted], [seq for _, seq in wanted]))
-            return found.fetchall()
+            types = self._types(table)
+            arrays = ", ".join(f"%s::{types[name]}[]" for name in on)
+            sql = f"SELECT {', '.join(columns)} FROM {table} JOIN unnest({arrays}) AS wanted ({', '.join(on)})"
+            return self._database.execute(
+                f"{sql} USING ({', '.join(on)})", [list(place) for place in zip(*wanted, strict=True)]
+            ).fetchall()
+
+    def _types(self, table: str) -> dict[str, str]:
+        """The type of each column of a table."""
+        table = table.removeprefix("incoming_")
+        if table not in self._known_types:
+            self._known_types[table] = dict(
+                self._database.execute(
+                    "SELECT attname, atttypid::regtype::text FROM pg_attribute WHERE attrelid = %s::regclass"
+                    " AND attnum > 0 AND NOT attisdropped",
+                    (table,),
+                ).fetchall()
+            )
+        return self._known_types[table]
 
     def version(self) -> int | None:
         """See `Engine`. Raises StorageError for tables of another program."""

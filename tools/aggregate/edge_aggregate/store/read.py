@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from edge.contract import decode_counts
 from edge_aggregate.decode import Row, Terms, row_of
 from edge_aggregate.store.schema import WINDOW_COLUMNS
-from edge_aggregate.store.weigh import Case, Origin, Payload
+from edge_aggregate.store.weigh import Case, Payload
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -90,16 +90,16 @@ def load_cases(engine: Engine, wanted: Sequence[tuple[int, int]]) -> dict[tuple[
     names = Names(engine)
     contested = bool(engine.fetch("SELECT 1 FROM variants LIMIT 1"))
     cases = {}
-    for values in engine.keys(wanted, WINDOW_COLUMNS):
+    for values in engine.match("windows", ("boot", "seq"), wanted, WINDOW_COLUMNS):
         row = read_row(names, values)
-        origin = Origin(values[_AT["segment"]], values[_AT["line"]])
-        case = Case(Payload(row, origin, values[_AT["duplicates"]] + 1))
+        case = Case(row, (values[_AT["segment"]], values[_AT["line"]]), values[_AT["duplicates"]] + 1)
         if contested:
+            case.others = {}
             for digest, payload, lines, received_ms, segment, line in engine.fetch(
                 "SELECT digest, payload, lines, received_ms, segment, line FROM variants WHERE boot = ? AND seq = ?",
                 values[:2],
             ):
                 other = row_of(decode_counts(payload), received_ms)
-                case.others[digest] = Payload(other, Origin(segment, line), lines)
+                case.others[digest] = Payload(other, (segment, line), lines)
         cases[row[:3]] = case
     return cases

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from edge.errors import StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from edge_aggregate.store.engine import Value
 
@@ -87,22 +87,33 @@ class SqliteEngine:
         with self._told():
             return self._database.execute(sql, values).rowcount
 
-    def many(self, sql: str, rows: Iterable[Sequence[Value]]) -> None:
-        """See `Engine`."""
-        with self._told():
-            self._database.executemany(sql, rows)
-
     def load(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Value]]) -> None:
         """See `Engine`."""
-        marks = ", ".join("?" * len(columns))
-        self.many(f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({marks})", rows)
-
-    def keys(self, wanted: Sequence[tuple[int, int]], columns: Sequence[str]) -> list[tuple[Any, ...]]:
-        """See `Engine`."""
-        sql = f"SELECT {', '.join(columns)} FROM windows WHERE boot = ? AND seq = ?"
         with self._told():
-            found = (self._database.execute(sql, key).fetchone() for key in wanted)
-            return [row for row in found if row is not None]
+            self._database.executemany(_insert(table, columns), rows)
+
+    def upsert(
+        self,
+        table: str,
+        columns: Sequence[str],
+        key: Sequence[str],
+        changes: Mapping[str, str],
+        rows: Sequence[Sequence[Value]],
+    ) -> None:
+        """See `Engine`."""
+        plus = ", ".join(f"{name} = {what}" for name, what in changes.items())
+        with self._told():
+            self._database.executemany(
+                f"{_insert(table, columns)} ON CONFLICT ({', '.join(key)}) DO UPDATE SET {plus}", rows
+            )
+
+    def match(
+        self, table: str, on: Sequence[str], wanted: Sequence[Sequence[int | str]], columns: Sequence[str]
+    ) -> list[tuple[Any, ...]]:
+        """See `Engine`."""
+        sql = f"SELECT {', '.join(columns)} FROM {table} WHERE {' AND '.join(f'{name} = ?' for name in on)}"
+        with self._told():
+            return [row for key in wanted for row in self._database.execute(sql, key)]
 
     def version(self) -> int | None:
         """See `Engine`. Raises StorageError for a database of another program."""
@@ -138,6 +149,10 @@ class SqliteEngine:
         except sqlite3.Error as error:
             msg = f"{self.name}: {_advice(error, self._busy_s)}"
             raise StorageError(msg) from error
+
+
+def _insert(table: str, columns: Sequence[str]) -> str:
+    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"
 
 
 def _advice(error: sqlite3.Error, busy_s: float) -> str:

@@ -7,8 +7,8 @@ kept, of two in the same millisecond the one with the smaller digest; every line
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from edge.contract import Counts, DrawCells, Draws, Models, Prev, Privacy, Window, encode
 from edge.contract import Rows as WireRows
@@ -19,11 +19,8 @@ if TYPE_CHECKING:
     from edge_aggregate.decode import Row
 
 
-class Origin(NamedTuple):
-    """A line of a log: the segment's id and the line's number from 1."""
-
-    segment: int
-    line: int
+Origin = tuple[int, int]
+"""A line of a log: the segment's id and the line's number from 1."""
 
 
 @dataclass(slots=True)
@@ -34,45 +31,39 @@ class Payload:
     origin: Origin
     lines: int = 1
 
+    def again(self, row: Row, origin: Origin) -> None:
+        """One more line that holds it."""
+        if origin == self.origin:  # a batch tried twice
+            return
+        self.lines += 1
+        if (row.received_ms, origin) < (self.row.received_ms, self.origin):
+            self.row, self.origin = row, origin
+
 
 @dataclass(slots=True)
-class Case:
-    """All payloads of a key; `kept` is the one that counts."""
+class Case(Payload):
+    """A key: the payload that counts, and by their digests the others that claim it."""
 
-    kept: Payload
-    others: dict[str, Payload] = field(default_factory=dict)
+    others: dict[str, Payload] | None = None
 
-    def add(self, row: Row, origin: Origin) -> bool:
-        """Take one more line; whether what is kept, or when it was first received, changed."""
-        if _same(row, self.kept.row):
-            return _again(self.kept, row, origin)
+    def add(self, row: Row, origin: Origin) -> None:
+        """Take one more line."""
+        if row[:-1] == self.row[:-1]:
+            self.again(row, origin)
+            return
+        if self.others is None:
+            self.others = {}
         digest = digest_of(row)
         other = self.others.get(digest)
         if other is None:
             other = self.others[digest] = Payload(row, origin)
         else:
-            _again(other, row, origin)
-        mine = self.kept.row.received_ms, digest_of(self.kept.row)
-        if (other.row.received_ms, digest) < mine:
-            self.others[mine[1]] = self.kept
-            self.kept = self.others.pop(digest)
-            return True
-        return False
-
-
-def _same(one: Row, other: Row) -> bool:
-    return one[:-1] == other[:-1]
-
-
-def _again(payload: Payload, row: Row, origin: Origin) -> bool:
-    if origin == payload.origin:  # a batch tried twice
-        return False
-    payload.lines += 1
-    if (row.received_ms, origin) < (payload.row.received_ms, payload.origin):
-        changed = row.received_ms != payload.row.received_ms
-        payload.row, payload.origin = row, origin
-        return changed
-    return False
+            other.again(row, origin)
+        mine = digest_of(self.row)
+        if (other.row.received_ms, digest) < (self.row.received_ms, mine):
+            self.others[mine] = Payload(self.row, self.origin, self.lines)
+            del self.others[digest]
+            self.row, self.origin, self.lines = other.row, other.origin, other.lines
 
 
 def canonical(row: Row) -> bytes:
