@@ -76,6 +76,8 @@ def message(number: int) -> tuple[str, str]:
             role: "sha256:" + digit * 64 for role, digit in (("gate", "1"), ("fer_unmasked", "2"), ("fer_masked", "3"))
         }
         | {"route": "gate"},
+        "flush": False,
+        "noise_draws": {r: {c: 0 if value is None else 3 for c, value in row.items()} for r, row in table.items()},
     }
     return f"edge/v1/site-{device % 20}/{name}/counts", json.dumps(payload, separators=(",", ":"))
 
@@ -90,7 +92,9 @@ def mosquitto(folder: Path) -> Iterator[int]:
         sock.bind(("127.0.0.1", 0))
         port = int(sock.getsockname()[1])
     config = folder / "mosquitto.conf"
-    config.write_text(f"listener {port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\nuser root\n")
+    config.write_text(
+        f"listener {port} 127.0.0.1\nallow_anonymous true\nmax_queued_messages 0\nuser root\nmax_inflight_messages 0\n"
+    )
     folder.chmod(0o755)
     process = subprocess.Popen([program, "-c", str(config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
@@ -106,7 +110,7 @@ def mosquitto(folder: Path) -> Iterator[int]:
 
 def publish(port: int, first: int, count: int, rate: float = 0.0) -> list[float]:
     """Publish `count` messages from the nth on; when each was. In a process of its own by `--play`."""
-    client = mqtt.Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv311)
+    client = mqtt.Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5)
     client.max_inflight_messages_set(0)
     client.connect("127.0.0.1", port)
     client.loop_start()
@@ -116,7 +120,16 @@ def publish(port: int, first: int, count: int, rate: float = 0.0) -> list[float]
         if rate and (ahead := begin + number / rate - time.time()) > 0:
             time.sleep(ahead)
         times.append(time.time())
-        info = client.publish(topic, payload, qos=1)
+        events = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+        events.ContentType = "application/json"
+        events.UserProperty = [
+            ("specversion", "1.0"),
+            ("id", f"{number:032x}/1"),
+            ("source", "/site-1/kiosk-001"),
+            ("type", "edge.counts.v1"),
+            ("time", "2026-03-02T00:00:00Z"),
+        ]
+        info = client.publish(topic, payload, qos=1, properties=events)
         if number % 2000 == 1999:
             info.wait_for_publish(60)
     if info is not None:

@@ -162,7 +162,6 @@ class Subscriber:
         self._statuses: list[StatusRow] = []
         self._healths: dict[str, HealthRow] = {}
         self._fleet_at = 0.0
-        self._heard = False
         self._wanted: list[tuple[str, int]] = []
         self._spare: list[int] = []
         """Packets that may be acknowledged as they are."""
@@ -223,7 +222,8 @@ class Subscriber:
             options.client_id,
             keep_s=0 if options.share else KEEP_S,
             receive=2 * options.batch,
-            on_message=self._receive,
+            on_message=self._aside,
+            on_counts=self._receive,
         )
         connection.open(self._stopping)
         if self._stopping():
@@ -290,7 +290,7 @@ class Subscriber:
                     self._store_failed(error)
             if deaf_at and time.monotonic() > deaf_at:
                 deaf_at = 0.0
-                if not self._heard:
+                if not self.figures.messages:
                     log.warning(
                         "nothing has come on %s/v1/… yet: no device is there, or the broker's access list does not let "
                         "%s read, which brokers do not say",
@@ -318,31 +318,30 @@ class Subscriber:
             return 0.1
         return min(0.1, max(0.0, self._first + self._options.every - time.monotonic()))
 
-    def _receive(self, message: mqtt.MQTTMessage) -> None:
-        """Called by paho with each message."""
+    def _receive(self, mid: int, topic: bytes, payload: bytes) -> None:
+        """Counts; called from within `step` with each message."""
         now = time.time_ns() // 1_000_000
-        self._heard = True
-        self.figures.messages += 1
-        try:
-            topic = message.topic
-        except UnicodeDecodeError:  # paho keeps it as bytes
-            topic = bytes(message._topic).decode("utf-8", "backslashreplace")  # noqa: SLF001 - the one way to it
-        payload = bytes(message.payload)
-        if not topic.endswith("/counts"):
-            if message.qos:  # a session may hold what nobody here asked for
-                self._spare.append(message.mid)
-            self._aside(message, topic, payload, now)
-            return
+        figures = self.figures
+        figures.messages += 1
+        figures.unacknowledged += 1
         if not self._buffer:
             self._first = time.monotonic()
-        self._buffer.append(Message(message.mid if message.qos else 0, topic, payload, now))
+        if figures.oldest_ms is None:
+            figures.oldest_ms = now
+        self._buffer.append(Message(mid, topic.decode("utf-8", "backslashreplace"), payload, now))
         self._bytes += len(payload)
-        self.figures.unacknowledged += 1
-        if self.figures.oldest_ms is None:
-            self.figures.oldest_ms = now
 
-    def _aside(self, message: mqtt.MQTTMessage, topic: str, payload: bytes, now: int) -> None:
+    def _aside(self, message: mqtt.MQTTMessage) -> None:
         """Status, health, answers: nothing that is counted."""
+        now = time.time_ns() // 1_000_000
+        self.figures.messages += 1
+        if message.qos:  # a session may hold what nobody here asked for
+            self._spare.append(message.mid)
+        payload = bytes(message.payload)
+        try:
+            topic = message.topic
+        except UnicodeDecodeError:  # nobody's
+            return
         correlation = getattr(message.properties, "CorrelationData", None)
         if self._task is not None and self._task.take(topic, payload, correlation):
             return
