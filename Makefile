@@ -1,7 +1,7 @@
 # Everything installs into .venv; a target does nothing twice.
 SHELL := /bin/bash
 .DEFAULT_GOAL := demo
-.PHONY: demo torch test test-faults soak test-fleet soak-fleet release lint format bench lock gpu-pack docs clean system
+.PHONY: demo torch test test-faults soak test-fleet soak-fleet release lint format bench bench-quick lock gpu-pack docs clean system
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3.13 || command -v python3)
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
@@ -29,8 +29,9 @@ endef
 	@$(PIP) --require-hashes -r requirements/dev.txt && $(PIP) -e .
 	@touch $@
 
-demo: .venv/demo.stamp  ## real faces to counts at a broker; SOURCE=<file|/dev/video0>, DEMO_WINDOW=10, DEMO_PRIVACY=off|default
-	@.venv/bin/edge demo $(if $(SOURCE),--source "$(SOURCE)")
+demo: .venv/demo.stamp  ## real faces to counts at a broker, to figures; SOURCE=<file|/dev/video0>, DEMO_WINDOW=10, DEMO_PRIVACY=off|default, DASHBOARD=1
+	@mkdir -p build && set -o pipefail && .venv/bin/edge demo $(if $(SOURCE),--source "$(SOURCE)") | tee build/demo.jsonl
+	@.venv/bin/edge-aggregate demo build/demo.jsonl --manifest $$(ls -d models/*/manifest.json | tail -1) $(if $(DASHBOARD),--open)
 
 torch: .venv/dev.stamp  ## PyTorch, which training needs and nothing else: no lock holds it, since each machine wants its own build
 	@.venv/bin/python -c 'import torch' 2>/dev/null || .venv/bin/pip --disable-pip-version-check --quiet install torch==2.13.0
@@ -77,6 +78,9 @@ format: .venv/dev.stamp
 bench: .venv/dev.stamp  ## speed and memory, as ratios measured in one run
 	.venv/bin/python bench/pipeline.py
 
+bench-quick: .venv/dev.stamp  ## this tree against the last release (bench/BASELINE), in turn; what moved by more than the noise
+	.venv/bin/python bench/quick.py $(if $(ROUNDS),--rounds $(ROUNDS))
+
 docs: .venv/dev.stamp  ## schemas and AsyncAPI from the contract
 	.venv/bin/python -m edge.contract.asyncapi --write docs
 
@@ -86,9 +90,9 @@ gpu-pack: .venv/dev.stamp  ## what a GPU machine needs, under 60 MiB
 lock: .venv/dev.stamp  ## compile the hashed locks anew
 	$(COMPILE) --python-version 3.11 --extra device -o requirements/device-bookworm.txt
 	$(COMPILE) --python-version 3.13 --extra device -o requirements/device-trixie.txt
-	$(COMPILE) --python-version 3.11 --extra demo -o requirements/demo-bookworm.txt
-	$(COMPILE) --python-version 3.13 --extra demo -o requirements/demo-trixie.txt
-	$(COMPILE) --python-version 3.11 --extra host --extra demo --extra hog --extra tflite-runtime --group dev -o requirements/dev.txt
+	$(COMPILE) --python-version 3.11 --extra demo --extra aggregate -o requirements/demo-bookworm.txt
+	$(COMPILE) --python-version 3.13 --extra demo --extra aggregate -o requirements/demo-trixie.txt
+	$(COMPILE) --python-version 3.11 --extra host --extra demo --extra hog --extra tflite-runtime --extra aggregate --extra postgres --extra spark --extra parquet --group dev -o requirements/dev.txt
 	$(subst pyproject.toml,,$(COMPILE)) --python-version 3.11 --group fleet -o requirements/fleet.txt
 
 # What tests need beyond PyPI, as program:package: a real broker, strace for the privacy canary, git and keys for pull mode.

@@ -118,19 +118,24 @@ def scenes(people: list[Face], rooms: list[Room], width: float, level: float) ->
     rng = np.random.default_rng(in_scene.SEED)
     for face in people:
         room = rooms[rng.integers(len(rooms))]
-        frame = room.image.copy()
-        zoom = width / face.box[2]
-        way = cv2.INTER_AREA if zoom < 1 else cv2.INTER_CUBIC
-        small = cv2.resize(face.image, None, fx=zoom, fy=zoom, interpolation=way)[: frame.shape[0], : frame.shape[1]]
-        h, w = small.shape[:2]
-        x, y = int(rng.integers(0, frame.shape[1] - w + 1)), int(rng.integers(0, frame.shape[0] - h + 1))
-        ramp = [np.minimum(1, (np.minimum(np.arange(n), np.arange(n)[::-1]) + 1) / max(1, 0.05 * n)) for n in (h, w)]
-        alpha = np.minimum(ramp[0][:, None], ramp[1][None])[..., None]
-        under = frame[y : y + h, x : x + w]
-        frame[y : y + h, x : x + w] = np.rint(alpha * small + (1 - alpha) * under).astype(np.uint8)
-        cx, cy, bw, bh = face.box * zoom
-        place = (x + cx - bw / 2, y + cy - bh / 2, max(bw, bh))
+        frame, place = paste(face, room.image, width, rng.random(2))
         yield Room(np.rint(frame * level).astype(np.uint8), room.heads), place
+
+
+def paste(face: Face, image: U8, width: float, corner: NDArray[np.float64], share: float = 1.0) -> tuple[U8, Place]:
+    """A copy of the image with a face of that width, mixed in by `share`; `corner` in shares of the room there is."""
+    frame = image.copy()
+    zoom = width / face.box[2]
+    way = cv2.INTER_AREA if zoom < 1 else cv2.INTER_CUBIC
+    small = cv2.resize(face.image, None, fx=zoom, fy=zoom, interpolation=way)[: frame.shape[0], : frame.shape[1]]
+    h, w = small.shape[:2]
+    x, y = int(corner[0] * (frame.shape[1] - w + 1)), int(corner[1] * (frame.shape[0] - h + 1))
+    ramp = [np.minimum(1, (np.minimum(np.arange(n), np.arange(n)[::-1]) + 1) / max(1, 0.05 * n)) for n in (h, w)]
+    alpha = share * np.minimum(ramp[0][:, None], ramp[1][None])[..., None]
+    under = frame[y : y + h, x : x + w]
+    frame[y : y + h, x : x + w] = np.rint(alpha * small + (1 - alpha) * under).astype(np.uint8)
+    cx, cy, bw, bh = face.box * zoom
+    return frame, (x + cx - bw / 2, y + cy - bh / 2, max(bw, bh))
 
 
 def candidates(bundle_folder: Path) -> dict[str, Detector]:
@@ -153,7 +158,8 @@ def candidates(bundle_folder: Path) -> dict[str, Detector]:
     return named
 
 
-def _false(box: FaceBox, place: Place, heads: list[tuple[int, int, int, int]]) -> bool:
+def false(box: FaceBox, place: Place, heads: list[tuple[int, int, int, int]]) -> bool:
+    """Whether a box lies neither at the pasted face nor on a head."""
     x, y = box.centre
     here = (place[0], place[1], place[0] + place[2], place[1] + place[2])
     return not any(left <= x <= right and top <= y <= bottom for left, top, right, bottom in (here, *heads))
@@ -174,7 +180,7 @@ def measure(named: dict[str, Detector], count: int) -> Measured:
                         boxes = candidate.detect(frame, thorough=True)
                         out.ms[name].append(1000 * (time.process_time() - began))
                         hits[name].append(in_scene.match(boxes, *(round(v) for v in place)) is not None)
-                        out.false[name].append(sum(_false(box, place, heads) for box in boxes))
+                        out.false[name].append(sum(false(box, place, heads) for box in boxes))
                 out.found |= {(kind, name, width, level): metrics.share(np.array(hit)) for name, hit in hits.items()}
                 show(number + 1, len(CELLS))
     return out

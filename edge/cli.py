@@ -243,8 +243,10 @@ def _model_problems(path: Path, config: Config) -> list[Problem]:
         key = str(error).partition(":")[0] if isinstance(error, ConfigError) else "models.bundle"
         message = str(error).removeprefix(f"{key}: ")
         return [settings.Problem(settings.line_of(path, *key.split(".")), key, message)]
-    except (ImportError, BackendError) as error:
+    except ImportError as error:
         print(f"edge: the bundle was not checked: {error}: {INSTALL}", file=sys.stderr)
+    except BackendError as error:  # says itself what to install
+        print(f"edge: the bundle was not checked: {error}", file=sys.stderr)
     return []
 
 

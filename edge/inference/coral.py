@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from edge.errors import BackendError
-from edge.inference.tflite import Signature, check_signature, runtime, runtime_name
+from edge.inference.tflite import Signature, check_signature, open_interpreter, runtime, runtime_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -110,9 +110,8 @@ def open_model(
         msg = f"{LIBRARY} opens no device {device} ({error}): {_MEND}"
         raise BackendError(msg) from error
     try:
-        interpreter = chosen.Interpreter(model_content=content, experimental_delegates=[delegate])
-        interpreter.allocate_tensors()
-    except (ValueError, RuntimeError) as error:
+        interpreter = open_interpreter(chosen, content, delegates=[delegate])
+    except ValueError as error:
         by = runtime_name(chosen)
         msg = (
             f"{file}: refused on {device} by {by} ({error}): compile the bundle again, or install a {LIBRARY} that fits"

@@ -1,4 +1,4 @@
-"""TFLite on the CPU, in-process: tflite-runtime, or LiteRT where that is what installs."""
+"""TFLite on the CPU, in-process: LiteRT, or tflite-runtime where that is named or all there is."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from edge.bundle.flatbuffer import Malformed
 from edge.bundle.model_check import check_model
 from edge.errors import BackendError, BundleError
-from edge.inference.tflite import check_signature, dequantise, runtime, runtime_name, stated, to_int8
+from edge.inference.tflite import check_signature, dequantise, open_interpreter, runtime, runtime_name, stated, to_int8
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -35,7 +35,6 @@ class CpuBackend:
         self._models: dict[str, tuple[Any, int, int, Tensor]] = {}
         chosen = runtime(choice)
         self.runtime = runtime_name(chosen)
-        make = chosen.Interpreter
         for role in roles:
             entry, path = bundle.entry(role), bundle.path(role)
             content = bundle.read(role)
@@ -47,9 +46,8 @@ class CpuBackend:
             try:
                 # The bytes that were checked, not the file once more. The detector's layers are small: two threads wait
                 # for each other on a busy machine, 90 ms for 12.
-                interpreter = make(model_content=content, num_threads=1 if role == "detector" else threads)
-                interpreter.allocate_tensors()
-            except (ValueError, RuntimeError) as error:
+                interpreter = open_interpreter(chosen, content, threads=1 if role == "detector" else threads)
+            except ValueError as error:
                 msg = f"{path}: the TFLite runtime refuses this file ({error}): install the bundle again"
                 raise BundleError(msg) from error
             given, asked = check_signature(str(path), interpreter, stated(entry.input), stated(entry.output))

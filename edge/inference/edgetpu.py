@@ -243,8 +243,11 @@ class EdgeTpuBackend:
         for role, got in zip(self._models, golden, strict=True):
             self._compare(role, got, slice(None))
         seat.served, seat.check_at = 0, dict.fromkeys(self._models, time.monotonic() + self._patience.check_s)
-        took = time.monotonic() - seat.worker.began
-        log.info(event("edgetpu_ready", device=seat.device.path, start_s=round(took, 1), detail=seat.device.detail))
+        took, device = time.monotonic() - seat.worker.began, seat.device
+        runtime = seat.worker.runtime
+        log.info(
+            event("edgetpu_ready", device=device.path, start_s=round(took, 1), runtime=runtime, detail=device.detail)
+        )
 
     def _look(self, listed: list[Device]) -> None:
         """Take a seat for each device the kernel shows; one that is gone, and whose worker is, loses its seat."""

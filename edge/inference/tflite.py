@@ -1,7 +1,11 @@
-"""The TFLite runtime that is installed, and a check of its tensors. Light: the worker imports it."""
+"""The TFLite runtime that is installed, every interpreter opened with it, and a check of its tensors.
+
+Light: the worker imports it.
+"""
 
 from __future__ import annotations
 
+import sys
 from contextlib import suppress
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
@@ -12,6 +16,8 @@ import numpy as np
 from edge.errors import BackendError, BundleError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from edge.bundle.manifest import Tensor
@@ -31,6 +37,8 @@ Choice = Literal["auto", "litert", "tflite"]
 """`models.runtime`: a runtime by its name, or whichever of the installed ones is better for the purpose."""
 _MODULES: Final = {"litert": "ai_edge_litert.interpreter", "tflite": "tflite_runtime.interpreter"}
 _INSTALL: Final = {"litert": 'pip install "edge-fer[device]"', "tflite": 'pip install "edge-fer[tflite-runtime]"'}
+_TFLITE_ENDS: Final = (3, 12)
+"""Python from which on tflite-runtime 2.14, its last release, has no wheels."""
 
 
 def runtime(choice: Choice = "auto", *, delegate: bool = False) -> Any:  # noqa: ANN401 - neither runtime ships types
@@ -43,9 +51,51 @@ def runtime(choice: Choice = "auto", *, delegate: bool = False) -> Any:  # noqa:
     for name in order:
         with suppress(ImportError):
             return import_module(_MODULES[name])
-    wanted = "no TFLite runtime" if choice == "auto" else f'models.runtime = "{choice}" is not installed'
-    msg = f"{wanted}: {_INSTALL[order[-1] if choice != 'auto' else 'litert']}"
+    if choice == "auto":
+        msg = f"no TFLite runtime: {_INSTALL['litert']}"
+    else:
+        msg = f'models.runtime = "{choice}" is not installed: {_INSTALL[choice]}'
+        if choice == "tflite" and sys.version_info >= _TFLITE_ENDS:
+            msg = 'models.runtime = "tflite" has no wheel for this Python: say "auto" or "litert"'
     raise BackendError(msg)
+
+
+def open_interpreter(
+    module: Any,  # noqa: ANN401
+    content: bytes,
+    *,
+    threads: int = 1,
+    plain: bool = False,
+    keep: bool = False,
+    delegates: Sequence[Any] = (),
+) -> Any:  # noqa: ANN401
+    """An interpreter with its tensors allocated; the only place that makes one.
+
+    Args:
+        module: the runtime, see `runtime`.
+        content: the model, which `check_model` has passed: both runtimes crash on others.
+        threads: of the kernels.
+        plain: TFLite's own kernels where the runtime would take XNNPACK's. They give the same bits in every runtime,
+            on x86 those of a bundle's golden answers; XNNPACK's, which a device runs, are 2 to 9 times faster and
+            round otherwise.
+        keep: let every intermediate tensor be read after a run; XNNPACK's are not kept.
+        delegates: what takes operators off the kernels: an Edge TPU's.
+
+    Raises:
+        ValueError: the runtime refuses the model, and says why.
+
+    """
+    options: dict[str, Any] = {"experimental_preserve_all_tensors": True} if keep else {}
+    if plain:
+        options["experimental_op_resolver_type"] = module.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+    if delegates:
+        options["experimental_delegates"] = list(delegates)
+    try:
+        interpreter = module.Interpreter(model_content=content, num_threads=threads, **options)
+        interpreter.allocate_tensors()
+    except RuntimeError as error:
+        raise ValueError(str(error)) from error
+    return interpreter
 
 
 def runtime_name(module: Any) -> str:  # noqa: ANN401

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from edge.errors import EdgeError
 from edge.inference.coral import Device, open_model, option
 from edge.inference.shared_memory import DONE, FAILED, REQUEST, Plan, rows
+from edge.inference.tflite import runtime, runtime_name
 
 if TYPE_CHECKING:
     from edge.inference.coral import Run
@@ -54,7 +55,7 @@ def _serve(link: socket.socket, order: dict[str, Any]) -> None:
     for plan, (run, _, outputs) in zip(plans, models, strict=True):
         for row, one in enumerate(rows(plan.input, store, *plan.golden)):
             outputs[row] = run(one)
-    link.send(DONE)
+    link.send(DONE + runtime_name(runtime(order["runtime"], delegate=True)).encode())
     while request := link.recv(REQUEST.size):
         number, count = REQUEST.unpack(request)
         run, inputs, outputs = models[number]

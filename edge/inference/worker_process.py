@@ -81,6 +81,8 @@ class WorkerProcess:
         self._views = [plan.exchange(shared) for plan in store.plans]
         self.began = time.monotonic()
         self.ready = False
+        self.runtime = ""
+        """What it runs its models with, once it is ready: `tflite 2.14.0`."""
 
     def started(self) -> list[Rows] | None:
         """Each model's outputs (N, …) for its golden inputs; None while it is starting. Raises WorkerFailed."""
@@ -112,7 +114,10 @@ class WorkerProcess:
             raise Died(self._ending())
 
     def _receive(self, timeout: float) -> bool:
-        """Whether it has said `DONE` before the timeout. A library that writes where it must not may garble it."""
+        """Whether it has said `DONE`, the first time with its runtime, before the timeout.
+
+        A library that writes where it must not may garble it.
+        """
         self._link.settimeout(timeout)
         try:
             reply = self._link.recv(_PACKET)
@@ -120,7 +125,8 @@ class WorkerProcess:
             return False
         except ConnectionError:
             reply = b""
-        if reply == DONE:
+        if reply == DONE or (reply.startswith(DONE) and not self.ready):
+            self.runtime = reply[len(DONE) :].decode(errors="replace") or self.runtime
             return True
         if reply:
             raise Erred(" ".join(reply[1:].decode(errors="replace").split()))

@@ -73,6 +73,7 @@ class Probe:
         self._backend, self._roles, self._detector = backend, roles, detector
         self._look = Percentiles()
         self._at = -PROBE
+        self._level = 64
         self._size: tuple[int, ...] = 240, 320
         self._paces: dict[int, Pace] = {}
         self._slow = False
@@ -88,7 +89,9 @@ class Probe:
             return
         self._at = now
         began = time.perf_counter()
-        self._detector.detect(np.full(self._size, 127, np.uint8))
+        # Grey levels by turns: one like the last would hardly be searched, and it is the others that have to fit.
+        self._level = 255 - self._level
+        self._detector.detect(np.full(self._size, self._level, np.uint8))
         looked = time.perf_counter() - began
         for role in self._roles:
             began = time.perf_counter()

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import time
 from fractions import Fraction
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from edge.bundle.manifest import load_bundle
 from edge.errors import StorageError
@@ -97,7 +97,7 @@ class Vision:
         self._polled = -POLL
         self._drops: dict[str, int] = {}
         self._notifier = Notifier()
-        blank = open_detector(self._bundle, backend=self._backend, **config.detector.model_dump())
+        blank = open_detector(self._bundle, backend=self._backend, **self._found_with(live=self._live))
         self._figures = Figures(
             runtime,
             self._notifier,
@@ -297,9 +297,14 @@ class Vision:
                 thresholds[route] = bundle.entry(role).uncertain_below if override is None else override
         pipelines = []
         for section in config.camera:
-            detector = open_detector(bundle, backend=self._backend, **config.detector.model_dump())
+            options = self._found_with(live=section.kind != "replay")
+            detector = open_detector(bundle, backend=self._backend, **options)
             pipelines.append(Pipeline(detector, router, bundle.crop(detector.kind), thresholds, section.privacy_masks))
         return pipelines
+
+    def _found_with(self, *, live: bool) -> dict[str, Any]:
+        """Options of a detector; a replay has all the time it needs, and its answers do not depend on the machine."""
+        return self._config.detector.model_dump() | ({} if live else {"budget_ms": None})
 
     def _scene(self) -> Scene:
         """What health says: the first camera's trouble, else `ok`. A live camera without frames is `frozen`."""

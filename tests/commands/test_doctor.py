@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,7 +13,7 @@ import pytest
 from edge.commands.doctor import device, run_doctor, service
 from edge.commands.doctor import tpu as tpu_module
 from edge.commands.doctor.broker import broker
-from edge.commands.doctor.tpu import tpu
+from edge.commands.doctor.tpu import library, tpu
 from edge.inference.coral import Device
 from edge.outbox.runtime_files import VisionFile, write_vision
 from edge.outbox.writer import open_for_vision
@@ -181,6 +183,58 @@ def test_tpu(settings: Make, tmp_path: Path, tpus: StandIn, bundle_folder: Path,
     assert asked(figures(backend="cpu:fallback")).level == "error"
     (stick / "speed").write_text("480\n")
     assert "480 Mbit/s" in asked(used).what
+
+
+@pytest.mark.parametrize(
+    ("version", "runtime", "level"),
+    [
+        ("16.0", "auto", "error"),
+        ("16.0", "litert", "error"),
+        ("16.0tf2.9.1-1", "litert", "error"),
+        ("16.0tf2.19.1-1.bookworm", "auto", "ok"),
+        ("16.0tf2.19.1-1.bookworm", "litert", "ok"),
+        ("16.0~own", "auto", "ok"),
+    ],
+)
+def test_a_libedgetpu_that_does_not_fit_the_worker_s_runtime_is_named(
+    settings: Make, tmp_path: Path, version: str, runtime: str, level: str
+) -> None:
+    config = settings(tmp_path / "x.mp4", models={"runtime": runtime})
+    assert list(library(config, tmp_path)) == [], "no package"
+    dpkg_database(tmp_path, "libedgetpu1-std", version)
+    found = worst(library(config, tmp_path))
+    taken = "tflite 2.14.0" if runtime == "auto" and find_spec("tflite_runtime") else "litert 2."
+    assert found.level == level
+    assert f"libedgetpu1-std {version}" in found.what
+    assert taken in found.what
+    if level == "error":
+        assert "16.0tf2.19.1-1" in found.mend
+    dpkg_database(tmp_path, "libedgetpu1-std", version, "deinstall ok config-files")
+    assert list(library(config, tmp_path)) == [], "a package that was removed"
+
+
+def dpkg_database(folder: Path, name: str, version: str, status: str = "install ok installed") -> None:
+    """A database of dpkg's with one package, as `dpkg-query` reads it."""
+    (folder / "info").mkdir(exist_ok=True)
+    (folder / "updates").mkdir(exist_ok=True)
+    fields = f"Package: {name}\nStatus: {status}\nMaintainer: x <x@example.org>\nArchitecture: arm64\n"
+    (folder / "status").write_text(f"{fields}Version: {version}\nDescription: x\n")
+
+
+def test_a_runtime_that_is_named_and_not_installed(
+    settings: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = settings(tmp_path / "x.mp4", models={"runtime": "tflite"})
+    monkeypatch.setitem(sys.modules, "tflite_runtime.interpreter", None)
+    said = worst(service.models(config))
+    assert said.level == "error"
+    assert 'models.runtime = "tflite"' in said.what
+    assert said.mend == "see the message"
+
+
+def test_the_runtime_that_runs_the_models_is_said(settings: Make, tmp_path: Path) -> None:
+    config = settings(tmp_path / "x.mp4", models={"runtime": "litert"})
+    assert "golden answers right with litert 2." in next(iter(service.models(config))).what
 
 
 def test_who_may_open_a_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import sys
 from typing import TYPE_CHECKING, get_args
 
@@ -12,7 +13,7 @@ from edge.bundle.golden import check_golden, golden_answers
 from edge.bundle.manifest import load_bundle
 from edge.errors import BackendError
 from edge.inference.cpu import CpuBackend
-from edge.inference.tflite import Choice, runtime, runtime_name
+from edge.inference.tflite import Choice, open_interpreter, runtime, runtime_name, to_int8
 from edge.vision.detect.choose import judge
 
 if TYPE_CHECKING:
@@ -46,8 +47,13 @@ def test_the_cpu_takes_litert_and_a_delegate_the_older_one() -> None:
 def test_what_is_missing_is_said_with_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tflite_runtime.interpreter", None)
     assert runtime(delegate=True).__name__ == "ai_edge_litert.interpreter"
-    with pytest.raises(BackendError, match=r'"tflite" is not installed: pip install "edge-fer\[tflite-runtime\]"'):
-        runtime("tflite")
+    for version, says in (
+        ((3, 11), r'"tflite" is not installed: pip install "edge-fer\[tflite-runtime\]"'),
+        ((3, 13), r'"tflite" has no wheel for this Python: say "auto" or "litert"'),
+    ):
+        monkeypatch.setattr(sys, "version_info", version)
+        with pytest.raises(BackendError, match=says):
+            runtime("tflite")
     monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
     with pytest.raises(BackendError, match=r'no TFLite runtime: pip install "edge-fer\[device\]"'):
         runtime()
@@ -69,3 +75,25 @@ def test_the_two_differ_by_a_rounding_at_most(bundle_folder: Path) -> None:
     for role, (chips, _) in golden_answers(bundle, ROLES[1:]).items():
         off = np.abs(one.outputs(role, chips).astype(int) - other.outputs(role, chips).astype(int))
         assert off.max() <= 2
+
+
+@needs_both
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="kernels for ARM round otherwise")
+@pytest.mark.parametrize("choice", ["litert", "tflite"])
+def test_the_plain_kernels_give_the_bundle_s_own_bits_in_either(bundle_folder: Path, choice: Choice) -> None:
+    """What the evaluation's figures and golden answers are made with."""
+    bundle = load_bundle(bundle_folder)
+    for role, (chips, wanted) in golden_answers(bundle, ROLES).items():
+        interpreter = open_interpreter(runtime(choice), bundle.read(role), plain=True)
+        (given,), (asked,) = interpreter.get_input_details(), interpreter.get_output_details()
+        for one, answer in zip(to_int8(chips), wanted, strict=True):
+            interpreter.set_tensor(given["index"], one[None])
+            interpreter.invoke()
+            np.testing.assert_array_equal(interpreter.get_tensor(asked["index"])[0], answer)
+
+
+def test_a_device_runs_the_faster_kernels(bundle_folder: Path) -> None:
+    """Told apart by their roundings: nothing else tells which kernels a model got."""
+    bundle = load_bundle(bundle_folder)
+    chips, wanted = golden_answers(bundle, ("detector",))["detector"]
+    assert (CpuBackend(bundle, ("detector",), choice="litert").outputs("detector", chips) != wanted).any()

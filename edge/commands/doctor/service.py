@@ -52,8 +52,10 @@ def configuration(path: Path, config: Config) -> Iterator[Finding]:
             )
 
 
-def checked_bundle(config: Config) -> Bundle:
-    """The configured bundle: signature, checksums, model files and golden answers as a start checks them.
+def checked_bundle(config: Config) -> tuple[Bundle, str]:
+    """The configured bundle, and the runtime that ran it (`litert 2.3.0`).
+
+    Signature, checksums, model files and golden answers are checked as a start checks them.
 
     Raises ConfigError (the key), BundleError, BackendError (no runtime), ImportError (nothing of it installed).
     """
@@ -70,21 +72,24 @@ def checked_bundle(config: Config) -> Bundle:
     bundle.crop(open_detector(bundle, backend=backend, **config.detector.model_dump()).kind)
     for role in roles if config.models.accelerator == "edgetpu" else ():
         bundle.read_edgetpu(role)
-    return bundle
+    return bundle, backend.runtime
 
 
 def models(config: Config) -> Iterator[Finding]:
     """The bundle computes rightly, and whose it is."""
     try:
-        bundle = checked_bundle(config)
-    except (ImportError, BackendError) as error:
+        bundle, runtime = checked_bundle(config)
+    except ImportError as error:
         yield Finding("error", "models", str(error), "vision does not start", 'pip install "edge-fer[device]"')
+        return
+    except BackendError as error:
+        yield Finding("error", "models", str(error), "vision does not start", "see the message")
         return
     except EdgeError as error:
         yield Finding("error", "models", str(error), "vision does not start", "install the bundle again")
         return
     signed = f"signed by {bundle.signed.key_id}" if bundle.signed else "signature not asked for"
-    yield Finding("ok", "models", f"{bundle.manifest.name}: golden answers right, {signed}")
+    yield Finding("ok", "models", f"{bundle.manifest.name}: golden answers right with {runtime}, {signed}")
     if bundle.signed is None and config.device.mode == "production":
         yield Finding(
             "warning",

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from edge.commands.doctor.finding import Finding
-from edge.errors import EdgeError
-from edge.inference import coral
+from edge.errors import BackendError, EdgeError
+from edge.inference import coral, libedgetpu
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,6 +25,7 @@ USB3: Final = 5000
 """Mbit/s."""
 _SLOW: Final = "the CPU counts instead, more slowly"
 _ANOTHER: Final = "libedgetpu is built for another runtime than the one installed: take the pair in docs/hardware.md"
+_FITTING: Final = "install libedgetpu1-std 16.0tf2.19.1-1 of github.com/feranick/libedgetpu: docs/hardware.md"
 
 
 def tpu(config: Config, told: VisionFile | None, rules: tuple[Path, ...] = RULES) -> Iterator[Finding]:
@@ -46,7 +47,28 @@ def tpu(config: Config, told: VisionFile | None, rules: tuple[Path, ...] = RULES
         yield from _device(device)
     if any(device.kind == "usb" for device in devices):
         yield from _udev(rules)
+    yield from library(config)
     yield from _computes(config, told)
+
+
+def library(config: Config, admindir: Path | None = None) -> Iterator[Finding]:
+    """Whether libedgetpu's package, from dpkg's database in `admindir`, fits the runtime that a worker takes."""
+    from edge.inference.tflite import runtime, runtime_name
+
+    found = libedgetpu.package(admindir)
+    if found is None:
+        return
+    try:
+        taken = runtime_name(runtime(config.models.runtime, delegate=True))
+    except BackendError:  # `models` has said so
+        return
+    package, fit = " ".join(found), libedgetpu.fits(found[1], taken)
+    if fit is False:
+        what = f"{package} does not fit {taken}, which its worker takes"
+        yield Finding("error", "tpu", what, f"the worker crashes with the first model, and {_SLOW}", _FITTING)
+    else:
+        says = "fits" if fit else "says not which runtime it is built for, and meets"
+        yield Finding("ok", "tpu", f"{package} {says} {taken}, which its worker takes")
 
 
 def _device(device: Device) -> Iterator[Finding]:

@@ -7,13 +7,16 @@ away, squares of the frame are searched too.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final, NamedTuple
+import time
+from typing import TYPE_CHECKING, Final
 
 import cv2
 import numpy as np
 
 from edge.types import FaceBox
 from edge.vision.detect.overlap import SAME, iou, one_per_face, weighted_nms
+from edge.vision.detect.regions import LAP, SIDE, SMALLEST, around, holds, regions
+from edge.vision.detect.schedule import Schedule
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -22,32 +25,24 @@ if TYPE_CHECKING:
 
     from edge.bundle.manifest import AnchorGrid
     from edge.types import F32, U8
+    from edge.vision.detect.regions import Place, Region
 
-SIDE: Final = 128
-"""Side of the network's input in pixels."""
-SMALLEST: Final = 24
-"""Width in the network's input of the smallest boxes that are found reliably (docs/detectors.md)."""
-MOST_ROWS: Final = 2
-"""Rows of squares unless `tiles` says more: 8 squares of a 16:9 frame, one of which is due in each frame."""
+MOST_ROWS: Final = 3
+"""Rows of squares unless `tiles` says more: 18 squares of a 16:9 frame."""
 SURE: Final = 0.65
 """Least score of a new face; patches on clothes reached .64 (docs/detectors.md)."""
 LEAST: Final = 0.5
 """Least score of a face that was there in the frame before (as Zhang et al. 2022, ByteTrack, arXiv:2110.06864)."""
 LEVEL_FROM: Final = 30.0
 """Least lean of the eyes in degrees that a box is turned by: less costs more than it wins (docs/decisions/0014)."""
-LAP: Final = 1 / 3
-"""Share of a square that the next one covers too: a face on the border of one is whole in the other."""
+CLEAR: Final = 32
+"""Width in the network's input from which a new face is believed at first sight; smaller ones are looked at closely."""
+CANDIDATE: Final = 0.25
+"""Least score of what is looked at closely."""
+CLOSER: Final = (2.0, 4.0)
+"""Sides of the squares of a close look, in widths of the box: the mean of both counts (docs/decisions/0026)."""
 CUT: Final = 0.1
 """What a box counts that runs over the border of its square: another one shows all of the face."""
-
-
-class Region(NamedTuple):
-    """A part of a frame that is shown to the network, in frame pixels."""
-
-    x: int
-    y: int
-    w: int
-    h: int
 
 
 class BlazeFace:
@@ -63,6 +58,9 @@ class BlazeFace:
         min_face: int = 36,
         tiles: int | None = None,
         level_from: float = LEVEL_FROM,
+        clear_from: float = CLEAR,
+        budget_ms: float | None = None,
+        clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """Prepare the anchors.
 
@@ -73,6 +71,9 @@ class BlazeFace:
             tiles: rows of squares that are searched besides the whole frame; None: as many as `min_face` needs, at most
                 `MOST_ROWS`.
             level_from: least lean of the eyes in degrees that a box is turned by; below it stands upright.
+            clear_from: width in the network's input from which a new face is believed without a closer look.
+            budget_ms: time to search a frame of a stream, by `clock` in seconds; None: whatever it takes.
+            clock: seconds.
 
         """
         self._answer, self._min_face, self._tiles, self._level_from = answer, min_face, tiles, level_from
@@ -80,34 +81,74 @@ class BlazeFace:
         self._step = np.repeat(np.array([g.step for g in anchors], np.float32), counts, axis=0)
         self._zero = np.repeat(np.array([g.zero for g in anchors], np.float32), counts, axis=0)
         self._centres = np.concatenate([_centres(g.cells, g.each) for g in anchors])
-        self._least = (math.log(LEAST / (1 - LEAST)) - self._zero[:, 0]) / self._step[:, 0]
-        self._turn = 0
-        self._last = np.empty((0, 4), np.float32)
-        self._lately: set[Region] = set()
+        self._least = (math.log(CANDIDATE / (1 - CANDIDATE)) - self._zero[:, 0]) / self._step[:, 0]
+        self._clear_from = clear_from
+        self._schedule = Schedule(budget_ms, clock)
+        self._last: list[Place] = []
 
     def detect(self, image: U8, *, thorough: bool = False) -> list[FaceBox]:
         """See `edge.vision.detect.Detector.detect`.
 
-        In a stream the whole frame and the squares that showed a face at their last turn are searched in every frame,
-        the other squares in turn, one a frame; `thorough` searches all.
+        In a stream the parts of the frame in which something moved are searched, the others in turn, as many as the
+        budget pays, and faces of the last frame are followed; `thorough` searches all.
         """
         height, width = image.shape[:2]
         if min(height, width) < self._min_face:
             return []
-        whole, *squares = regions(width, height, self._rows(width, height))
-        shown = [whole, *(squares if thorough else self._due(squares))]
-        scores, boxes, zooms, of = self._look(image, shown)
-        self._lately = (self._lately - set(shown)) | {shown[k] for k in np.unique(of)}
-        large = boxes[:, 2] >= self._min_face
-        # An error of a pixel in the network's input is the smaller in the frame, the closer the look.
-        best, merged = weighted_nms(scores[large], boxes[large], (scores * zooms**2)[large])
-        again = (best >= LEAST) & (iou(merged[:, :4], self._last).max(axis=1, initial=0.0) > SAME) & (not thorough)
-        kept = again | (best >= SURE)
-        best, merged = best[kept], merged[kept]
-        self._last = merged[:, :4]
-        found = [FaceBox(float(x - w / 2), float(y - h / 2), float(w), float(h), self._roll(*eyes), float(score))
-                 for score, (x, y, w, h, *eyes) in zip(best, merged, strict=True)]  # fmt: skip
-        return [b for b in one_per_face(found) if 0 <= b.centre[0] < width and 0 <= b.centre[1] < height]
+        parts = regions(width, height, self._rows(width, height))
+        last: list[Place] = [] if thorough else self._last
+        self._schedule.begin()
+        shown = parts if thorough else self._schedule.choose(image, parts, last)
+        best, merged = self._faces(image, shown)
+        known = (best >= LEAST) & (iou(merged[:, :4], _table(last)).max(axis=1, initial=0.0) > SAME)
+        small = merged[:, 2] * merged[:, 6] < self._clear_from
+        found = [*zip(best[known], merged[known], strict=True)]
+        new = ~known & ~small & (best >= SURE)
+        found += zip(best[new], merged[new], strict=True)
+        doubtful = merged[~known & small]
+        pays = (
+            len(doubtful) if thorough else max(1, int(min(self._schedule.searches, 1000) - len(shown)) // len(CLOSER))
+        )
+        looked, put_off = doubtful[:pays], [_place(box) for box in doubtful[pays:]]
+        found += [
+            (score, box) for score, box in (self._closely(image, box, parts[0]) for box in looked) if score >= SURE
+        ]
+        if not thorough:
+            self._schedule.end(len(shown) + len(CLOSER) * len(looked))
+            self._follow(last, [_place(box) for _, box in found], put_off, shown, parts[0])
+        boxes = one_per_face([self._box(score, box) for score, box in found])
+        return [b for b in boxes if 0 <= b.centre[0] < width and 0 <= b.centre[1] < height]
+
+    def _follow(
+        self, last: list[Place], found: list[Place], put_off: list[Place], shown: Sequence[Region], frame: Region
+    ) -> None:
+        """Remember the faces of this frame, and those of the last one that no time was left to look at."""
+        there = iou(_table(last), _table(found)).max(axis=1, initial=0.0) > SAME
+        for place, again in zip(last, there, strict=True):
+            if again:
+                continue
+            if any(holds(region, place, frame) for region in shown):
+                put_off.append(place)
+            else:
+                found.append(place)
+        for place in put_off:
+            self._schedule.put_off(place)
+        self._last = found
+
+    def _closely(self, image: U8, box: F32, frame: Region) -> tuple[float, F32]:
+        """Mean score of close looks at a doubtful box, and the box as they see it."""
+        looks = [self._faces(image, [around(_place(box), widths, frame)]) for widths in CLOSER]
+        same = [iou(boxes[:, :4], box[None, :4])[:, 0] > SAME for _, boxes in looks]
+        best = np.concatenate([scores[there] for (scores, _), there in zip(looks, same, strict=True)])
+        if not len(best):
+            return 0.0, box
+        boxes = np.concatenate([boxes[there] for (_, boxes), there in zip(looks, same, strict=True)])
+        score = sum(float(scores[there].max(initial=0.0)) for (scores, _), there in zip(looks, same, strict=True))
+        return score / len(CLOSER), np.average(boxes, axis=0, weights=best * boxes[:, 6] ** 2).astype(np.float32)
+
+    def _box(self, score: float, box: F32) -> FaceBox:
+        x, y, w, h, across, down, _ = (float(v) for v in box)
+        return FaceBox(x - w / 2, y - h / 2, w, h, self._roll(across, down), float(score))
 
     def _roll(self, across: float, down: float) -> float:
         """Angle of the line from the picture's left eye to the right one, 0 below `level_from`."""
@@ -122,16 +163,19 @@ class BlazeFace:
             return 0
         return min(MOST_ROWS, math.ceil((min(width, height) / largest - LAP) / (1 - LAP)))
 
-    def _due(self, squares: Sequence[Region]) -> list[Region]:
-        if not squares:
-            return []
-        self._turn = (self._turn + 1) % len(squares)
-        return [s for i, s in enumerate(squares) if i == self._turn or s in self._lately]
+    def _faces(self, image: U8, shown: Sequence[Region]) -> tuple[F32, F32]:
+        """Scores (F,) and boxes (F, 7) of the faces in these regions: `_look`'s, one a face, best first."""
+        scores, boxes = self._look(image, shown)
+        large = boxes[:, 2] >= self._min_face
+        # An error of a pixel in the network's input is the smaller in the frame, the closer the look.
+        weights = scores * boxes[:, 6] ** 2 * np.where(scores >= LEAST, np.float32(1), np.float32(1e-6))
+        return weighted_nms(scores[large], boxes[large], weights[large])
 
-    def _look(self, image: U8, shown: Sequence[Region]) -> tuple[F32, F32, F32, NDArray[np.int64]]:
-        """Scores (N,), boxes (N, 6), zooms (N,), numbers (N,) of the regions.
+    def _look(self, image: U8, shown: Sequence[Region]) -> tuple[F32, F32]:
+        """Scores (N,), boxes (N, 7) of what looks like a face in these regions.
 
-        Of a box: centre, size, and from the picture's left eye to the right one, in frame pixels.
+        Of a box: centre, size, and from the picture's left eye to the right one, in frame pixels; how many pixels of
+        the network's input are one of the frame.
         """
         pictures, zooms, margins = zip(
             *(letterbox(image[r.y : r.y + r.h, r.x : r.x + r.w]) for r in shown), strict=True
@@ -147,7 +191,17 @@ class BlazeFace:
         ends = part[:, :2] + part[:, 2:] < (image.shape[1], image.shape[0])
         over |= (inside + size / 2 > part[:, 2:]) & ends
         scores = np.where(over.any(axis=1), CUT, 1.0) / (1 + np.exp(-values[:, 0]))
-        return scores.astype(np.float32), np.concatenate([inside + part[:, :2], size, eyes], axis=1), zoom[:, 0], of
+        boxes = np.concatenate([inside + part[:, :2], size, eyes, zoom], axis=1)
+        return scores.astype(np.float32), boxes.astype(np.float32)
+
+
+def _place(box: F32) -> Place:
+    x, y, w, h = (float(v) for v in box[:4])
+    return x, y, w, h
+
+
+def _table(places: Sequence[Place]) -> F32:
+    return np.array(places, np.float32).reshape(-1, 4)
 
 
 def _centres(cells: int, each: int) -> F32:
@@ -155,19 +209,6 @@ def _centres(cells: int, each: int) -> F32:
     at = (np.arange(cells, dtype=np.float32) + 0.5) * (SIDE / cells)
     centres: F32 = np.stack(np.meshgrid(at, at), axis=-1).reshape(-1, 2).repeat(each, axis=0)
     return centres
-
-
-def regions(width: int, height: int, rows: int) -> list[Region]:
-    """The whole frame, then squares that cover it in `rows` rows along its short side, overlapping by `LAP`."""
-    whole = Region(0, 0, width, height)
-    if rows < 1:
-        return [whole]
-    side = math.ceil(min(width, height) / (rows - (rows - 1) * LAP))
-    steps = []
-    for length in (width, height):
-        count = math.ceil((length - LAP * side) / ((1 - LAP) * side) - 1e-6)
-        steps.append(np.linspace(0, length - side, max(1, count)).round().astype(int).tolist())
-    return [whole, *(Region(x, y, side, side) for y in steps[1] for x in steps[0])]
 
 
 def letterbox(image: U8) -> tuple[U8, float, tuple[int, int]]:

@@ -52,6 +52,7 @@ def open_detector(
     min_face: int = 36,
     rotations: Sequence[float] = (0.0, -35.0, 35.0),
     tiles: int | None = None,
+    budget_ms: float | None = None,
 ) -> Detector:
     """A detector for one camera: it remembers where it found faces.
 
@@ -62,6 +63,8 @@ def open_detector(
         min_face: smallest face in frame pixels.
         rotations: head rolls to search in degrees (`haar`).
         tiles: rows of squares searched besides the whole frame (`blazeface`); None: as many as `min_face` needs.
+        budget_ms: time to search a frame of a stream (`blazeface`); None: whatever it takes, so that a replay's answers
+            do not depend on the machine's speed.
 
     Raises:
         BackendError: an OpenCV without cascades.
@@ -74,7 +77,8 @@ def open_detector(
         from edge.vision.detect.blazeface import BlazeFace
 
         anchors = bundle.entry(ROLE).anchors
-        return BlazeFace(partial(backend.outputs, ROLE), anchors, min_face=min_face, tiles=tiles)
+        answer = partial(backend.outputs, ROLE)
+        return BlazeFace(answer, anchors, min_face=min_face, tiles=tiles, budget_ms=budget_ms)
     if kind == "hog":
         from edge.vision.detect.hog import Hog
 
@@ -106,7 +110,9 @@ def judge(bundle: Bundle, role: str, backend: str, got: NDArray[np.int8], wanted
 
 
 def _boxes(bundle: Bundle, answer: NDArray[np.int8]) -> F32:
-    from edge.vision.detect.blazeface import SIDE, BlazeFace
+    from edge.vision.detect.blazeface import BlazeFace
+    from edge.vision.detect.regions import SIDE
 
-    detector = BlazeFace(lambda _: answer[None], bundle.entry(ROLE).anchors, min_face=1, tiles=0)
+    anchors = bundle.entry(ROLE).anchors
+    detector = BlazeFace(lambda _: answer[None], anchors, min_face=1, tiles=0, clear_from=0)  # one picture, one answer
     return centred(detector.detect(np.zeros((SIDE, SIDE), np.uint8)))

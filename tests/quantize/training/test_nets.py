@@ -15,7 +15,8 @@ FORWARD = Path(nets.__file__).parents[1] / "frozen" / "forward.npz"
 
 
 @pytest.mark.parametrize(
-    ("name", "params", "macs"), [("fer-cpu", 1.9e6, 120e6), ("fer-gpu", 1.9e6, 330e6), ("gate", 1e5, 12e6)]
+    ("name", "params", "macs"),
+    [("fer-cpu", 1.9e6, 120e6), ("fer-gpu", 1.9e6, 330e6), ("gate", 1e5, 12e6), ("gate-deep", 1e5, 12e6)],
 )
 def test_shipped_nets_keep_their_budgets(name: str, params: float, macs: float) -> None:
     net = nets.NETS[name]

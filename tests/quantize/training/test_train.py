@@ -253,14 +253,15 @@ def test_statistics_are_the_plain_mean_of_the_batches(samples: Samples) -> None:
     assert all(m.momentum == pytest.approx(1 - nets.BN_MOMENTUM) for m in norms)
 
 
-def test_a_deepened_net_begins_with_the_answers_of_the_shallow_one(samples: Samples) -> None:
-    shallow, deep = nets.NETS["fer-cpu"], nets.NETS["fer-deep"]
+@pytest.mark.parametrize(("name", "deeper"), [("fer-cpu", "fer-deep"), ("gate", "gate-deep")])
+def test_a_deepened_net_begins_with_the_answers_of_the_shallow_one(samples: Samples, name: str, deeper: str) -> None:
+    shallow, deep = nets.NETS[name], nets.NETS[deeper]
     weights = nets.seeded_weights(shallow)
     one = predict.probabilities(torch_net(shallow, weights), samples.chips)
     other = predict.probabilities(torch_net(deep, nets.deepened(deep, weights)), samples.chips)
     assert np.abs(one - other).max() < 1e-5
     with pytest.raises(ValueError, match="no place for"):
-        nets.deepened(nets.NETS["gate"], weights)
+        nets.deepened(shallow, nets.seeded_weights(deep))
 
 
 def test_a_teacher_with_agreeing_views_answers_the_students_own_chip(

@@ -20,9 +20,10 @@ from edge.bundle.manifest import load_bundle
 from edge.errors import BundleError
 from edge.inference.cpu import CpuBackend
 from edge.outbox.outbox import Outbox
-from edge.vision.detect.blazeface import LAP, SIDE, BlazeFace, letterbox, regions
+from edge.vision.detect.blazeface import BlazeFace, letterbox
 from edge.vision.detect.choose import ROLE, detector_roles, judge, open_detector
 from edge.vision.detect.overlap import iou, weighted_nms
+from edge.vision.detect.regions import LAP, SIDE, regions
 from edge.vision.service import Vision
 from tests.conftest import MATERIAL
 from tests.support.bundles import restate_golden, without_detector

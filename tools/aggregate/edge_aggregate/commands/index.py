@@ -53,16 +53,28 @@ def run(args: argparse.Namespace) -> int:
         else:
             found = figures(store, period, asked_sites(args), sites)
         changes = _changes(store, period, found) if args.compare else []
+        until = "" if found else _until(store)
     if args.json:
         rows = [figure.json() for figure in found]
         for row, told in zip(rows, changes, strict=False):
             row["change"] = told
         print(json.dumps(rows))
         return 0
+    if not found:
+        print(f"no windows in this period{until}")
     show(found, place, by_day=args.by == "day")
     for figure, told in zip(found, changes, strict=False):
         print(_told(figure, told))
     return 0
+
+
+def _until(store: Store) -> str:
+    """When the newest window began, for who looked elsewhere."""
+    from edge.contract import utc_text
+    from edge_aggregate.decode import instant
+
+    newest = store.engine.fetch("SELECT MAX(start_ms) FROM windows")[0][0]
+    return "" if newest is None else f": the newest began {utc_text(instant(newest))}"
 
 
 def _fits(args: argparse.Namespace) -> None:
@@ -139,7 +151,6 @@ def show(found: list[Figure], place: tzinfo, *, by_day: bool = False) -> None:
     from edge_aggregate.decode import instant
 
     if not found:
-        print("no windows in this period")
         return
     rows: list[tuple[str, ...]] = [
         ("site", "happy of n", "as read, 95 % band", "corrected, 95 % band", "coverage", "windows", "state")

@@ -5,10 +5,10 @@ IEEE 754 fixes to the bit: whoever counted, and in whatever order, the figures a
 they cover: docs/decisions/0029-bands.md.
 """
 
-from edge_aggregate.statistics.as_read import as_read
 from edge_aggregate.statistics.changes import Change, Difference, changed, discoveries
-from edge_aggregate.statistics.corrected import corrected
+from edge_aggregate.statistics.estimates import corrected
 from edge_aggregate.statistics.parts import Band, Part, counted
+from edge_aggregate.statistics.shares import as_read
 from edge_aggregate.statistics.sites import CityBands, city
 
 __all__ = [

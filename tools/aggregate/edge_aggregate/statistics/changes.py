@@ -6,15 +6,15 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edge_aggregate.statistics.as_read import inner, share
-from edge_aggregate.statistics.corrected import calibration_variance, estimate, faces
+from edge_aggregate.statistics.estimates import calibration_variance, estimate, faces
 from edge_aggregate.statistics.parts import Z
+from edge_aggregate.statistics.shares import inner, share
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from edge_aggregate.calibration import Correction
-    from edge_aggregate.statistics.corrected import Key
+    from edge_aggregate.statistics.estimates import Key
     from edge_aggregate.statistics.parts import Part
 
 

@@ -5,17 +5,20 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from edge_aggregate.statistics.as_read import inner, share, wilson
-from edge_aggregate.statistics.corrected import calibration_variance, estimate, faces
+from edge_aggregate.statistics.estimates import calibration_variance, corrected, estimate, faces
 from edge_aggregate.statistics.parts import wald
+from edge_aggregate.statistics.shares import as_read, inner, share, wilson
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from edge_aggregate.calibration import Correction
     from edge_aggregate.statistics.parts import Band, Part
+
+FULL: Final = 3.0
+"""Standard deviations of noise in n: below, a share is a ratio of noise, and one closed shop would hide a city."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +37,18 @@ def city(
 ) -> CityBands:
     """The weighted mean of places' shares.
 
+    What noise in the denominator adds to each share on the average is lost in the band of one place, and not in that of
+    many. It is taken off the corrected mean and both bands; the index as read stays the mean of the places' own, as
+    anybody would reckon it. Where one place alone counts, its figures are the city's.
+
     Args:
-        sites: (weight > 0, parts) of each; a place with n ≤ 0 says nothing and its weight goes to the others.
+        sites: (weight > 0, parts) of each. A place whose n is not `FULL` standard deviations of its noise above
+            nothing was as good as empty: its weight goes to the others.
         tables: corrections by (role, digest).
         held: for each place as for `as_read`; `()`: nothing is held back anywhere.
 
     Returns:
-        `read` is None where no place has n > 0; `corrected` too, and where one that counts has an unknown model.
+        `read` is None where no place counts; `corrected` too, and where one that counts has an unknown model.
 
     Raises:
         ValueError: a weight is not above 0, or `held` is not one for each place.
@@ -55,20 +63,24 @@ def city(
     counting = [
         (Fraction(weight), parts, found, held[i] if held else ())
         for i, (weight, parts) in enumerate(sites)
-        if (found := share(parts, held[i] if held else ())) is not None
+        if (found := share(parts, held[i] if held else ())) and found.n > FULL * math.sqrt(found.noise_all)
     ]
     if not counting:
         return CityBands(None, None, 0)
+    if len(counting) == 1:
+        _, parts, _, kept = counting[0]
+        return CityBands(as_read(parts, kept), corrected(parts, tables, kept), 1)
     whole = sum(weight for weight, _, _, _ in counting)
     weights = [float(weight / whole) for weight, _, _, _ in counting]
     shares = [found for _, _, found, _ in counting]
     index = math.fsum(a * one.happy / one.n for a, one in zip(weights, shares, strict=True))
+    middle = index - math.fsum(a * one.lean for a, one in zip(weights, shares, strict=True))
     variance = math.fsum(a * a * one.variance(one.p) for a, one in zip(weights, shares, strict=True))
-    read = wilson(index, inner(index, sum(one.n for one in shares)), variance)
+    read = wilson(index, inner(middle, sum(one.n for one in shares)), variance)
     estimates = [estimate(parts, tables, kept) for _, parts, _, kept in counting]
     known = [(a, one) for a, one in zip(weights, estimates, strict=True) if one is not None]
     if len(known) < len(estimates):
         return CityBands(read, None, len(counting))
-    value = math.fsum(a * one.value for a, one in known)
+    value = math.fsum(a * (one.value - one.lean) for a, one in known)
     spread = math.fsum(a * a * one.variance for a, one in known)
     return CityBands(read, wald(value, spread + calibration_variance(faces(known, tables), tables)), len(counting))

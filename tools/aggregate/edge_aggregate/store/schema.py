@@ -100,6 +100,19 @@ CREATE TABLE calibrations (
   role TEXT NOT NULL, digest TEXT NOT NULL, bundle TEXT NOT NULL, counts TEXT NOT NULL,
   PRIMARY KEY (role, digest));
 
+-- What each device last said of itself. A part that never came is null; `health` is JSON.
+CREATE TABLE fleet (
+  device TEXT PRIMARY KEY, site TEXT NOT NULL, state TEXT, boot_id TEXT, version TEXT, since_ms BIGINT, trouble TEXT,
+  status_ms BIGINT, health TEXT, health_ms BIGINT);
+
+-- What devices were asked to send again. gone: it has none of these numbers, and was asked for the last time.
+CREATE TABLE replays (
+  boot BIGINT NOT NULL, first_seq BIGINT NOT NULL, last_seq BIGINT NOT NULL, asked_ms BIGINT NOT NULL,
+  tries BIGINT NOT NULL, gone BIGINT NOT NULL, PRIMARY KEY (boot, first_seq, last_seq)) /* without rowid */;
+
+-- Who does what only one of several may do, and until when.
+CREATE TABLE leases (name TEXT PRIMARY KEY, holder TEXT NOT NULL, until_ms BIGINT NOT NULL);
+
 -- For dashboards: what counts of each site and UTC day.
 CREATE VIEW site_days AS
   SELECT s.name AS site, d.day * 86400 AS day_s, SUM(d.windows) AS windows, SUM(d.duplicates) AS duplicates,

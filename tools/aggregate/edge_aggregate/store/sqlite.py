@@ -8,17 +8,15 @@ from __future__ import annotations
 import sqlite3
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from edge.errors import StorageError
+from edge_aggregate.store.engine import BUSY_S
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from edge_aggregate.store.engine import Value
-
-BUSY_S: Final = 30.0
-"""How long a writer waits for another."""
 
 
 class SqliteEngine:
@@ -29,8 +27,9 @@ class SqliteEngine:
 
     least, greatest = "min", "max"
 
-    def __init__(self, path: str, *, create: bool, read_only: bool = False) -> None:
+    def __init__(self, path: str, *, create: bool, read_only: bool = False, busy_s: float = BUSY_S) -> None:
         self.name = path
+        self._busy_s = busy_s
         self._read_only = read_only
         if path != ":memory:":
             file = Path(path)
@@ -41,7 +40,7 @@ class SqliteEngine:
                 msg = f"{path}: the folder {file.parent} is not there: make it first"
                 raise StorageError(msg)
         with self._told():
-            self._database = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, cached_statements=256)
+            self._database = sqlite3.connect(path, timeout=busy_s, isolation_level=None, cached_statements=256)
             self._database.execute("PRAGMA cache_size = -65536")
             if read_only:
                 self._database.execute("PRAGMA query_only = ON")
@@ -85,6 +84,11 @@ class SqliteEngine:
         sql = sql.replace("/* without rowid */", "WITHOUT ROWID")
         with self._told():
             return self._database.execute(sql, values).rowcount
+
+    def many(self, sql: str, rows: Iterable[Sequence[Value]]) -> None:
+        """See `Engine`."""
+        with self._told():
+            self._database.executemany(sql, rows)
 
     def load(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Value]]) -> None:
         """See `Engine`."""
@@ -146,7 +150,7 @@ class SqliteEngine:
         try:
             yield
         except sqlite3.Error as error:
-            msg = f"{self.name}: {_advice(error)}"
+            msg = f"{self.name}: {_advice(error, self._busy_s)}"
             raise StorageError(msg) from error
 
 
@@ -154,13 +158,13 @@ def _insert(table: str, columns: Sequence[str]) -> str:
     return f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"
 
 
-def _advice(error: sqlite3.Error) -> str:
+def _advice(error: sqlite3.Error, busy_s: float) -> str:
     """What is wrong, and what to do."""
     text = str(error)
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     known = {
         sqlite3.SQLITE_FULL: "the disk is full: make room; what was committed is kept",
-        sqlite3.SQLITE_BUSY: f"another program has been writing for {BUSY_S:.0f} s: wait, or end it",
+        sqlite3.SQLITE_BUSY: f"another program has been writing for {busy_s:.0f} s: wait, or end it",
         sqlite3.SQLITE_NOTADB: "is no store (not an SQLite file): name another path",
         sqlite3.SQLITE_CORRUPT: "is damaged: `edge-aggregate check` says how; restore a backup or ingest the log anew",
         sqlite3.SQLITE_READONLY: "cannot be written: check the owner of the file and its folder",

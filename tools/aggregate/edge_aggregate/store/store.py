@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 from edge.errors import StorageError
 from edge_aggregate.calibration import Table
-from edge_aggregate.store.merge import Merged, Progress, merge
+from edge_aggregate.store.engine import BUSY_S
+from edge_aggregate.store.merge import Merged, Progress, count_merge, merge
 from edge_aggregate.store.schema import MIGRATIONS, TABLES, VERSION
 
 if TYPE_CHECKING:
@@ -49,6 +50,12 @@ class Store:
         found = self.engine.fetch("SELECT value FROM meta WHERE key = 'newest_ms'")
         return int(found[0][0]) if found else 0
 
+    @property
+    def merges(self) -> int:
+        """How often something was merged or registered: while it stays, nothing has changed."""
+        found = self.engine.fetch("SELECT value FROM meta WHERE key = 'merges'")
+        return int(found[0][0]) if found else 0
+
     def register(self, tables: Iterable[Table]) -> int:
         """Keep confusion tables, the newer of two for a model; how many were new or other than before."""
         with self.engine.writing():
@@ -59,6 +66,7 @@ class Store:
                 self.engine.run(
                     "INSERT INTO calibrations VALUES (?, ?, ?, ?)", (*table.key, table.bundle, json.dumps(table.counts))
                 )
+            count_merge(self.engine)
         return len(new)
 
     def tables(self) -> list[Table]:
@@ -81,19 +89,21 @@ class Store:
         self.close()
 
 
-def open_store(address: str, *, create: bool = False, read_only: bool = False) -> Store:
+def open_store(address: str, *, create: bool = False, read_only: bool = False, busy_s: float = BUSY_S) -> Store:
     """Open a store: the path of an SQLite file, `:memory:`, or `postgresql://user@host/database`.
+
+    `busy_s`: how long a writer waits for another one before it says so.
 
     Raises StorageError when it is not there (and `create` is not said), cannot be opened or is of a newer version.
     """
     if address.startswith(POSTGRES):
         from edge_aggregate.store.postgres import PostgresEngine
 
-        engine: Engine = PostgresEngine(address, read_only=read_only)
+        engine: Engine = PostgresEngine(address, read_only=read_only, busy_s=busy_s)
     else:
         from edge_aggregate.store.sqlite import SqliteEngine
 
-        engine = SqliteEngine(address, create=create, read_only=read_only)
+        engine = SqliteEngine(address, create=create, read_only=read_only, busy_s=busy_s)
     try:
         _prepare(engine, create=create, read_only=read_only)
     except BaseException:

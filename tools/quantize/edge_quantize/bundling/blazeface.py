@@ -21,7 +21,7 @@ import numpy as np
 
 from edge.bundle.model_check import check_model
 from edge.errors import SourceError
-from edge.vision.detect.blazeface import SIDE
+from edge.vision.detect.regions import SIDE
 from edge_quantize.bundling.convert import to_int8_tflite
 
 if TYPE_CHECKING:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import argparse
 
     from edge.types import U8
+    from edge_quantize.datasets.fer2013 import Fer2013
+    from edge_quantize.masks.landmarks import Landmarks
 
 
 def _photo(args: argparse.Namespace) -> int:
@@ -104,10 +106,42 @@ def _data_set(args: argparse.Namespace) -> int:
     frozen.save(folder / "fer2013-public.npz")
     cv2.imwrite(str(folder / "sheet-frozen.png"),
                 contact_sheet(fer.images[frozen.params["index"]], frozen.images))  # fmt: skip
+    _worn(args, fer, marks)
     if log:
         (folder / "rejects.json").write_text(json.dumps(log, indent=1) + "\n", encoding="utf-8")
     sys.stdout.write(f"masked faces in {folder}: {len(frozen.images)} of {int(fer.public.sum())} of PublicTest\n")
     return 0
+
+
+def _worn(args: argparse.Namespace, fer: Fer2013, marks: Landmarks) -> None:
+    """Write the masks on turned heads that the gate is trained and scored on, and sheets of them."""
+    from edge_quantize.masks import worn
+    from edge_quantize.masks.families import FAMILIES
+    from edge_quantize.progress import bar
+
+    sets: dict[str, dict[str, Any]] = {
+        f"worn-train-{number}": {"rows": fer.train_rows(), "seed": args.seed + number}
+        for number in range(args.renderings)
+    }
+    sets["worn-validation"] = {"rows": fer.train_val()[1], "seed": worn.TEST_SEED, "test": True}
+    sets["worn-public"] = {"rows": fer.public_rows(), "seed": worn.TEST_SEED, "test": True}
+    sets["worn-never-seen"] = {"rows": fer.public_rows(), "seed": worn.TEST_SEED, "never_seen": True}
+    for name, what in sets.items():
+        path = args.folder / f"{name}.npz"
+        if path.exists() and not args.again:
+            continue
+        with bar(name) as show:
+            made = worn.render_worn(fer.images, marks=marks, processes=args.processes, progress=show, **what)
+        made.save(path)
+        if name in {"worn-train-0", "worn-never-seen"}:
+            for kind, family in enumerate(FAMILIES):
+                some = np.flatnonzero(made.kind == kind)
+                if len(some):
+                    # The most turned heads below, where masks are hardest to place.
+                    some = some[:: max(1, len(some) // 96)]
+                    some = some[np.argsort(made.turned[some], kind="stable")][:96]
+                    sheet = contact_sheet(fer.images[made.index[some]], made.images[some])
+                    cv2.imwrite(str(args.folder / f"sheet-worn-{family}.png"), sheet)
 
 
 def command(args: argparse.Namespace) -> int:

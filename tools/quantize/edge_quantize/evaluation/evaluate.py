@@ -16,7 +16,7 @@ from edge.bundle.manifest import Bundle, load_bundle
 from edge.inference.cpu import CpuBackend
 from edge.types import ROUTES
 from edge.vision.detect.choose import detector_roles, open_detector
-from edge_quantize.evaluation import in_scene, metrics, robustness, score, sheets
+from edge_quantize.evaluation import in_scene, metrics, robustness, score, sheets, turned
 from edge_quantize.evaluation.chips import MASKS, device_crop, fer2013, frozen, real_held_out
 from edge_quantize.evaluation.expression import expression, happy_bias
 from edge_quantize.evaluation.mistakes import Mistake, surest
@@ -97,7 +97,7 @@ def answer(bundle: Bundle, show: Callable[[int, int], None]) -> Answers:
     for role in ("gate", "fer_unmasked", "fer_masked"):
         interpreter = score.open_interpreter(bundle.path(role))
         output = bundle.entry(role).output
-        invoke_ms[role] = _invoke_ms(interpreter, chips["bare"][:200])
+        invoke_ms[role] = _invoke_ms(score.open_interpreter(bundle.path(role), delegate=True), chips["bare"][:200])
         for name, some in chips.items():
             raw = score.outputs(interpreter, some, step)
             said[name][role] = score.probabilities(raw, output.scale, output.zero_point)
@@ -205,8 +205,16 @@ def evaluate(folder: Path) -> Evaluation:
     # Everything that may be missing is asked for before the minutes of scoring.
     marks, rooms, real, params = (
         landmarks.load(MASKS / "landmarks.npz"), in_scene.backgrounds(), real_held_out(), frozen().params)  # fmt: skip
+    worn_sets = turned.load_sets(MASKS)
     with bar("scoring") as show:
         said = answer(bundle, show)
+
+    def ask_gate(chips: U8) -> F32:
+        with bar("gate, turned heads") as show:
+            raw = score.outputs(score.open_interpreter(bundle.path("gate")), device_crop(chips), show)
+        output = bundle.entry("gate").output
+        return score.probabilities(raw, output.scale, output.zero_point)
+
     report: dict[str, Any] = {
         "bundle": bundle.manifest.name,
         "created": bundle.manifest.created,
@@ -224,6 +232,7 @@ def evaluate(folder: Path) -> Evaluation:
         "invoke_ms": said.invoke_ms,
         "not_measured": ["age", "sex", "skin tone", "hands, hair or things before the lower face"],
     }
+    report["gate"] |= turned.figures(worn_sets, ask_gate, said.bare["gate"].argmax(axis=1) == 0)
     for role in ("fer_unmasked", "fer_masked"):
         report[role]["happy_share_read"] = happy_bias(report[role]["confusion_with_uncertain"])
     right = said.worn["fer_masked"].argmax(axis=1) == fer.labels[said.worn_rows]

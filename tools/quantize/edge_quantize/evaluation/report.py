@@ -87,6 +87,12 @@ def _gate(figure: dict[str, Any]) -> list[str]:
             *((f"masked faces found, {kind}", *_share(value)) for kind, value in kinds),
             ("crops of real photographs held out", *_share(real)), ("by photograph", *_share(real["by_photo"])),
             ("tight crops", *_share(real["tight"])), ("loose crops", *_share(real["loose"]))]  # fmt: skip
+    for key, title in (("worn", "masks as they sit"), ("never_seen", "families of masks never seen")):
+        made = figure[key]
+        rows += [(f"PublicTest and {title}", *_share(made["told_apart"])),
+                 (f"{title}: masked faces found", *_share(made["found"]))]  # fmt: skip
+        for part in ("by_family", "by_angle"):
+            rows += [(f"{title}, {name}", *_share(value)) for name, value in made[part].items()]
     return _table(_SHARE, rows)
 
 

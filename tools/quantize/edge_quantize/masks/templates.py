@@ -78,7 +78,7 @@ class Template:
         return ((ANCHORS - np.array([LEFT, TOP], np.float32)) * self.scale - 0.5).astype(np.float32)
 
 
-def _curve(points: NDArray[np.float64], steps: int = 12) -> NDArray[np.float64]:
+def curve(points: NDArray[np.float64], steps: int = 12) -> NDArray[np.float64]:
     """Catmull-Rom spline through the points."""
     ends = np.concatenate([2 * points[:1] - points[1:2], points, 2 * points[-1:] - points[-2:-1]])
     t = np.linspace(0, 1, steps, endpoint=False)[:, None]
@@ -88,19 +88,21 @@ def _curve(points: NDArray[np.float64], steps: int = 12) -> NDArray[np.float64]:
     return np.concatenate([*parts, points[-1:]])
 
 
-def _pixels(points: NDArray[np.float64], scale: float) -> NDArray[np.int32]:
+def pixels(points: NDArray[np.float64], scale: float) -> NDArray[np.int32]:
     """Fixed-point pixels (4 fractional bits) as OpenCV's drawing functions take them."""
     fixed: NDArray[np.int32] = np.round(((points - (LEFT, TOP)) * scale - 0.5) * 16).astype(np.int32)
     return fixed
 
 
-def _line(layer: NDArray[np.float32], points: NDArray[np.float64], scale: float, value: float, width: float) -> None:
+def line(layer: NDArray[np.float32], points: NDArray[np.float64], scale: float, value: float, width: float) -> None:
+    """Draw a line through points (N, 2) of the canvas, of a value and a width in eye distances."""
     thickness = max(1, round(width * scale))
-    cv2.polylines(layer, [_pixels(points, scale)], isClosed=False, color=(value,), thickness=thickness,
+    cv2.polylines(layer, [pixels(points, scale)], isClosed=False, color=(value,), thickness=thickness,
                   lineType=cv2.LINE_AA, shift=4)  # fmt: skip
 
 
-def _bent(y: float, bend: float, half: float) -> NDArray[np.float64]:
+def bent(y: float, bend: float, half: float) -> NDArray[np.float64]:
+    """Points (25, 2) of a parabola across the mask at height y, `bend` lower in its middle, `half` to each side."""
     x = np.linspace(-half, half, 25)
     return np.stack([x, y + bend * (1 - (x / half) ** 2)], axis=1)
 
@@ -144,20 +146,20 @@ def _seams(kind: str, detail: NDArray[np.float32], scale: float, rng: np.random.
     if kind == "surgical":
         for y in (0.72, 0.96, 1.2)[: int(rng.integers(2, 4))]:
             bend = rng.uniform(0.02, 0.16)
-            _line(detail, _bent(y, bend, 0.95), scale, 0.8, 0.03)
-            _line(detail, _bent(y + 0.045, bend, 0.95), scale, 1.14, 0.03)
-        _line(detail, _bent(0.42, -0.2, 0.55), scale, 1.12, 0.04)
+            line(detail, bent(y, bend, 0.95), scale, 0.8, 0.03)
+            line(detail, bent(y + 0.045, bend, 0.95), scale, 1.14, 0.03)
+        line(detail, bent(0.42, -0.2, 0.55), scale, 1.12, 0.04)
     elif kind == "cloth" and rng.random() < 0.5:
-        _line(detail, np.array([(0, 0.1), (0.02, 0.9), (0, 1.8)]), scale, 0.82, 0.025)
+        line(detail, np.array([(0, 0.1), (0.02, 0.9), (0, 1.8)]), scale, 0.82, 0.025)
     elif kind == "n95":
-        _line(detail, _bent(0.46, -0.28, 0.36), scale, 0.72, 0.07)
-        _line(detail, _bent(1.5, 0.16, 0.6), scale, 0.85, 0.03)
+        line(detail, bent(0.46, -0.28, 0.36), scale, 0.72, 0.07)
+        line(detail, bent(1.5, 0.16, 0.6), scale, 0.85, 0.03)
     elif kind == "kn95":
-        _line(detail, np.array([(0, 0.0), (0, 0.9), (0, 1.9)]), scale, 0.78, 0.03)
+        line(detail, np.array([(0, 0.0), (0, 0.9), (0, 1.9)]), scale, 0.78, 0.03)
         for side in (-1, 1):
             edge = np.array(_OUTLINES["kn95"][1:4]) * (0.93 * side, 1.0) + (0, 0.12)
-            _line(detail, _curve(edge), scale, 0.86, 0.025)
-            _line(detail, np.array([(side * 0.86, 0.62), (side * 0.8, 1.15)]), scale, 0.86, 0.03)
+            line(detail, curve(edge), scale, 0.86, 0.025)
+            line(detail, np.array([(side * 0.86, 0.62), (side * 0.8, 1.15)]), scale, 0.86, 0.03)
 
 
 @lru_cache(maxsize=128)
@@ -179,11 +181,11 @@ def draw(kind: int, variant: int, scale: float = 72.0) -> Template:
     low = np.clip((half[:, 1] - 0.4) / 1.3, 0, 1)
     half[:, 1] += (1 - low) * rng.uniform(-0.1, 0.14) + low * rng.uniform(-0.1, 0.1)
     half[1:-1] += rng.normal(0, 0.02, (len(half) - 2, 2))
-    right = _curve(half)
+    right = curve(half)
     outline = np.concatenate([right, right[::-1] * (-1, 1)])
 
     cover = np.zeros(size, np.float32)
-    cv2.fillPoly(cover, [_pixels(outline, scale)], color=(255,), lineType=cv2.LINE_AA, shift=4)
+    cv2.fillPoly(cover, [pixels(outline, scale)], color=(255,), lineType=cv2.LINE_AA, shift=4)
     feather = rng.uniform(0.01, 0.04) * scale
     cover = cv2.GaussianBlur(cover, (0, 0), max(0.3, feather)).astype(np.float32)
 
@@ -192,12 +194,12 @@ def draw(kind: int, variant: int, scale: float = 72.0) -> Template:
     detail = _fabric(name, xs, ys, rng)
     _seams(name, detail, scale, rng)
     rim = rng.uniform(0.85, 1.12)
-    _line(detail, outline, scale, rim, 0.05)
+    line(detail, outline, scale, rim, 0.05)
 
     strap = np.zeros(size, np.float32)
     for points in _STRAPS[name]:
         for side in (-1, 1):
-            _line(strap, _curve(np.array(points, dtype=np.float64) * (side, 1)), scale, 255.0, rng.uniform(0.03, 0.06))
+            line(strap, curve(np.array(points, dtype=np.float64) * (side, 1)), scale, 255.0, rng.uniform(0.03, 0.06))
     layers = np.stack([cover, np.clip(detail * 128, 0, 255), strap], axis=-1)
     return Template(np.round(layers).astype(np.uint8), scale)
 

@@ -44,6 +44,8 @@ class State:
     watch: Watch = field(default_factory=Watch)
     stopping: bool = False
     """Asked to stop by a signal."""
+    threshold: float = 0.5
+    """Probability of the gate at which its answer changed before its bias was moved."""
 
 
 def knows_bf16() -> bool:

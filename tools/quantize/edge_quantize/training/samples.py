@@ -14,7 +14,9 @@ from edge_quantize.datasets.fer2013 import (
     load_real_crops,
     load_rendered,
     soft_targets,
+    validation_photos,
 )
+from edge_quantize.datasets.not_bare import NOT_BARE
 from edge_quantize.training.labelled import Labelled, Samples
 from edge_quantize.training.nets import NETS
 from edge_quantize.training.own_samples import own_samples
@@ -94,29 +96,53 @@ def _masked(recipe: Recipe, data: Fer2013, masks: Path) -> Samples:
     )
 
 
+def _worn_train(masks: Path, train: I64) -> tuple[U8, I64]:
+    """Masks on turned heads of train rows: chips and rows."""
+    files = [masks / f"worn-train-{k}.npz" for k in range(RENDERINGS)]
+    parts = [load_rendered(path) for path in files if path.exists() or path is files[0]]
+    chips, rows = np.concatenate([p.images for p in parts]), np.concatenate([p.index for p in parts]).astype(np.int64)
+    inside = np.isin(rows, train)
+    return chips[inside], rows[inside]
+
+
 def _gate(recipe: Recipe, data: Fer2013, masks: Path) -> Samples:
     train, held = _split(recipe, data)
     masked, rows, held_masked, held_rows = _masked_train(masks, train, held)
     real = load_real_crops(masks / "real.npz")
     out = held_out_photos(real.photo)
-    again = np.repeat(np.flatnonzero(~out), recipe.real_repeats)
     # One rendering's worth of masked faces, or the classes would stand two to one.
-    once = np.random.default_rng(recipe.seed).permutation(len(rows))[: len(train)]
+    rng = np.random.default_rng(recipe.seed)
+    worn_count = round(recipe.worn_share * len(train))
+    once = rng.permutation(len(rows))[: len(train) - worn_count]
     masked, rows = masked[once], rows[once]
-    labels = np.concatenate([np.zeros(len(train)), np.ones(len(rows)), real.label[again]]).astype(np.int64)
+    bare, watched = train, Labelled(
+        np.concatenate([data.images[held_rows], held_masked]), np.repeat([0, 1], len(held_rows)).astype(np.int64)
+    )  # fmt: skip
+    used = ~out
+    if worn_count:
+        worn, worn_rows = _worn_train(masks, train)
+        some = rng.permutation(len(worn_rows))[:worn_count]
+        masked, rows = np.concatenate([masked, worn[some]]), np.concatenate([rows, worn_rows[some]])
+        bare = train[~np.isin(train, NOT_BARE)]
+        seen = validation_photos(real.photo) & ~out
+        used &= ~seen
+        turned = load_rendered(masks / "worn-validation.npz")
+        turned_in = np.isin(turned.index, held)
+        watched = Labelled(
+            np.concatenate([watched.chips, turned.images[turned_in], real.images[seen]]),
+            np.concatenate([watched.labels, np.ones(int(turned_in.sum()), np.int64), real.label[seen]]),
+        )
+    again = np.repeat(np.flatnonzero(used), recipe.real_repeats)
+    labels = np.concatenate([np.zeros(len(bare)), np.ones(len(rows)), real.label[again]]).astype(np.int64)
     public = load_rendered(masks / "fer2013-public.npz")
-
-    def pairs(plain: U8, covered: U8) -> Labelled:
-        truth = np.repeat([0, 1], [len(plain), len(covered)]).astype(np.int64)
-        return Labelled(np.concatenate([plain, covered]), truth)
-
+    truth = np.repeat([0, 1], len(public.index)).astype(np.int64)
     return Samples(
-        np.concatenate([data.images[train], masked, real.images[again]]),
+        np.concatenate([data.images[bare], masked, real.images[again]]),
         np.eye(2, dtype=np.float32)[labels],
-        np.concatenate([train, rows, np.full(len(again), -1)]),
-        pairs(data.images[held_rows], held_masked),
+        np.concatenate([bare, rows, np.full(len(again), -1)]),
+        watched,
         {
-            "public_pairs": pairs(data.images[public.index], public.images),
+            "public_pairs": Labelled(np.concatenate([data.images[public.index], public.images]), truth),
             "real_held_out": Labelled(real.images[out], real.label[out].astype(np.int64)),
         },
     )

@@ -11,9 +11,10 @@ import numpy as np
 import torch
 
 from edge.errors import ConfigError
+from edge_quantize.training.gate import best_threshold, moved, with_hard
 from edge_quantize.training.loop import State, estimate_normalisation, run_steps
 from edge_quantize.training.nets import NETS, deepened, save_keras
-from edge_quantize.training.predict import score
+from edge_quantize.training.predict import probabilities, score
 from edge_quantize.training.run_folder import RunFolder, load_all
 from edge_quantize.training.samples import load_samples
 from edge_quantize.training.schedule import replayed
@@ -74,13 +75,17 @@ def train(
         if recipe.init is not None:
             set_torch_weights(model, deepened(net, _start_weights(recipe.init, runs), recipe.seed))
         set_torch_weights(average, torch_weights(model))
-    samples = with_teacher(recipe, samples, runs)
+    samples = with_teacher(recipe, with_hard(recipe, samples, model), runs)
     run_steps(recipe, run, samples, model, average, state, consistent_teacher(recipe, runs))
     if state.stopping:
         return {"stopped_at_step": state.step}
     if state.watch.ended:
         set_torch_weights(average, run.best_weights())
     estimate_normalisation(average, samples, recipe.seed)
+    if recipe.fit_threshold:
+        held = samples.validation
+        state.threshold = best_threshold(probabilities(average, held.chips)[:, 1], held.labels)
+        set_torch_weights(average, moved(torch_weights(average), state.threshold))
     return finish(recipe, run, samples, average, state)
 
 
@@ -100,6 +105,8 @@ def finish(
     result: dict[str, Any] = {"recipe": recipe.name, "steps": state.step, "seconds": round(state.seconds)}
     if state.watch.ended:
         result["ended_early"] = {"best_loss": state.watch.best, "at_seconds": round(state.watch.best_at)}
+    if recipe.fit_threshold:
+        result["threshold"] = round(state.threshold, 3)
     result["scores"] = scores
     run.write_result(result)
     return result

@@ -30,6 +30,11 @@ class Share:
         """The share, kept off 0 and 1, where a variance would be 0."""
         return inner(self.happy / self.n, self.n)
 
+    @property
+    def lean(self) -> float:
+        """How far noise in n moves happy / n on the average: by the second terms of its Taylor series."""
+        return (self.happy / self.n * self.noise_all - self.noise_happy) / (self.n * self.n)
+
     def variance(self, p: float) -> float:
         """Of happy / n, if the share is p: of the sample, of the noise, of what cells may hold back."""
         square = self.n * self.n

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from operator import mul
+from operator import add, mul
 from typing import TYPE_CHECKING
 
 from edge_aggregate.calibration import ROLES
@@ -23,12 +23,13 @@ Key = tuple[str, str]
 class Estimate:
     """One place and period: `value` is the corrected share before it is clipped, `variance` that of sample and noise.
 
-    `votes` holds, per table, the eight sums over n: what the table's own error works on.
+    `lean` is how far the noise in n moves it on the average. `votes` holds, per table, the eight sums over n: what the
+    table's own error works on.
     """
 
     value: float
     variance: float
-    n: int
+    lean: float
     votes: dict[Key, tuple[float, ...]]
 
 
@@ -36,12 +37,15 @@ class Estimate:
 class _Cells:
     """What was counted through one table."""
 
-    counts: list[int]
-    draws: dict[float | None, list[int]]
+    counts: tuple[int, ...]
+    draws: dict[float | None, tuple[int, ...]]
 
     def noise(self) -> list[float]:
         """Variance of the noise in each."""
-        rows = [[draw_variance(epsilon) * k for k in draws] for epsilon, draws in self.draws.items()]
+        rows = []
+        for epsilon, draws in self.draws.items():
+            each = draw_variance(epsilon)
+            rows.append([each * k for k in draws])
         return rows[0] if len(rows) == 1 else [math.fsum(column) for column in zip(*rows, strict=True)]
 
 
@@ -54,23 +58,27 @@ def estimate(parts: Iterable[Part], tables: Mapping[Key, Correction], held: Sequ
     summed = _by_table(parts, held)
     if summed is None or not tables.keys() >= summed.keys():
         return None
-    n = sum(sum(cells.counts) for cells in summed.values())
+    counts: list[int] = []
+    noises: list[float] = []
+    weights: list[float] = []
+    for key, cells in summed.items():
+        counts += cells.counts
+        noises += cells.noise()
+        weights += tables[key].happy
+    n = sum(counts)
     if n <= 0:
         return None
-    value = math.fsum(w for key, cells in summed.items() for w in map(mul, tables[key].happy, cells.counts)) / n
+    value = math.fsum(map(mul, weights, counts)) / n
     h = clip(value)
-    terms = [
-        (max(y, 0) + noise) * (w - h) * (w - h)
-        for key, cells in summed.items()
-        for y, noise, w in zip(cells.counts, cells.noise(), tables[key].happy, strict=True)
-    ]
+    terms = [(max(y, 0) + noise) * (w - h) * (w - h) for y, noise, w in zip(counts, noises, weights, strict=True)]
+    lean = math.fsum([noise * (value - w) for noise, w in zip(noises, weights, strict=True)]) / (n * n)
     for i in range(SIZE) if any(held) else ():
         # Which of a route's models it was that held back is not known: the one for which it matters most.
-        weights = [tables[key].happy[i % WIDTH] for key in summed if key[0] == ROLES[i // WIDTH]]
-        terms.append(held[i] * max(((w - h) * (w - h) for w in weights), default=0.0) / 3)
+        models = [tables[key].happy[i % WIDTH] for key in summed if key[0] == ROLES[i // WIDTH]]
+        terms.append(held[i] * max(((w - h) * (w - h) for w in models), default=0.0) / 3)
     # Votes in one cell alone have no spread, and yet the next one may fall elsewhere: never surer than one vote is.
     variance = max(math.fsum(terms) / (n * n), (n + 1) / (n * (n + 2) ** 2))
-    return Estimate(value, variance, n, {key: tuple(y / n for y in cells.counts) for key, cells in summed.items()})
+    return Estimate(value, variance, lean, {key: tuple([y / n for y in cells.counts]) for key, cells in summed.items()})
 
 
 def _by_table(parts: Iterable[Part], held: Sequence[int]) -> dict[Key, _Cells] | None:
@@ -82,17 +90,21 @@ def _by_table(parts: Iterable[Part], held: Sequence[int]) -> dict[Key, _Cells] |
     for part in parts:
         for r, (role, digest) in enumerate(zip(ROLES, (part.unmasked, part.masked), strict=True)):
             row = slice(r * WIDTH, (r + 1) * WIDTH)
-            if not any(part.cells[row]) and not any(part.draws[row]) and not any(held[row]):
+            counts, draws = part.cells[row], part.draws[row]
+            if not any(counts) and not any(draws) and not any(held[row]):
                 continue
             if digest is None:
                 asked = part.masked if r == 0 else part.unmasked
-                if asked is None or (part.epsilon is None and any(part.cells[row])):
+                if asked is None or (part.epsilon is None and any(counts)):
                     return None
                 continue
-            cells = summed.setdefault((role, digest), _Cells([0] * WIDTH, {}))
-            cells.counts = [a + b for a, b in zip(cells.counts, part.cells[row], strict=True)]
-            before = cells.draws.get(part.epsilon, (0,) * WIDTH)
-            cells.draws[part.epsilon] = [a + b for a, b in zip(before, part.draws[row], strict=True)]
+            cells = summed.get((role, digest))
+            if cells is None:
+                summed[role, digest] = _Cells(counts, {part.epsilon: draws})
+                continue
+            cells.counts = tuple(map(add, cells.counts, counts))
+            before = cells.draws.get(part.epsilon)
+            cells.draws[part.epsilon] = draws if before is None else tuple(map(add, before, draws))
     return summed
 
 
@@ -107,10 +119,10 @@ def faces(weighted: Sequence[tuple[float, Estimate]], tables: Mapping[Key, Corre
     found: Faces = {}
     for key in {key for _, one in weighted for key in one.votes}:
         rows = [[a * share for share in one.votes[key]] for a, one in weighted if key in one.votes]
-        votes = [math.fsum(column) for column in zip(*rows, strict=True)]
+        votes = rows[0] if len(rows) == 1 else [math.fsum(column) for column in zip(*rows, strict=True)]
         shares = [max(math.fsum(map(mul, votes, weights)), 0.0) for weights in tables[key].inverse]
         total, wanted = math.fsum(shares), max(math.fsum(votes), 0.0)
-        found[key] = tuple(x * wanted / total if total else 0.0 for x in shares)
+        found[key] = tuple([x * wanted / total for x in shares]) if total else (0.0,) * len(shares)
     return found
 
 

@@ -1,0 +1,144 @@
+"""Which parts of a stream's frames are searched: what changed at once, the rest in turn, as far as the time allows."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+import cv2
+import numpy as np
+
+from edge.vision.detect.regions import FOLLOW, Region, around, holds, shows
+from edge.vision.preprocess import to_grey
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from edge.types import U8
+    from edge.vision.detect.regions import Place
+
+EVERY: Final = 10
+"""Every part of a picture that stands still is searched once in so many frames."""
+MOVED: Final = 8
+"""Grey levels by which a pixel of the shrunken frame differs where something moved; a sensor's noise of 5 makes 6."""
+SMALL: Final = 64
+"""Longer side of the shrunken frame in which movement is looked for."""
+ROWS: Final = 120
+"""Rows of the frame, or a few more, of which it is shrunk: reading all takes longer than a search."""
+LOOKS: Final = 64
+"""Frames of which the fastest says what a search costs: the machine's own speed, not what else it does just now."""
+
+
+class Schedule:
+    """One stream's. What is due and not paid for stays due, and what is due longest comes first."""
+
+    def __init__(self, budget_ms: float | None = None, clock: Callable[[], float] = time.perf_counter) -> None:
+        """`budget_ms` of searching a frame, by `clock` in seconds; None: all that is due, whatever it takes."""
+        self._budget, self._clock = budget_ms, clock
+        self._took: deque[float] = deque(maxlen=LOOKS)
+        self._began = 0.0
+        self._frames = 0
+        self._parts: Sequence[Region] = ()
+        self._due: dict[Region, None] = {}  # in the order in which they fell due
+        self._shown: dict[Region, U8] = {}
+
+    @property
+    def searches(self) -> float:
+        """How many searches a frame the budget pays: one until the first was timed."""
+        if self._budget is None:
+            return math.inf
+        return max(1, self._budget // (1000 * min(self._took))) if self._took else 1
+
+    def choose(self, image: U8, parts: Sequence[Region], faces: Sequence[Place]) -> list[Region]:
+        """What to search in the next frame, uint8 (H, W) or (H, W, 3): some of `parts`, and squares around `faces`.
+
+        `parts[0]`, where it is due, comes first, then a square around each face of the last frame that is not shown
+        well enough anyhow, then the other parts. Due is where something moved since it was searched; a tenth in turn.
+        """
+        now = self._fall_due(image, parts)
+        whole = [part for part in parts[:1] if part in self._due]
+        others = [part for part in self._due if part not in whole]
+        left = self.searches - len(whole)
+        near = _near(faces, [*whole, *others], parts[0])
+        if len(near) + len(others) > left:  # a square that may have to wait shows nobody
+            near = _near(faces, whole, parts[0])
+            turn = self._frames % max(1, len(near))
+            near = [*near[turn:], *near[:turn]][: int(max(1, min(left, len(near))))]
+            # Whatever the budget, somebody new is looked for in turn.
+            others = others[: int(max(1, min(left - len(near), len(others))))]
+        for part in (*whole, *others):
+            del self._due[part]
+            self._shown[part] = now[part]
+        return [*whole, *near, *others]
+
+    def begin(self) -> None:
+        """The searches of a frame begin."""
+        self._began = self._clock()
+
+    def end(self, searches: int) -> None:
+        """So many have ended."""
+        if searches:
+            self._took.append(max((self._clock() - self._began) / searches, 1e-6))
+
+    def put_off(self, place: Place) -> None:
+        """A place that nothing final was said of is searched again in the next frame."""
+        self._due |= dict.fromkeys(part for part in self._parts[1:] if holds(part, place, self._parts[0]))
+
+    def _fall_due(self, image: U8, parts: Sequence[Region]) -> dict[Region, U8]:
+        """Add to what is due; returns the shrunken frame under each part."""
+        small = _shrunk(image)
+        if self._parts != parts:
+            self._parts, self._due, self._shown = parts, {}, {}
+        self._frames += 1
+        zoom = small.shape[1] / image.shape[1]
+        now = {part: _cut(small, part, zoom) for part in parts}
+        for at, part in enumerate(parts):
+            in_turn = (self._frames + at * EVERY // len(parts)) % EVERY == 0
+            if in_turn or part not in self._shown or _differ(now[part], self._shown[part]):
+                self._due.setdefault(part)
+        return now
+
+
+class Rest:
+    """Whether a stream's frame can be left out by a detector that searches all of it at once."""
+
+    def __init__(self, turns: int = 1) -> None:
+        """`turns`: frames in which it has looked for everything."""
+        self._schedule, self._turns, self._awake = Schedule(), turns, 0
+
+    def wanted(self, image: U8) -> bool:
+        """Whether to search this one: something moved lately, a face was found lately, or it is its turn."""
+        if self._schedule.choose(image, [Region(0, 0, image.shape[1], image.shape[0])], ()):
+            self._awake = self._turns
+        self._awake -= 1
+        return self._awake >= 0
+
+    def found(self) -> None:
+        """A face is there: the next frames are searched."""
+        self._awake = self._turns
+
+
+def _near(faces: Sequence[Place], shown: Sequence[Region], frame: Region) -> list[Region]:
+    near: list[Region] = []
+    for face in faces:
+        if not any(shows(region, face, frame) for region in (*shown, *near)):
+            near.append(around(face, FOLLOW, frame))
+    return near
+
+
+def _shrunk(image: U8) -> U8:
+    rows = image[:: max(1, image.shape[0] // ROWS)]
+    zoom = SMALL / max(image.shape[:2])
+    size = max(1, round(image.shape[1] * zoom)), max(1, round(image.shape[0] * zoom))
+    return to_grey(cv2.resize(rows, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False))
+
+
+def _cut(small: U8, part: Region, zoom: float) -> U8:
+    left, top = int(part.x * zoom), int(part.y * zoom)
+    return small[top : math.ceil((part.y + part.h) * zoom), left : math.ceil((part.x + part.w) * zoom)]
+
+
+def _differ(a: U8, b: U8) -> bool:
+    return int(cv2.absdiff(a, b).max(initial=0)) >= MOVED

@@ -1,0 +1,134 @@
+"""Masks on turned heads: the camera is found, the shell turns with the head, the split is kept."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from edge_quantize.masks import surface, worn
+from edge_quantize.masks.families import FAMILIES, NEVER_SEEN, TEST_VARIANTS, TRAINED, VARIANTS, draw
+from edge_quantize.masks.landmarks import MESH_POINTS, POINT, Landmarks
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FACE = np.full((48, 48), 150, np.uint8)
+
+
+def head(yaw: float, pitch: float = 0.0, size: float = 18.0) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    """Landmarks of the mean head turned to the picture's right by `yaw` degrees and down by `pitch`."""
+    a, b = np.deg2rad([yaw, pitch])
+    turn = np.array([[np.cos(a), 0, -np.sin(a)], [0, 1, 0], [np.sin(a), 0, np.cos(a)]])
+    nod = np.array([[1, 0, 0], [0, np.cos(b), -np.sin(b)], [0, np.sin(b), np.cos(b)]])
+    points = np.zeros((len(MESH_POINTS), 2), np.float32)
+    for name, place in surface.MEAN_HEAD.items():
+        points[POINT[name]] = (nod @ turn @ np.array(place))[:2] * size + (24, 18)
+    return points
+
+
+def worn_at(yaw: float, name: str = "cup", seed: int = 0) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    made = worn.wear(FACE, head(yaw), name, 3, np.random.default_rng(seed))
+    assert not isinstance(made, str), made
+    return made
+
+
+@pytest.mark.parametrize("yaw", [-50.0, -20.0, 0.0, 35.0])
+def test_the_camera_is_found_from_landmarks(yaw: float) -> None:
+    camera = surface.find_camera(head(yaw))
+    assert surface.turned(camera) == pytest.approx(abs(yaw), abs=0.1)
+    np.testing.assert_allclose(
+        camera.project(np.array(surface.MEAN_HEAD["nose_tip"])), head(yaw)[POINT["nose_tip"]], atol=0.01
+    )
+    assert camera.scale == pytest.approx(18, abs=0.1)
+
+
+@pytest.mark.parametrize("name", list(FAMILIES))
+def test_a_mask_covers_the_mouth_and_leaves_eyes_and_forehead(name: str) -> None:
+    made_of = [worn.wear(FACE, head(0), name, seed, np.random.default_rng(seed)) for seed in range(6)]
+    worn_well = [made for made in made_of if not isinstance(made, str)]
+    assert len(worn_well) >= 4
+    for made in worn_well:
+        assert made.shape == FACE.shape
+        np.testing.assert_array_equal(made[:6], FACE[:6])
+        assert (made[34:40, 22:27] != FACE[34:40, 22:27]).mean() > 0.8
+
+
+def test_on_a_turned_head_the_mask_goes_with_the_nose_and_its_far_half_is_hidden() -> None:
+    """A homography keeps both halves; a shell shows less of the far one the more the head turns."""
+    shares = []
+    for yaw in (0.0, 30.0, 55.0):
+        made = surface.shell("cup", 0.28)
+        camera = surface.find_camera(head(yaw))
+        drawing = draw("cup", 3)
+        cover, detail = worn._read(drawing, made, np.array([[1.0, 0, 0], [0, 1.0, 0]]))
+        seen = worn.splat(made, camera, cover, detail, (48, 48)).cover
+        nose = camera.project(np.array(surface.MEAN_HEAD["nose_tip"]))[0] * worn._FINER
+        shares.append(float(seen[:, round(nose) :].sum() / seen.sum()))
+        assert seen.max() > 0.9
+    assert shares[0] == pytest.approx(0.5, abs=0.06)
+    assert shares[0] - 0.1 > shares[1]
+    assert shares[1] - 0.1 > shares[2]
+
+
+def test_what_lies_behind_is_hidden() -> None:
+    """Two layers at one place of the picture: the nearer one is seen, however they are listed."""
+    near = np.array([[[0.0, 0, -1]]], np.float32)
+    both = np.concatenate([near, near + np.array([0, 0, 2])], axis=1).astype(np.float32)
+    normals = np.broadcast_to(np.array([0, 0, -1], np.float32), both.shape)
+    camera = surface.Camera(np.array([[10.0, 0, 0], [0, 10.0, 0]]), np.array([5.0, 5.0]))
+    for order in ([0, 1], [1, 0]):
+        bright = np.array([[0.25, 0.75]], np.float32)[:, order]
+        made = surface.Shell(np.zeros((1, 2, 2), np.float32), both[:, order], normals)
+        layers = worn.splat(made, camera, np.ones((1, 2), np.float32), bright, (10, 10))
+        assert layers.fabric.max() == pytest.approx(0.25)
+    turned_away = surface.Shell(np.zeros((1, 2, 2), np.float32), both, -normals)
+    assert worn.splat(turned_away, camera, np.ones((1, 2), np.float32), bright, (10, 10)).cover.max() == 0
+
+
+def test_a_profile_gets_its_mask_where_the_homography_gave_up() -> None:
+    made = worn_at(60.0)
+    assert 0.08 < (made != FACE).mean() < 0.8
+
+
+def test_a_mask_over_the_eyes_is_refused() -> None:
+    points = head(0)
+    points[[POINT[n] for n in MESH_POINTS if n.startswith("eye")]] += (0, 12)
+    assert {str(worn.wear(FACE, points, "scarf", 1, np.random.default_rng(seed))) for seed in range(3)} == {"eyes"}
+
+
+def test_rendering_repeats_to_the_pixel_and_depends_on_seed_and_row_alone() -> None:
+    faces = np.stack([FACE] * 6)
+    marks = Landmarks(np.stack([head(10.0 * k - 25) for k in range(6)]), np.array([True] * 5 + [False]))
+    whole = worn.render_worn(faces, np.arange(6), marks, 3, processes=1)
+    part = worn.render_worn(faces, np.array([4, 2]), marks, 3, processes=1)
+    other = worn.render_worn(faces, np.arange(6), marks, 4, processes=1)
+    assert set(whole.index) <= set(range(5)), "no landmarks, no mask"
+    for image, row in zip(part.images, part.index, strict=True):
+        np.testing.assert_array_equal(image, whole.images[whole.index == row][0])
+    assert whole.digest() != other.digest()
+
+
+def test_training_wears_no_family_of_the_never_seen_and_no_drawing_of_the_tests() -> None:
+    assert set(NEVER_SEEN) == {"duckbill", "bandana", "scarf", "half-mask"}, "fixed: figures depend on it"
+    assert set(TRAINED).isdisjoint(NEVER_SEEN)
+    assert set(TRAINED) | set(NEVER_SEEN) == set(FAMILIES)
+    assert set(range(VARIANTS)).isdisjoint(TEST_VARIANTS)
+    faces, marks = np.stack([FACE] * 40), Landmarks(np.stack([head(0.0)] * 40), np.ones(40, bool))
+    names = np.array(list(FAMILIES))
+    seen = worn.render_worn(faces, np.arange(40), marks, 1, processes=1)
+    held = worn.render_worn(faces, np.arange(40), marks, 1, never_seen=True, processes=1)
+    assert set(names[seen.kind]) <= set(TRAINED)
+    assert len(set(names[seen.kind])) > 4
+    assert set(names[held.kind]) == set(NEVER_SEEN)
+
+
+def test_a_set_is_read_as_the_flat_renderings_are(tmp_path: Path) -> None:
+    from edge_quantize.datasets.fer2013 import load_rendered
+
+    marks = Landmarks(head(20.0)[None], np.ones(1, bool))
+    made = worn.render_worn(FACE[None], np.arange(1), marks, 1, processes=1)
+    made.save(tmp_path / "worn.npz")
+    again = load_rendered(tmp_path / "worn.npz")
+    np.testing.assert_array_equal(again.images, made.images)
+    assert made.turned[0] == pytest.approx(20, abs=0.1)

@@ -1,0 +1,483 @@
+"""The broker, as a subscriber sees it: its address, what is shown to it, one connection, and what a refusal means."""
+
+from __future__ import annotations
+
+import ipaddress
+import select
+import ssl
+import struct
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import paho.mqtt.client as mqtt
+from paho.mqtt import MQTTException
+from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+from edge.contract import SIZE_LIMIT
+from edge.errors import BrokerRefused, BrokerUnavailable, ConfigError
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from paho.mqtt.reasoncodes import ReasonCode
+
+    from edge.errors import EdgeError
+
+PACKET_LIMIT: Final = SIZE_LIMIT + 4096
+"""Bytes of a packet, told to the broker in CONNECT: larger ones it drops, and nobody here sees them."""
+KEEPALIVE_S: Final = 30
+CONNECT_S: Final = 3.0
+"""Longest wait for TCP, for the TLS handshake, and for CONNACK."""
+QUEUE: Final = 65_535
+NOT_AUTHORISED: Final = 0x87
+
+_READ: Final = 65_536
+
+_MALFORMED: Final = (OSError, ValueError, LookupError, AssertionError, struct.error, MQTTException)
+"""What paho raises on a socket's end and on packets that are none."""
+_WAIT: Final = {0x80, 0x83, 0x88, 0x89, 0x97, 0x9F}
+_MEND: Final = {
+    0x85: "client id not valid: give --client-id",
+    0x86: "bad user name or password: mend --username and --password-file",
+    NOT_AUTHORISED: "not authorised: mend the login, the certificate, or the client id, which a broker may want to be "
+    "the certificate's name",
+    0x8A: "banned: ask the broker's administrator",
+    0x8C: "it asks for an authentication that is not supported",
+}
+_ALERTS: Final = {
+    "CERTIFICATE_EXPIRED": "this certificate has ended: renew --tls-cert",
+    "CERTIFICATE_REVOKED": "this certificate is revoked: make a new one",
+    "UNKNOWN_CA": "the broker's CA did not sign --tls-cert",
+    "CERTIFICATE_REQUIRED": "the broker wants a certificate: give --tls-cert and --tls-key",
+    "HANDSHAKE_FAILURE": "the broker wants a certificate, or shares no cipher: give --tls-cert and --tls-key",
+    "WRONG_VERSION_NUMBER": "is this the TLS port?",
+    "UNEXPECTED_EOF": "is this the TLS port? see the broker's log",
+}
+
+
+class Broker(NamedTuple):
+    """Where it is, and what is shown to it."""
+
+    host: str
+    port: int
+    ca: Path | None = None
+    cert: Path | None = None
+    key: Path | None = None
+    username: str | None = None
+    password_file: Path | None = None
+    insecure: bool = False
+
+    @property
+    def name(self) -> str:
+        """As it is said in lines to a reader."""
+        return f"broker {self.host}:{self.port}"
+
+
+class Speaks311Only(BrokerRefused):
+    """MQTT 5 was refused, hung up on or met with silence, and 3.1.1 was not."""
+
+
+def add_arguments(parser: argparse._ActionsContainer) -> None:
+    """What names a broker on a command line; `broker_of` reads it."""
+    from pathlib import Path
+
+    parser.add_argument(
+        "--broker", metavar="HOST[:PORT]", help="an MQTT 5 broker; port 1883, or 8883 with --tls-ca, where none is said"
+    )
+    parser.add_argument("--root", default="edge", help="first level of the topics (edge)")
+    parser.add_argument("--tls-ca", type=Path, metavar="FILE", help="the CA that signed the broker's certificate")
+    parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="this program's certificate")
+    parser.add_argument("--tls-key", type=Path, metavar="FILE", help="its key, where it is not in the same file")
+    parser.add_argument("--username", metavar="NAME")
+    parser.add_argument("--password-file", type=Path, metavar="FILE", help="its first line is the password")
+    parser.add_argument("--insecure", action="store_true", help="without TLS beyond this machine")
+
+
+def broker_of(args: argparse.Namespace) -> Broker:
+    """The broker of a command line. Raises ConfigError."""
+    host, port = _address(args.broker, 8883 if args.tls_ca else 1883)
+    if (args.tls_cert or args.tls_key) and not args.tls_ca:
+        msg = "--tls-cert without --tls-ca: give the CA that signed the broker's certificate"
+        raise ConfigError(msg)
+    if args.password_file and not args.username:
+        msg = "--password-file without --username: give both"
+        raise ConfigError(msg)
+    broker = Broker(
+        host, port, args.tls_ca, args.tls_cert, args.tls_key, args.username, args.password_file, args.insecure
+    )
+    if broker.ca is None and not (broker.insecure or _is_loopback(host)):
+        msg = f"plain MQTT to {host} is refused: give --tls-ca, or say --insecure"
+        raise ConfigError(msg)
+    tls_context(broker)
+    _password(broker)
+    return broker
+
+
+def _address(text: str, port: int) -> tuple[str, int]:
+    if "://" in text or "/" in text or "@" in text:
+        msg = "--broker: is a URL: give HOST:PORT alone; logins go into --username and --password-file"
+        raise ConfigError(msg)
+    host, said = text, ""
+    if text.startswith("["):
+        host, _, said = text[1:].partition("]")
+        said = said.removeprefix(":")
+    elif text.count(":") == 1:
+        host, _, said = text.partition(":")
+    if not host or not ((said.isascii() and said.isdigit()) or not said) or not 0 < int(said or port) < 65_536:
+        msg = f"--broker {text!r}: give HOST or HOST:PORT, an IPv6 address in brackets"
+        raise ConfigError(msg)
+    return host, int(said or port)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def tls_context(broker: Broker) -> ssl.SSLContext | None:
+    """What verifies the broker and shows our certificate; None without a CA. Raises ConfigError.
+
+    Made afresh for each connection, so that a renewed certificate needs no restart. Strict checks of RFC 5280 are off
+    on every Python: they refuse CAs as guides make them, and stop nobody who has no CA's key.
+    """
+    if broker.ca is None:
+        return None
+    try:
+        context = ssl.create_default_context(cafile=str(broker.ca))
+    except OSError as error:  # ssl.SSLError is one
+        msg = f"--tls-ca {broker.ca}: cannot be used ({_reason(error)}): it must be a PEM certificate, and readable"
+        raise ConfigError(msg) from error
+    context.verify_flags = ssl.VERIFY_X509_TRUSTED_FIRST | ssl.VERIFY_X509_PARTIAL_CHAIN
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if broker.cert is not None:
+        try:  # a password of our own, or an encrypted key would ask for one at a terminal
+            context.load_cert_chain(str(broker.cert), None if broker.key is None else str(broker.key), password="")
+        except OSError as error:
+            msg = (
+                f"--tls-cert {broker.cert}: it and its key cannot be used ({_reason(error)}): "
+                "both must be PEM, belong together, be readable and need no password"
+            )
+            raise ConfigError(msg) from error
+    return context
+
+
+def _reason(error: Exception) -> str:
+    reason = getattr(error, "reason", None) or getattr(error, "strerror", None)
+    return str(reason or error or type(error).__name__)
+
+
+def _password(broker: Broker) -> str | None:
+    """Raises ConfigError."""
+    if broker.password_file is None:
+        return None
+    try:
+        return (broker.password_file.read_text("utf-8").splitlines() or [""])[0]
+    except (OSError, UnicodeError) as error:
+        msg = f"--password-file {broker.password_file}: cannot be read ({_reason(error)})"
+        raise ConfigError(msg) from error
+
+
+class _Client(mqtt.Client):
+    """paho's client, reading what the socket has at once: it would ask the kernel four times for each message.
+
+    The method overridden is paho's own, by a leading underscore not public; a test notices when a release has it no
+    more.
+    """
+
+    ahead = b""
+    _at = 0
+
+    def _sock_recv(self, bufsize: int) -> bytes:
+        if not self.ahead:
+            self.ahead, self._at = super()._sock_recv(_READ), 0
+        part = self.ahead[self._at : self._at + bufsize]
+        self._at += len(part)
+        if self._at >= len(self.ahead):
+            self.ahead = b""
+        return part
+
+
+class Connection:
+    """One MQTT 5 connection, from CONNECT to its end; driven by one thread, thrown away afterwards.
+
+    Nothing happens outside `open`, `step`, `publish` and `close`.
+
+    Args:
+        broker: where to.
+        client_id: under which the broker keeps the session.
+        keep_s: how long it does after the connection; 0: not at all.
+        receive: messages that it may send before one is acknowledged.
+        on_message: called with each that came, from within `step`.
+
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        client_id: str,
+        *,
+        keep_s: int,
+        receive: int,
+        on_message: Callable[[mqtt.MQTTMessage], None],
+    ) -> None:
+        self._broker, self._client_id = broker, client_id
+        self._connack: ReasonCode | None = None
+        self._goodbye: ReasonCode | None = None
+        self.granted: dict[int, list[int]] = {}
+        """Answers to `subscribe` and `unsubscribe`, by its number."""
+        self.published: dict[int, int] = {}
+        """Answers to `publish`, by its number."""
+        self.resumed = False
+        asked = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
+        asked.MaximumPacketSize = PACKET_LIMIT
+        asked.ReceiveMaximum = min(receive, QUEUE)
+        asked.SessionExpiryInterval = keep_s
+        self._asked = asked
+        self._clean = keep_s == 0
+        self._on_message = on_message
+        self._client = self._ours()
+
+    def _ours(self) -> _Client:
+        client = self._make(MQTTProtocolVersion.MQTTv5, self._client_id)
+        client.on_connect = self._on_connect
+        client.on_disconnect = self._on_disconnect
+        client.on_subscribe = self._on_subscribe
+        client.on_unsubscribe = self._on_subscribe
+        client.on_publish = self._on_publish
+        client.on_message = lambda _c, _u, message: self._on_message(message)
+        return client
+
+    def _make(self, protocol: MQTTProtocolVersion, client_id: str) -> _Client:
+        v5 = protocol == MQTTProtocolVersion.MQTTv5
+        client = _Client(
+            CallbackAPIVersion.VERSION2,
+            client_id=client_id,
+            clean_session=None if v5 else False,
+            protocol=protocol,
+            reconnect_on_failure=False,
+            manual_ack=True,
+        )
+        client.connect_timeout = CONNECT_S
+        client.max_inflight_messages_set(0)
+        client.on_socket_register_write = _nothing  # says that `_turn` writes: acknowledgements go out together
+        context = tls_context(self._broker)
+        if context is not None:
+            client.tls_set_context(context)
+        if self._broker.username is not None:
+            client.username_pw_set(self._broker.username, _password(self._broker))
+        return client
+
+    def open(self, stopping: Callable[[], bool] = lambda: False) -> None:
+        """Connect and wait for the answer, or return unconnected when `stopping` says so.
+
+        Raises BrokerUnavailable (waiting helps) or BrokerRefused.
+        """
+        try:
+            self._connect(stopping)
+        except _Unanswered as error:
+            if stopping() or not self._speaks_311(stopping):
+                raise BrokerUnavailable(str(error)) from error
+            self._client = self._ours()
+            try:  # once more: it may just have been starting
+                self._connect(stopping)
+            except _Unanswered:
+                msg = (
+                    f"{self._broker.name} speaks MQTT 3.1.1 only: the aggregator needs MQTT 5, as in Mosquitto 1.6 and "
+                    f"later, EMQX, HiveMQ, VerneMQ"
+                )
+                raise Speaks311Only(msg) from error
+
+    def _connect(self, stopping: Callable[[], bool]) -> None:
+        try:
+            self._client.connect(
+                self._broker.host,
+                self._broker.port,
+                keepalive=KEEPALIVE_S,
+                clean_start=self._clean,
+                properties=self._asked,
+            )
+        except (OSError, UnicodeError) as error:
+            raise self._no_connection(error) from error
+        end = time.monotonic() + CONNECT_S
+        while self._connack is None and not stopping():
+            try:
+                rc = _turn(self._client, 0.1)
+            except _MALFORMED as error:
+                self.abandon()
+                msg = f"{self._broker.name} answered something that is not MQTT 5 ({type(error).__name__})"
+                raise _Unanswered(msg) from error
+            if self._connack is None and (rc or time.monotonic() > end):
+                self.abandon()
+                what = "hung up without an answer" if rc else "accepts connections and does not answer"
+                msg = f"{self._broker.name} {what}"
+                raise _Unanswered(msg)
+        if self._connack is None:
+            self.abandon()
+        elif code := int(self._connack.value):
+            self.abandon()
+            if code == 0x84:
+                msg = f"{self._broker.name} does not speak MQTT 5"
+                raise _Unanswered(msg)
+            raise self._refusal(code)
+
+    def _refusal(self, code: int) -> EdgeError:
+        text = _MEND.get(code, str(self._connack).lower() + ": see the broker's log")
+        msg = f"{self._broker.name} refused the connection (0x{code:02X}, {text})"
+        return (BrokerUnavailable if code in _WAIT else BrokerRefused)(msg)
+
+    def _no_connection(self, error: Exception) -> EdgeError:
+        where = self._broker.name
+        if isinstance(error, ssl.SSLCertVerificationError):
+            what = error.verify_message
+            msg = f"{where}: TLS failed: broker not trusted ({what}): check --tls-ca and the host's name"
+            return BrokerRefused(msg)
+        if isinstance(error, ssl.SSLError):
+            reason = error.reason or str(error)
+            mend = next((text for name, text in _ALERTS.items() if name in reason), "check --tls-ca and --tls-cert")
+            return BrokerRefused(f"{where}: TLS failed ({reason}): {mend}")
+        return BrokerUnavailable(f"{where} cannot be reached ({_reason(error)})")
+
+    def _speaks_311(self, stopping: Callable[[], bool]) -> bool:
+        """Whether the broker lets the same client in that speaks the older version."""
+        said: list[int] = []
+        client = self._make(MQTTProtocolVersion.MQTTv311, self._client_id)
+        client.on_connect = lambda _c, _u, _f, reason, _p: said.append(int(reason.value))
+        try:
+            client.connect(self._broker.host, self._broker.port, keepalive=KEEPALIVE_S)
+            end = time.monotonic() + CONNECT_S
+            while not said and not stopping() and time.monotonic() < end and not _turn(client, 0.1):
+                pass
+            client.disconnect()
+        except _MALFORMED:
+            pass
+        finally:
+            _hang_up(client)
+        return said == [0]
+
+    def step(self, timeout: float) -> None:
+        """Read and write for up to `timeout` s. Raises BrokerUnavailable once the connection has ended."""
+        try:
+            rc = _turn(self._client, timeout)
+        except _MALFORMED as error:
+            self.abandon()
+            msg = f"{self._broker.name} sent something that is not MQTT ({type(error).__name__})"
+            raise BrokerUnavailable(msg) from error
+        self._check(rc)
+
+    def _check(self, rc: int) -> None:
+        if not rc and self._goodbye is None:
+            return
+        self.abandon()
+        if self._goodbye is not None and int(self._goodbye.value) == 0x8E:
+            msg = f"{self._broker.name}: another client took this one's id: give each subscriber its own --client-id"
+            raise BrokerUnavailable(msg)
+        why = mqtt.error_string(MQTTErrorCode(rc)) if self._goodbye is None else str(self._goodbye)
+        msg = f"{self._broker.name}: the connection was lost ({why.rstrip('.').lower()})"
+        raise BrokerUnavailable(msg)
+
+    def subscribe(self, *wanted: tuple[str, int]) -> int:
+        """Ask for these (topic, QoS); the number under which `granted` will say what became of it.
+
+        What is retained of a topic at QoS 1 does not come: counts are never retained, but by somebody who means harm.
+        """
+        asked = [(topic, SubscribeOptions(qos=qos, retainHandling=2 if qos else 0)) for topic, qos in wanted]
+        rc, mid = self._client.subscribe(asked)
+        self._check(rc)
+        return int(mid or 0)
+
+    def unsubscribe(self, topic: str) -> int:
+        """Take no more of it; the number under which `granted` has the answer."""
+        rc, mid = self._client.unsubscribe(topic)
+        self._check(rc)
+        return int(mid or 0)
+
+    def acknowledge(self, mids: list[int]) -> None:
+        """Tell the broker that these need not come again. Raises BrokerUnavailable."""
+        for mid in mids:
+            try:
+                rc = self._client.ack(mid, 1)
+            except _MALFORMED as error:
+                msg = f"{self._broker.name}: the connection was lost ({type(error).__name__})"
+                raise BrokerUnavailable(msg) from error
+            self._check(rc)
+
+    def publish(self, topic: str, payload: bytes, *, answer_to: str, correlation: bytes, expiry: int) -> int:
+        """Send a request at QoS 1; the number under which `published` will have the reason code."""
+        said = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+        said.ContentType = "application/json"
+        said.ResponseTopic = answer_to
+        said.CorrelationData = correlation
+        said.MessageExpiryInterval = expiry
+        info = self._client.publish(topic, payload, qos=1, properties=said)
+        self._check(info.rc)
+        return info.mid
+
+    def close(self) -> None:
+        """Let what was said go out, say goodbye and hang up; never raises, waits a second at most."""
+        end = time.monotonic() + 1
+        with suppress(*_MALFORMED):
+            while self._client.want_write() and time.monotonic() < end:
+                if _turn(self._client, 0.05):
+                    break
+            self._client.disconnect()
+            _turn(self._client, 0.05)
+        self.abandon()
+
+    def abandon(self) -> None:
+        """Hang up without a goodbye."""
+        _hang_up(self._client)
+
+    # ---- paho's callbacks, all called from within `loop`
+
+    def _on_connect(self, _c: object, _u: object, flags: mqtt.ConnectFlags, reason: ReasonCode, _p: object) -> None:
+        self._connack, self.resumed = reason, bool(flags.session_present)
+
+    def _on_disconnect(self, _c: object, _u: object, _f: object, reason: ReasonCode, _p: object) -> None:
+        self._goodbye = reason
+
+    def _on_subscribe(self, _c: object, _u: object, mid: int, reasons: list[ReasonCode], _p: object) -> None:
+        self.granted[mid] = [int(reason.value) for reason in reasons]
+
+    def _on_publish(self, _c: object, _u: object, mid: int, reason: ReasonCode, _p: object) -> None:
+        self.published[mid] = int(reason.value)
+
+
+class _Unanswered(Exception):
+    """MQTT 5's CONNECT got no answer that it knows."""
+
+
+def _nothing(*_: object) -> None:
+    pass
+
+
+def _turn(client: _Client, timeout: float) -> int:
+    """Read what there is and write what waits, for up to `timeout` s; paho's code, 0 when all is well."""
+    sock = client.socket()
+    if sock is None:
+        return mqtt.MQTT_ERR_NO_CONN
+    pending = getattr(sock, "pending", None)  # TLS has read more than it gave
+    waiting = [sock] if client.want_write() else []
+    ready = select.select([sock], waiting, [], 0 if pending is not None and pending() else timeout)
+    rc = mqtt.MQTT_ERR_SUCCESS
+    if ready[0] or (pending is not None and pending()):
+        rc = client.loop_read()
+        while client.ahead and not rc:
+            rc = client.loop_read()
+    if not rc and client.want_write():
+        rc = client.loop_write()
+    return rc or client.loop_misc()
+
+
+def _hang_up(client: mqtt.Client) -> None:
+    sock = client.socket()
+    if sock is not None:
+        with suppress(OSError):
+            sock.close()

@@ -1,0 +1,103 @@
+"""`edge-aggregate serve`: the pages of a store."""
+
+from __future__ import annotations
+
+import getpass
+import ipaddress
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from edge.errors import ConfigError
+
+if TYPE_CHECKING:
+    import argparse
+
+STOP_S: Final = 3
+"""How long open streams are given when the server is told to stop."""
+
+
+def add(commands: argparse._SubParsersAction[Any]) -> None:
+    """Its arguments."""
+    parser = commands.add_parser("serve", help="pages: sites, cities, fleet, data quality")
+    parser.add_argument("--store", metavar="ADDRESS", help="an SQLite file, or postgresql://…")
+    parser.add_argument("--sites", type=Path, metavar="FILE", help="the sites file: names, zones, cities, places")
+    parser.add_argument("--listen", default="127.0.0.1:8400", metavar="HOST:PORT", help="default: 127.0.0.1:8400")
+    parser.add_argument("--passwords", type=Path, metavar="FILE", help="who may look: needed where others can reach it")
+    parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="a certificate, with --tls-key")
+    parser.add_argument("--tls-key", type=Path, metavar="FILE", help="its key")
+    parser.add_argument("--behind-proxy", action="store_true", help="a proxy in front has TLS")
+    parser.add_argument(
+        "--hash-password", metavar="NAME", help="ask for a password, print NAME's line of a password file"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until told to stop."""
+    import uvicorn
+
+    from edge_aggregate.sites import read_sites
+    from edge_aggregate.web.app import make_app
+    from edge_aggregate.web.auth import hash_password, read_passwords
+
+    if args.hash_password is not None:
+        if ":" in args.hash_password:
+            msg = "--hash-password: a name has no colon"
+            raise ConfigError(msg)
+        print(f"{args.hash_password}:{hash_password(getpass.getpass('password: '))}")
+        return 0
+    if args.store is None:
+        msg = "give --store ADDRESS"
+        raise ConfigError(msg)
+    host, port = _listen(args)
+    passwords = None if args.passwords is None else read_passwords(args.passwords)
+    app = make_app(args.store, read_sites(args.sites), passwords)
+    config = uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        log_level="warning",
+        server_header=False,
+        timeout_graceful_shutdown=STOP_S,
+        ssl_certfile=args.tls_cert,
+        ssl_keyfile=args.tls_key,
+    )
+    try:
+        sockets = [config.bind_socket()]
+    except SystemExit:  # uvicorn has said why, in its own words
+        return 74
+    sockets[0].listen()  # so that whoever reads the address finds somebody there
+    scheme = "https" if args.tls_cert else "http"
+    print(f"{scheme}://{host}:{sockets[0].getsockname()[1]}/", flush=True)
+    uvicorn.Server(config).run(sockets=sockets)
+    return 0
+
+
+def _listen(args: argparse.Namespace) -> tuple[str, int]:
+    """Where to listen. Raises ConfigError where strangers could look, or listen in on a password."""
+    host, _, port = args.listen.rpartition(":")
+    host = host.strip("[]")
+    if not host or not port.isdigit() or not 0 <= int(port) < 65536:
+        msg = f"--listen {args.listen}: give HOST:PORT, as in 127.0.0.1:8400"
+        raise ConfigError(msg)
+    if (args.tls_cert is None) != (args.tls_key is None):
+        msg = "--tls-cert and --tls-key go together"
+        raise ConfigError(msg)
+    for path in (args.tls_cert, args.tls_key):
+        if path is not None and not path.is_file():
+            msg = f"{path}: no such file"
+            raise ConfigError(msg)
+    try:
+        local = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        local = False
+    if not local and args.passwords is None:
+        msg = f"--listen {args.listen}: others can reach that: give --passwords FILE"
+        raise ConfigError(msg)
+    if not local and args.tls_cert is None and not args.behind_proxy:
+        msg = f"--listen {args.listen}: passwords would be readable: give --tls-cert and --tls-key, or --behind-proxy"
+        raise ConfigError(msg)
+    if local and args.passwords is not None and args.tls_cert is None:
+        print("passwords are asked for without TLS, on loopback only", file=sys.stderr)
+    return host, int(port)

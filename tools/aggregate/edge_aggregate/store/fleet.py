@@ -1,0 +1,118 @@
+"""What each device last said of itself, for the page of the fleet: the newest `status` and `health`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from edge.contract import ContractError, Health, Status, decode, encode, parse_topic
+from edge_aggregate.decode import milliseconds
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from edge_aggregate.store.engine import Engine
+
+HEALTH_LIMIT: Final = 16_384
+"""Bytes of a health as it is kept; a device's has some hundred."""
+
+_HOUR_MS: Final = 3_600_000
+
+
+class StatusRow(NamedTuple):
+    """A device's `status`; times are milliseconds since 1970, UTC."""
+
+    device: str
+    site: str
+    state: str
+    boot_id: str | None
+    version: str
+    since_ms: int
+    trouble: str | None
+    status_ms: int
+
+
+class HealthRow(NamedTuple):
+    """A device's `health`, as JSON of the contract's own fields."""
+
+    device: str
+    site: str
+    health: str
+    health_ms: int
+
+
+class Member(NamedTuple):
+    """A device as it was last heard of; a part that never came is None."""
+
+    device: str
+    site: str
+    state: str | None
+    boot_id: str | None
+    version: str | None
+    since_ms: int | None
+    trouble: str | None
+    status_ms: int | None
+    health: str | None
+    health_ms: int | None
+
+
+def read_message(topic: str, payload: bytes, received_ms: int) -> StatusRow | HealthRow | None:
+    """A message on `status` or `health`; None for another of the contract's topics. Raises ContractError."""
+    topics, leaf = parse_topic(topic)
+    if leaf == "status":
+        status = decode(Status, payload)
+        return StatusRow(
+            topics.device,
+            topics.site,
+            status.state,
+            status.boot_id,
+            status.version,
+            milliseconds(status.since),
+            status.trouble,
+            received_ms,
+        )
+    if leaf == "health":
+        text = encode(decode(Health, payload))
+        if len(text) > HEALTH_LIMIT:
+            msg = f"health of {len(text)} bytes, {HEALTH_LIMIT} are kept"
+            raise ContractError(msg)
+        return HealthRow(topics.device, topics.site, text.decode(), received_ms)
+    return None
+
+
+def _upsert(columns: tuple[str, ...], where: str) -> str:
+    written = ", ".join(f"{name} = excluded.{name}" for name in columns[1:])
+    return (
+        f"INSERT INTO fleet ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"
+        f" ON CONFLICT (device) DO UPDATE SET {written} WHERE {where}"
+    )
+
+
+def _newer(column: str) -> str:
+    """Of two subscribers the slower one must not undo; a clock that was far ahead must not hold up for ever."""
+    return (
+        f"(fleet.{column} IS NULL OR excluded.{column} >= fleet.{column}"
+        f" OR fleet.{column} > excluded.{column} + {_HOUR_MS})"
+    )
+
+
+_LATE_WILL: Final = (
+    "(excluded.state = 'offline' AND COALESCE(fleet.state, '') = 'online' AND excluded.since_ms <= fleet.since_ms"
+    " AND (excluded.since_ms < fleet.since_ms OR COALESCE(excluded.boot_id, '') <> COALESCE(fleet.boot_id, '')))"
+)
+"""A will says the boot and the time of its own birth: that of an earlier connection is none of the one that is."""
+
+_STATUS: Final = _upsert(StatusRow._fields, f"NOT {_LATE_WILL} AND {_newer('status_ms')}")
+_HEALTH: Final = _upsert(HealthRow._fields, _newer("health_ms"))
+
+
+def write_fleet(engine: Engine, statuses: Iterable[StatusRow], healths: Iterable[HealthRow]) -> None:
+    """Take what came, in its order, in one transaction. Raises StorageError."""
+    with engine.writing():
+        engine.many(_STATUS, statuses)
+        engine.many(_HEALTH, healths)
+
+
+def read_fleet(engine: Engine) -> list[Member]:
+    """Every device that was heard of, by site and name. Raises StorageError."""
+    columns = ", ".join(Member._fields)
+    return [Member(*row) for row in engine.fetch(f"SELECT {columns} FROM fleet ORDER BY site, device")]

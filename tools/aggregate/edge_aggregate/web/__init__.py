@@ -1,0 +1,1 @@
+"""The pages: read-only over a store, one process beside whatever writes it."""

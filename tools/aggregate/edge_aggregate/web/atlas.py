@@ -1,0 +1,114 @@
+"""Places on a map: a vendored outline of the land where it is fine enough, dots coloured by their share.
+
+The outline is Natural Earth's at 1:110 million (public domain) as packed by world-atlas 2.0.2 (ISC, see
+`land-110m-LICENSE`), in TopoJSON: https://github.com/topojson/topojson-specification.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, Final
+
+from markupsafe import Markup, escape
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+WIDTH: Final = 720
+HEIGHT: Final = 400
+COARSE_DEGREES: Final = 3.0
+"""Below, the outline would say nothing: a kilometre scale is drawn instead."""
+
+Ring = list[tuple[float, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Dot:
+    """A place: where it is (degrees), what it is called, where it leads, and its share (None: none)."""
+
+    latitude: float
+    longitude: float
+    name: str
+    link: str
+    share: float | None
+
+
+@cache
+def _land() -> list[Ring]:
+    """The outline's rings, (longitude, latitude) in degrees."""
+    topology = json.loads(files("edge_aggregate.web").joinpath("land-110m.json").read_text())
+    (sx, sy), (tx, ty) = topology["transform"]["scale"], topology["transform"]["translate"]
+    arcs: list[Ring] = []
+    for packed in topology["arcs"]:
+        x = y = 0
+        arc = []
+        for dx, dy in packed:
+            x, y = x + dx, y + dy
+            arc.append((x * sx + tx, y * sy + ty))
+        arcs.append(arc)
+    rings = []
+    for geometry in topology["objects"]["land"]["geometries"]:
+        for polygon in geometry["arcs"]:
+            for ring in polygon:
+                points: Ring = []
+                for number in ring:
+                    points += arcs[number] if number >= 0 else arcs[~number][::-1]
+                rings.append(points)
+    return rings
+
+
+def draw(title: str, dots: Sequence[Dot]) -> Markup:
+    """The map that holds all dots with room around them. Raises ValueError without dots."""
+    south, north = min(d.latitude for d in dots), max(d.latitude for d in dots)
+    west, east = min(d.longitude for d in dots), max(d.longitude for d in dots)
+    middle = (west + east) / 2, (south + north) / 2
+    narrow = math.cos(math.radians(middle[1])) or 1.0
+    span = max((east - west) * narrow * 1.3, (north - south) * 1.3 * WIDTH / HEIGHT, 0.02)
+    scale = WIDTH / span  # pixels a degree of latitude
+
+    def at(longitude: float, latitude: float) -> tuple[float, float]:
+        return WIDTH / 2 + (longitude - middle[0]) * narrow * scale, HEIGHT / 2 - (latitude - middle[1]) * scale
+
+    parts = []
+    if span >= COARSE_DEGREES:
+        reach_x, reach_y = span / narrow, span
+        for ring in _land():
+            if any(abs(x - middle[0]) < reach_x and abs(y - middle[1]) < reach_y for x, y in ring):
+                path = "".join(f"{'L' if i else 'M'}{x:.1f} {y:.1f}" for i, (x, y) in enumerate(at(*p) for p in ring))
+                parts.append(f'<path class="land" d="{path}Z"/>')
+    parts.append(_scale_bar(scale))
+    taken: list[tuple[float, float]] = []
+    for dot in sorted(dots, key=lambda d: -d.latitude):
+        x, y = at(dot.longitude, dot.latitude)
+        shade = "none" if dot.share is None else str(min(8, int(dot.share * 9)))
+        share = "no figure" if dot.share is None else f"{100 * dot.share:.0f} %"
+        side, beside = ("end", x - 13) if x > WIDTH * 0.75 else ("start", x + 13)
+        beneath = y + 4
+        while any(abs(beneath - other) < 14 and abs(beside - left) < 150 for left, other in taken):
+            beneath += 14
+        taken.append((beside, beneath))
+        parts.append(
+            f'<a href="{escape(dot.link)}" aria-label="{escape(dot.name)}: {share}">'
+            f'<circle class="place h-{shade}" cx="{x:.1f}" cy="{y:.1f}" r="7"/>'
+            f'<text x="{beside:.1f}" y="{beneath:.1f}" text-anchor="{side}">{escape(dot.name)} {share}</text></a>'
+        )
+    return Markup(  # noqa: S704 - numbers, and texts that were escaped
+        f'<svg class="map" viewBox="0 0 {WIDTH} {HEIGHT}" role="group" aria-label="{escape(title)}">'
+        f"{''.join(parts)}</svg>"
+    )
+
+
+def _scale_bar(scale: float) -> str:
+    """A length of 1, 2 or 5 times a power of ten kilometres, about a fifth of the width."""
+    km = 111.2 * (WIDTH / 5) / scale
+    power = 10 ** math.floor(math.log10(km))
+    length = power * max(step for step in (1, 2, 5) if step * power <= km)
+    pixels = length / 111.2 * scale
+    return (
+        f'<line class="rule" x1="16" x2="{16 + pixels:.1f}" y1="{HEIGHT - 14}" y2="{HEIGHT - 14}"/>'
+        f'<text x="16" y="{HEIGHT - 20}">{length:g} km</text>'
+    )

@@ -1,0 +1,206 @@
+"""What each page shows, as plain values: read from the store by the same functions as the command line."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from edge.errors import ConfigError
+from edge.types import CELLS, EMOTIONS, ROUTES
+from edge_aggregate.decode import instant
+from edge_aggregate.export import dead_letters
+from edge_aggregate.figures import change, city_figure, figures, local_series
+from edge_aggregate.periods import Period, last
+from edge_aggregate.profile import LEAST_DAYS, week
+from edge_aggregate.sites import DAYS
+from edge_aggregate.statistics import discoveries
+from edge_aggregate.store.days import DAY_MS
+from edge_aggregate.store.fleet import read_fleet
+from edge_aggregate.web import atlas, charts
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from edge_aggregate.figures import Figure
+    from edge_aggregate.sites import Sites
+    from edge_aggregate.statistics import Change
+    from edge_aggregate.store import Store
+    from edge_aggregate.store.fleet import Member
+
+LASTS: Final = {"24h": "last 24 hours", "7d": "last 7 days", "28d": "last 28 days", "90d": "last 90 days"}
+WEIGHTINGS: Final = {"votes": "each vote alike", "sites": "each site alike", "population": "by population"}
+NEWEST: Final = 50
+HOT_C: Final = 80
+"""A Pi slows itself from here on."""
+CERTIFICATE_DAYS: Final = 30
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """A site's change since 28 days before; `shown`: not likely chance, among all the sites it is shown with."""
+
+    change: Change | None
+    shown: bool
+
+
+def _moves(store: Store, period: Period, found: Sequence[Figure]) -> dict[str, Moved]:
+    changes = {figure.site: change(store, figure.site, period.before(), period) for figure in found}
+    shown = discoveries([None if one is None else one.read.p for one in changes.values()])
+    return {site: Moved(one, is_shown) for (site, one), is_shown in zip(changes.items(), shown, strict=True)}
+
+
+def overview(store: Store, sites: Sites, asked: str, weighting: str) -> dict[str, Any]:
+    """All sites, the cities they belong to, and where they are."""
+    period = last(asked, store.newest_ms)
+    found = figures(store, period, places=sites)
+    told = {figure.site: figure for figure in found}
+    cities, troubles = [], []
+    for name, members in sites.cities.items():
+        present = [site for site in members if site in told]
+        if not present:
+            continue
+        try:
+            _, weights = sites.weighed(name, weighting)
+        except ConfigError as error:
+            troubles.append(str(error))
+            continue
+        cities.append((city_figure(store, period, name, present, weights), len(present)))
+    dots = [
+        atlas.Dot(place.latitude, place.longitude, sites.name(figure.site), f"/site/{figure.site}", figure.index)
+        for figure in found
+        if (place := sites[figure.site]).latitude is not None and place.longitude is not None
+    ]
+    return {
+        "period": period,
+        "found": found,
+        "moves": _moves(store, period, found) if len(found) <= 200 else {},
+        "cities": cities,
+        "troubles": troubles,
+        "map": atlas.draw("Where the sites are, and their share of happy as read", dots) if dots else None,
+    }
+
+
+def site(store: Store, sites: Sites, name: str, asked: str) -> dict[str, Any]:
+    """One site. Raises ConfigError when nobody ever heard of it."""
+    place = sites[name].place
+    period = last(asked, store.newest_ms)
+    (figure,) = figures(store, period, [name], sites)
+    days = local_series(store, period, place, [name])
+    labels = [instant(one.start_ms).astimezone(place).strftime("%d %b") for one in days]
+    lines = [
+        charts.Line("read", [(one.index, one.low, one.high) for one in days]),
+        charts.Line("true", [(one.index_corrected, one.low_corrected, one.high_corrected) for one in days]),
+    ]
+    context: dict[str, Any] = {
+        "figure": figure,
+        "moved": _moves(store, period, [figure])[name],
+        "period": period,
+        "days": list(zip(labels, days, strict=True)),
+        "chart": charts.line_chart(
+            "Share of happy by day, as read and corrected", labels, lines, [one.state == "provisional" for one in days]
+        ),
+        "mix": _mix(figure),
+        "place": place,
+    }
+    context["mix_chart"] = charts.bar_chart(
+        "Expressions by route", [(route, [(c, share) for c, _, share in row]) for route, row, _ in context["mix"]]
+    )
+    four_weeks = Period(store.newest_ms - LEAST_DAYS * DAY_MS, store.newest_ms)
+    hours = week(store, name, four_weeks, place)
+    context["week"] = [(DAYS[day], hours[day * 24 : day * 24 + 24]) for day in range(7)]
+    context["week_chart"] = charts.heat_map(
+        "Released votes by hour of the week",
+        [(day, [h.n if h.windows else None for h in row]) for day, row in context["week"]],
+    )
+    return context
+
+
+def _mix(figure: Figure) -> list[tuple[str, list[tuple[str, int, float]], int]]:
+    """Per route: (class, votes, share of the seven), and their sum. What noise left below zero shows as none."""
+    rows = []
+    for at, route in enumerate(ROUTES):
+        cells = dict(zip(CELLS, figure.cells[at * len(CELLS) :], strict=False))
+        whole = sum(max(0, cells[emotion]) for emotion in EMOTIONS)
+        rows.append(
+            (
+                route,
+                [(e, cells[e], max(0, cells[e]) / whole if whole else 0.0) for e in EMOTIONS],
+                sum(cells[e] for e in EMOTIONS),
+            )
+        )
+    return rows
+
+
+def fleet(store: Store, _sites: Sites) -> dict[str, Any]:
+    """Every device: what it says of itself, when it was last heard, what is missing of it."""
+    newest = store.newest_ms
+    counted = {
+        device: (site, last_ms, int(windows), int(length), int(covered))
+        for device, site, last_ms, windows, length, covered in store.engine.fetch(
+            "SELECT d.name, MAX(w.name), MAX(x.last_ms), SUM(x.windows), SUM(x.length), SUM(x.covered)"
+            " FROM devices d JOIN (SELECT device, site, MAX(last_received_ms) AS last_ms, SUM(windows) AS windows,"
+            " SUM(milliseconds) AS length, SUM(covered_ppm_s) AS covered FROM days WHERE day >= ?"
+            " GROUP BY device, site) x ON x.device = d.id JOIN sites w ON w.id = x.site GROUP BY d.name",
+            (newest // DAY_MS - 7,),
+        )
+    }
+    missing = dict(
+        store.engine.fetch(
+            "SELECT d.name, SUM(g.last_seq - g.first_seq + 1) FROM gaps g JOIN boots b ON b.id = g.boot"
+            " JOIN devices d ON d.id = b.device WHERE g.before_ms >= ? GROUP BY d.name",
+            (newest - 30 * DAY_MS,),
+        )
+    )
+    members = {member.device: member for member in read_fleet(store.engine)}
+    return {
+        "devices": [
+            _device(name, members.get(name), counted.get(name), int(missing.get(name, 0)), newest)
+            for name in sorted(members.keys() | counted.keys())
+        ]
+    }
+
+
+def _device(
+    name: str, member: Member | None, counted: tuple[str, int, int, int, int] | None, missing: int, newest_ms: int
+) -> dict[str, Any]:
+    """A row of the fleet. What a device does not say is None."""
+    health = json.loads(member.health) if member is not None and member.health else {}
+    site, last_ms, windows, length, covered = counted or (member.site if member else "", None, 0, 0, 0)
+    heard = [at for at in (last_ms, member and member.status_ms, member and member.health_ms) if at is not None]
+    days = health.get("certificate_days")
+    notes = [
+        *([f"scene {health['scene']}"] if health.get("scene", "ok") != "ok" else []),
+        *(["paused"] if health.get("paused") else []),
+        *([f"frames: {health['rate']}"] if health.get("rate", "ok") != "ok" else []),
+        *([f"{health['outbox']['unsent']} rows unsent"] if health.get("outbox", {}).get("unsent") else []),
+        *([f"{health['soc_c']:.0f} °C"] if (health.get("soc_c") or 0) >= HOT_C else []),
+        *(["supply too weak"] if health.get("under_voltage") else []),
+        *([f"certificate ends in {days:.0f} days"] if days is not None and days < CERTIFICATE_DAYS else []),
+        *([member.trouble] if member is not None and member.trouble else []),
+    ]
+    return {
+        "device": name,
+        "site": site,
+        "state": None if member is None else member.state,
+        "version": None if member is None else member.version,
+        "heard": instant(max(heard)),
+        "silent_h": (newest_ms - max(heard)) / 3_600_000,
+        "windows": windows,
+        "coverage": covered / (length * 1000) if length else None,
+        "missing": missing,
+        "notes": notes,
+    }
+
+
+def quality(store: Store, _sites: Sites) -> dict[str, Any]:
+    """What was refused, doubled or contradicted."""
+    fetch = store.engine.fetch
+    conflicts = int(fetch("SELECT COALESCE(SUM(lines), 0) FROM variants")[0][0])
+    return {
+        "kinds": fetch("SELECT kind, lines FROM dead_kinds ORDER BY lines DESC, kind"),
+        "conflicts": conflicts,
+        "duplicates": int(fetch("SELECT COALESCE(SUM(duplicates), 0) FROM days")[0][0]),
+        "letters": dead_letters(store)[-NEWEST:][::-1],
+        "missing": int(fetch("SELECT COALESCE(SUM(last_seq - first_seq + 1), 0) FROM gaps")[0][0]),
+    }
