@@ -1,7 +1,7 @@
 # Everything installs into .venv; a target does nothing twice.
 SHELL := /bin/bash
 .DEFAULT_GOAL := demo
-.PHONY: demo torch test test-faults soak test-fleet soak-fleet release lint format bench bench-quick lock gpu-pack docs clean system
+.PHONY: demo torch test test-faults test-aggregate soak test-fleet soak-fleet release lint format bench bench-quick lock gpu-pack docs clean system
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3.13 || command -v python3)
 VERSION := $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
@@ -39,9 +39,17 @@ torch: .venv/dev.stamp  ## PyTorch, which training needs and nothing else: no lo
 test: .venv/dev.stamp system  ## every test but the long ones
 	.venv/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
+test-aggregate: SYSTEM += java:openjdk-17-jre-headless chromium:chromium
+test-aggregate: .venv/dev.stamp system  ## the aggregator against a broker, PostgreSQL, Spark and a browser
+	.venv/bin/python -m pytest -m aggregate tests/aggregate tests/browser
+
 test-faults soak: SYSTEM += linux.uml:user-mode-linux
 test-faults: .venv/dev.stamp system  ## faults of processes, power, disk and network; build/faults.jsonl says how often
 	.venv/bin/python -m pytest -m faults tests/faults
+
+test-aggregate: SYSTEM += java:openjdk-17-jre-headless
+test-aggregate: .venv/dev.stamp system  ## the aggregator on a cluster, and when its disk, server or power fails: under 4 minutes
+	.venv/bin/python -m pytest -m aggregate tests/aggregate
 
 soak: .venv/dev.stamp system  ## the same for hours, added to bench/soak.jsonl: MINUTES=60, again and again
 	EDGE_FUZZ_SECONDS=$(or $(FUZZ),600) EDGE_FUZZ_SEED=$$RANDOM .venv/bin/python -m pytest tests/fuzz
@@ -92,7 +100,7 @@ lock: .venv/dev.stamp  ## compile the hashed locks anew
 	$(COMPILE) --python-version 3.13 --extra device -o requirements/device-trixie.txt
 	$(COMPILE) --python-version 3.11 --extra demo --extra aggregate -o requirements/demo-bookworm.txt
 	$(COMPILE) --python-version 3.13 --extra demo --extra aggregate -o requirements/demo-trixie.txt
-	$(COMPILE) --python-version 3.11 --extra host --extra demo --extra hog --extra tflite-runtime --extra aggregate --extra postgres --extra spark --extra parquet --group dev -o requirements/dev.txt
+	$(COMPILE) --python-version 3.11 --extra host --extra demo --extra hog --extra tflite-runtime --extra aggregate --extra postgres --extra spark --extra parquet --extra grafana --group dev -o requirements/dev.txt
 	$(subst pyproject.toml,,$(COMPILE)) --python-version 3.11 --group fleet -o requirements/fleet.txt
 
 # What tests need beyond PyPI, as program:package: a real broker, strace for the privacy canary, git and keys for pull mode.

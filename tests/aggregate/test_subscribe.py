@@ -10,14 +10,16 @@ import sqlite3
 import subprocess
 import threading
 import time
+import urllib.request
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from edge_aggregate.store import open_store
 from edge_aggregate.store.fleet import read_fleet
+from prometheus_client.parser import text_string_to_metric_families
 
-from tests.support.broker import FalseBroker, Mosquitto, connack5, connack311, needs_mosquitto
+from tests.support.broker import FalseBroker, Mosquitto, connack5, connack311, free_port, needs_mosquitto
 from tests.support.certificates import certificate, mutual_tls
 from tests.support.subscriber import Devices, Process, environment_with, until
 from tests.support.windows import BOOT, window
@@ -473,3 +475,57 @@ def test_a_store_that_stays_away_leaves_the_messages_to_the_others(tmp_path: Pat
             held.close()
             stuck.kill()
             other.kill()
+
+
+def test_figures_for_prometheus(tmp_path: Path) -> None:
+    port = free_port()
+    with Mosquitto(tmp_path) as broker, Devices(broker.port) as devices:
+        process = Process(tmp_path, broker.port, "--metrics-port", str(port))
+
+        def figures() -> dict[str, float]:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+                families = text_string_to_metric_families(answer.read().decode())
+                return {
+                    "/".join([sample.name.removeprefix("edge_aggregate_"), *sample.labels.values()]): sample.value
+                    for family in families
+                    for sample in family.samples
+                }
+
+        with process:
+            line = window(1)
+            devices.count(range(1, 11))
+            devices.send(line["topic"], line["payload"])
+            devices.send(line["topic"], line["payload"] | {"coverage": 0.5})
+            devices.send(line["topic"], b"{")
+            until(lambda: figures()["windows_total"] == 10 and figures()["unacknowledged"] == 0, "counted", process)
+            until(lambda: figures()["dead_letters_total/payload"] == 1, "and refused", process)
+            found = figures()
+            assert found["messages_total"] == 13
+            assert (found["duplicates_total"], found["conflicts_total"]) == (1, 1)
+            assert found["commits_total"] >= 1
+            assert found["connected"] == 1
+            assert abs(time.time() - found["last_commit_time_seconds"]) < 600
+            held = sqlite3.connect(process.store, isolation_level=None)
+            held.execute("BEGIN IMMEDIATE")
+            devices.count(range(11, 14))
+            until(lambda: figures()["store_errors_total"] > 0, "a store that is held", process)
+            assert figures()["unacknowledged"] == 3
+            assert figures()["oldest_unacknowledged_seconds"] > 0
+            held.execute("ROLLBACK")
+            held.close()
+            until(lambda: figures()["unacknowledged"] == 0, "free again", process)
+        taken = Process(tmp_path, broker.port, "--metrics-port", str(broker.port), name="taken").start(ready=False)
+        assert taken.wait() == 2
+        assert "cannot be used (Address already in use): name another" in taken.text
+
+
+def test_a_queue_longer_than_a_batch_is_drained_before_anything_else_is_answered(tmp_path: Path) -> None:
+    """The answer to the subscription waits behind the session's queue: what comes meanwhile is kept all the same."""
+    with Mosquitto(tmp_path) as broker, Devices(broker.port) as devices:
+        process = Process(tmp_path, broker.port, "--batch", "10").start()
+        assert process.end() == 0
+        devices.count(range(1, 1001))
+        process.start()
+        until(lambda: process.windows() == 1000, "all", process)
+        assert process.end() == 0
+        assert process.ask("SELECT SUM(duplicates) FROM windows") == [(0,)]

@@ -125,6 +125,14 @@ def test_a_stolen_certificate_throws_nobody_off(broker: RoleBroker) -> None:
         session.close()
 
 
+def test_a_reader_may_ask_for_what_it_missed_and_for_nothing_else(broker: RoleBroker) -> None:
+    session = broker.login("aggregator")
+    assert takes(session, "edge/v1/lobby/kiosk-07/cmd/replay") < 0x80
+    for leaf in ("cmd/pause", "cmd/identify", "counts", "status", "reply/r-1"):
+        assert takes(session, f"edge/v1/lobby/kiosk-07/{leaf}") == 0x87
+    session.close()
+
+
 def test_a_subscribers_session_is_its_own_and_outlives_a_restart(broker: RoleBroker) -> None:
     """What an aggregator misses while it is away, and while the broker is, waits for it and for nobody else."""
 

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 
 PACKET_LIMIT: Final = SIZE_LIMIT + 4096
 """Bytes of a packet, told to the broker in CONNECT: larger ones it drops, and nobody here sees them."""
-KEEPALIVE_S: Final = 30
+KEEPALIVE_S: Final = 60
+"""A broker hangs up on who says nothing for one and a half of it: longer than a commit takes on a machine in need."""
 CONNECT_S: Final = 3.0
 """Longest wait for TCP, for the TLS handshake, and for CONNACK."""
 QUEUE: Final = 65_535
@@ -437,7 +438,9 @@ class Connection:
 
     # ---- paho's callbacks, all called from within `loop`
 
-    def _on_connect(self, _c: object, _u: object, flags: mqtt.ConnectFlags, reason: ReasonCode, _p: object) -> None:
+    def _on_connect(
+        self, _c: object, _u: object, flags: mqtt.ConnectFlags, reason: ReasonCode, _p: Properties | None
+    ) -> None:
         self._connack, self.resumed = reason, bool(flags.session_present)
 
     def _on_disconnect(self, _c: object, _u: object, _f: object, reason: ReasonCode, _p: object) -> None:

@@ -44,6 +44,8 @@ FLEET_ROWS: Final = 20_000
 """Of `status` and `health` each, between two writes: what is over is dropped, the next one says it again."""
 QUIET_S: Final = 60.0
 """Nothing at all after subscribing: said once, since a broker's access list says nothing."""
+GRANT_S: Final = 30.0
+"""How long a broker that sends nothing else may take to answer a subscription."""
 LEAVE_S: Final = 1.0
 """How long a group's broker may take to let one go."""
 SAID_S: Final = 60.0
@@ -254,12 +256,15 @@ class Subscriber:
         if self._task is not None:
             wanted += self._task.topics()
         number = connection.subscribe(*wanted)
-        end = time.monotonic() + 10
-        while number not in connection.granted:
-            connection.step(0.1)
+        heard, before = time.monotonic(), self.figures.messages
+        while number not in connection.granted:  # what waited in the session may come first, all of it
+            connection.step(self._patience())
+            self._tend(connection)
             if self._stopping():
                 return
-            if time.monotonic() > end:
+            if self.figures.messages > before:
+                heard, before = time.monotonic(), self.figures.messages
+            if time.monotonic() > heard + GRANT_S:
                 msg = f"{self._broker.name} does not answer a subscription"
                 raise BrokerUnavailable(msg)
         for (topic, qos), code in zip(wanted, connection.granted[number], strict=True):
