@@ -239,6 +239,7 @@ def main() -> int:
     """Run every pair of pin set and runtime on every board, and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--golden", type=int, default=35, help="golden inputs of each model, at most")
     parser.add_argument(
         "--faces", type=int, default=0, help="compare as many faces of PublicTest too (needs EDGE_DATA)"
     )
