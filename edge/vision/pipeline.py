@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edge.types import FaceBox
 from edge.vision import scene
-from edge.vision.preprocess import MIN_FACE, chip
+from edge.vision.preprocess import CHIP, MIN_FACE, chip
 from edge.vision.track import SIGHTINGS, SPACING, Tracker, chip_weight
 from edge.vision.window import MAX_GAP
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from edge.types import CropSpec, Frame, Route, Scene, Track, Vote
+    from edge.types import U8, CropSpec, Frame, Route, Scene, Track, Vote
     from edge.vision.detect import Detector
     from edge.vision.route import Router
     from edge.vision.window import Window
@@ -69,21 +70,28 @@ class Pipeline:
         if len(large) < len(boxes):
             self.drops["too_small"] = self.drops.get("too_small", 0) + 1
         began = self._lap("detect", began)
-        chips = (
-            np.stack([chip(frame.image, b, self._crop) for b in large]) if large else np.empty((0, 48, 48), np.uint8)
-        )
-        began = self._lap("preprocess", began)
         numbers = self._tracker.associate(large, frame.t, still=frame.still)
-        tracks: list[Track] = []
-        if numbers:
+        due = [i for i, number in enumerate(numbers) if self._tracker.due(number, frame.t)]
+        chips = self._chips(frame.image, [(numbers[i], large[i]) for i in due])
+        began = self._lap("preprocess", began)
+        tracks = [self._tracker.keep(n, frame.t) if i not in due else None for i, n in enumerate(numbers)]
+        if due:
             masked = self._router.masked(chips)
-            routes = [self._tracker.gate(n, m, frame.t) for n, m in zip(numbers, masked, strict=True)]
-            answers = self._router.expressions(chips, routes)
-            for number, answer, one, box in zip(numbers, answers, chips, large, strict=True):
-                tracks.append(self._tracker.express(number, answer, chip_weight(one, box.w), frame.t))
+            routes = [self._tracker.gate(numbers[i], m, frame.t) for i, m in zip(due, masked, strict=True)]
+            for i, one, answer in zip(due, chips, self._router.expressions(chips, routes), strict=True):
+                tracks[i] = self._tracker.express(numbers[i], answer, chip_weight(one, large[i].w), frame.t)
         self._lap("classify", began)
         self.span = frame.t, frame.t + (frame.duration or MAX_GAP), seen
-        return tracks
+        return [track for track in tracks if track is not None]
+
+    def _chips(self, image: U8, faces: Sequence[tuple[int, FaceBox]]) -> U8:
+        """Chips (N, 48, 48) of the next look at each track."""
+        chips = np.empty((len(faces), CHIP, CHIP), np.uint8)
+        for row, (number, box) in enumerate(faces):
+            zoom, mirror = self._tracker.view(number)
+            one = chip(image, box, replace(self._crop, scale=zoom * self._crop.scale) if zoom != 1 else self._crop)
+            chips[row] = one[:, ::-1] if mirror else one
+        return chips
 
     def hold(self, since: float, until: float) -> None:
         """Let a frame that still stood at `since` stand until `until`: the pipeline was busy, the camera was not."""
