@@ -1,4 +1,4 @@
-"""What looking otherwise and less often costs or wins in votes: labelled faces through the device's own pipeline.
+"""What looking less often costs or wins in votes: labelled faces through the device's own pipeline.
 
     EDGE_DATA=… .venv/bin/python bench/votes.py [--faces N] [--frames N] [--fps N]
 
@@ -35,14 +35,7 @@ if TYPE_CHECKING:
 SIZE = (320, 240)
 BOX = (0.835, 0.496, 0.583)
 """Width and centre of a BlazeFace box in sides of the face (docs: in-scene medians)."""
-PLAIN = (track.View(1.0, mirror=False),)
-WAYS = {
-    "plain crop, every frame": {"VIEWS": PLAIN, "LOOK_S": 0.0, "SETTLED_LOOK_S": 0.0},
-    "varied crop, every frame": {"LOOK_S": 0.0, "SETTLED_LOOK_S": 0.0},
-    "varied crop, settled less often (shipped)": {},
-}
-
-
+WAYS = {"every frame": {"LOOK_S": 0.0, "SETTLED_LOOK_S": 0.0}, "settled less often (shipped)": {}}
 NOISE = np.random.default_rng(SEED).normal(0, 3, (16, SIZE[1], SIZE[0], 3)).astype(np.int16)
 """Of a sensor, σ 3 grey levels."""
 

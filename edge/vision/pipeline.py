@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +17,7 @@ from edge.vision.window import MAX_GAP
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from edge.types import U8, CropSpec, Frame, Route, Scene, Track, Vote
+    from edge.types import CropSpec, Frame, Route, Scene, Track, Vote
     from edge.vision.detect import Detector
     from edge.vision.route import Router
     from edge.vision.window import Window
@@ -72,7 +71,9 @@ class Pipeline:
         began = self._lap("detect", began)
         numbers = self._tracker.associate(large, frame.t, still=frame.still)
         due = [i for i, number in enumerate(numbers) if self._tracker.due(number, frame.t)]
-        chips = self._chips(frame.image, [(numbers[i], large[i]) for i in due])
+        chips = np.empty((len(due), CHIP, CHIP), np.uint8)
+        for row, i in enumerate(due):
+            chips[row] = chip(frame.image, large[i], self._crop)
         began = self._lap("preprocess", began)
         tracks = [self._tracker.keep(n, frame.t) if i not in due else None for i, n in enumerate(numbers)]
         if due:
@@ -83,15 +84,6 @@ class Pipeline:
         self._lap("classify", began)
         self.span = frame.t, frame.t + (frame.duration or MAX_GAP), seen
         return [track for track in tracks if track is not None]
-
-    def _chips(self, image: U8, faces: Sequence[tuple[int, FaceBox]]) -> U8:
-        """Chips (N, 48, 48) of the next look at each track."""
-        chips = np.empty((len(faces), CHIP, CHIP), np.uint8)
-        for row, (number, box) in enumerate(faces):
-            zoom, mirror = self._tracker.view(number)
-            one = chip(image, box, replace(self._crop, scale=zoom * self._crop.scale) if zoom != 1 else self._crop)
-            chips[row] = one[:, ::-1] if mirror else one
-        return chips
 
     def hold(self, since: float, until: float) -> None:
         """Let a frame that still stood at `since` stand until `until`: the pipeline was busy, the camera was not."""

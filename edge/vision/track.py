@@ -4,15 +4,14 @@ Boxes are joined to tracks greedily by overlap, then by nearness. A track's rout
 gate's probability with hysteresis; its vote is the mean of its log-probabilities in the window, weighted by
 chip sharpness and size.
 
-Not every frame is a look: what a face shows changes slower than a camera's frames follow. And no two looks in a row are
-alike: the crop is mirrored and zoomed in turn, so that the mean over looks averages out what hangs on the crop.
+Not every frame is a look: what a face shows changes slower than a camera's frames follow.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 import cv2
 import numpy as np
@@ -40,24 +39,12 @@ LOOK_S, SETTLED_LOOK_S = 0.1, 0.5
 LOOKS: Final = 6
 LEAD: Final = 2.0
 DOUBT: Final = 0.2
-"""A vote is settled after so many looks in the window, each kind of view once, when the best class has this many times
+"""A vote is settled after so many looks in the window, when the best class has this many times
 the second's probability, and the gate's mean is no further from a certain answer."""
 IOU: Final = 0.2
 NEAR: Final = 0.8
 """Without overlap a box joins a track whose centre is within this many box widths."""
 SIZE_RATIO: Final = 1.8
-
-
-class View(NamedTuple):
-    """How the crop of one look is varied."""
-
-    zoom: float
-    """Side of the square in sides of the plain one."""
-    mirror: bool
-
-
-VIEWS: Final = tuple(View(zoom, mirror) for zoom, mirror in zip((1.0, 0.93, 1.08) * 2, (False, True) * 3, strict=True))
-"""Of the looks at a track, in turn."""
 
 
 @dataclass(slots=True)
@@ -80,8 +67,6 @@ class _State:
     counted_at: float = -math.inf
     still: bool = False
     gated_at: float = -math.inf
-    turn: int = 0
-    """Looks so far, over all windows: which view is next."""
     looks: int = 0
     looked_at: float = -math.inf
     passed: int = 0
@@ -144,10 +129,6 @@ class Tracker:
         every = SETTLED_LOOK_S if self._settled(state) else LOOK_S
         return not state.sums or t - state.looked_at >= every - 1e-6
 
-    def view(self, number: int) -> View:
-        """How the crop of the track's next look is varied."""
-        return VIEWS[self._tracks[number].turn % len(VIEWS)]
-
     def keep(self, number: int, t: float) -> Track:
         """Note that a track is there, without a look. Returns the track as it stands."""
         state = self._tracks[number]
@@ -183,7 +164,7 @@ class Tracker:
         state = self._tracks[number]
         state.seen_at(t)
         weight *= 1 + state.passed
-        state.turn, state.looks, state.looked_at, state.passed = state.turn + 1, state.looks + 1, t, 0
+        state.looks, state.looked_at, state.passed = state.looks + 1, t, 0
         for route, probabilities in answers.items():
             total = state.sums.setdefault(route, _Sum())
             total.logs = total.logs + weight * np.log(np.maximum(probabilities, 1 / 512))

@@ -298,14 +298,3 @@ def test_a_look_stands_for_the_frames_since_the_one_before() -> None:
         else:
             tracker.express(number, {"unmasked": sure_of(emotion)}, 1.0, t)
     assert tracker.votes() == [Vote("unmasked", "happy")]
-
-
-def test_the_looks_at_a_track_are_six_different_views_and_the_first_is_plain() -> None:
-    tracker = Tracker(NO_THRESHOLD)
-    views = []
-    for i in range(7):
-        (number,) = tracker.associate([box(100)], i / 5)
-        views.append(tracker.view(number))
-        tracker.express(number, {"unmasked": sure_of("happy")}, 1.0, i / 5)
-    assert views[0] == (1.0, False) == views[6]
-    assert len(set(views)) == 6
