@@ -59,7 +59,7 @@ def test_where_something_moves_is_searched_in_that_frame() -> None:
     for _ in range(3):
         schedule.choose(next(film), parts, ())
     image = next(film)
-    cv2.circle(image, (200, 150), 15, 90, -1)
+    cv2.circle(image, (200, 150), 15, (90,), -1)
     shown = schedule.choose(image, parts, ())
     there = [
         part for part in parts if part.x <= 180 and part.x + part.w >= 220 and part.y <= 130 and part.y + part.h >= 170
