@@ -32,6 +32,8 @@ light, mostly under 10 behind a blur of a sixteenth of the width, where no face 
 FROZEN: Final = 10.0
 """Seconds of identical frames after which the camera is taken to have stuck. A sensor's noise makes two frames differ;
 a network camera's encoder may repeat one, but not for longer than the way to its next key frame."""
+ROWS: Final = 240
+"""Rows of a frame, or some more, that are judged."""
 SMALL: Final = (64, 48)
 """Width and height to which a frame is shrunk to be judged."""
 
@@ -41,7 +43,8 @@ def look(image: U8, visible: NDArray[np.bool_] | None = None) -> Scene:
 
     `visible` (48, 64) leaves out what is False there.
     """
-    small = to_grey(cv2.resize(image, SMALL, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False))
+    rows = image[:: max(1, image.shape[0] // ROWS)]  # to read all of a large frame takes as long as to search it
+    small = to_grey(cv2.resize(rows, SMALL, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False))
     edges = np.asarray(cv2.Laplacian(small, cv2.CV_32F))
     seen = np.ones(small.shape, bool) if visible is None else visible
     if not seen.any():

@@ -85,6 +85,7 @@ def test_the_example_is_valid() -> None:
         ('source = "clip.mp4"', 'source = "clip.mp4"\nrotatoin = 90', "camera.rotatoin", 9, "did you mean rotation?"),
         ("[mqtt]", '[detector]\nkind = "yolo"\n[mqtt]', "detector.kind", 12, "blazeface"),
         ("[mqtt]", '[detector]\nkind = "haar"\ntiles = 2\n[mqtt]', "detector", 11, "blazeface"),
+        ("[mqtt]", "[detector]\nbudget_ms = 0\n[mqtt]", "detector.budget_ms", 12, "greater"),
         ("[mqtt]", "[detector]\nrotations = []\n[mqtt]", "detector", 11, "rotations"),
         ("[mqtt]", "[window]\nseconds = 0\n[mqtt]", "window.seconds", 12, "greater"),
         ("[mqtt]", '[privacy]\nepsilon = "much"\n[mqtt]', "privacy.epsilon", 12, "number"),

@@ -177,6 +177,8 @@ class BlazeFace:
         Of a box: centre, size, and from the picture's left eye to the right one, in frame pixels; how many pixels of
         the network's input are one of the frame.
         """
+        if not shown:
+            return np.empty(0, np.float32), np.empty((0, 7), np.float32)
         pictures, zooms, margins = zip(
             *(letterbox(image[r.y : r.y + r.h, r.x : r.x + r.w]) for r in shown), strict=True
         )

@@ -63,7 +63,7 @@ class Haar:
 
         Searching every rotation costs a pass each. In a stream the first rotation and those that found a
         face at their last turn are searched in every frame, the others in turn, one a frame; `thorough`
-        searches all. Of a picture that stands still with nobody in it, only a tenth of the frames is searched.
+        searches all. Of a picture that stands still with nobody in it, hardly a frame is searched.
         """
         height, width = image.shape[:2]
         shrink = min(1.0, self._max_side / max(height, width))

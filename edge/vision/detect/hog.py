@@ -43,7 +43,7 @@ class Hog:
     def detect(self, image: U8, *, thorough: bool = False) -> list[FaceBox]:
         """See `edge.vision.detect.Detector.detect`.
 
-        Of a picture that stands still with nobody in it, only a tenth of a stream's frames is searched.
+        Of a picture that stands still with nobody in it, hardly a frame of a stream is searched.
         """
         height, width = image.shape[:2]
         zoom = min(1.0, self._max_side / max(height, width))

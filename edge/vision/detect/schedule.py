@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from edge.types import U8
     from edge.vision.detect.regions import Place
 
-EVERY: Final = 10
+EVERY: Final = 30
 """Every part of a picture that stands still is searched once in so many frames."""
 MOVED: Final = 8
 """Grey levels by which a pixel of the shrunken frame differs where something moved; a sensor's noise of 5 makes 6."""
@@ -55,7 +55,7 @@ class Schedule:
         """What to search in the next frame, uint8 (H, W) or (H, W, 3): some of `parts`, and squares around `faces`.
 
         `parts[0]`, where it is due, comes first, then a square around each face of the last frame that is not shown
-        well enough anyhow, then the other parts. Due is where something moved since it was searched; a tenth in turn.
+        well enough anyhow, then the other parts. Due is where something moved since it was searched; the rest in turn.
         """
         now = self._fall_due(image, parts)
         whole = [part for part in parts[:1] if part in self._due]

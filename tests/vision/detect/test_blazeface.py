@@ -6,7 +6,7 @@ import json
 import math
 import shutil
 from functools import partial
-from itertools import pairwise
+from itertools import count, pairwise
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -86,10 +86,38 @@ def test_a_far_face_is_found_in_a_square_of_the_frame(make: Callable[..., BlazeF
     assert make(tiles=0).detect(far, thorough=True) == []
     (box,) = make().detect(far, thorough=True)
     assert math.dist(box.centre, (480, 270)) < 15
+    for options in ({}, {"budget_ms": 1.0, "clock": count(0, 1).__next__}):
+        stream = make(**options)
+        seen = [len(stream.detect(far)) for _ in range(30)]
+        assert seen[-1] == 1
+        assert seen == sorted(seen)  # once its square's turn has come, it is seen in every frame
+        assert "budget_ms" in options or all(seen), "without a budget at once"
+
+
+def test_a_far_face_that_comes_into_a_still_scene_is_found_at_once_and_followed(
+    make: Callable[..., BlazeFace], portraits: dict[str, U8]
+) -> None:
     stream = make()
-    seen = [len(stream.detect(far)) for _ in range(20)]
-    assert seen[-1] == 1
-    assert seen == sorted(seen)  # once its square's turn has come, it is seen in every frame
+    empty = np.full((720, 1280, 3), 127, np.uint8)
+    for _ in range(12):  # with frames among them in which nothing is due
+        assert stream.detect(empty) == []
+    small = cv2.resize(portraits["astronaut"], (150, 150), interpolation=cv2.INTER_AREA)
+    for x in range(300, 900, 40):  # about a width of the face between two frames
+        image = empty.copy()
+        image[300:450, x : x + 150] = small
+        (box,) = stream.detect(image)
+        assert x < box.centre[0] < x + 150
+    assert stream.detect(empty) == []
+
+
+def test_answers_of_a_stream_do_not_depend_on_the_machine(
+    make: Callable[..., BlazeFace], portraits: dict[str, U8]
+) -> None:
+    image = on_canvas(portraits["hopper"], 120, 640, 360)
+    films = [make(clock=count(0, step).__next__) for step in (0.001, 9)]
+    for shift in range(6):
+        frame = np.roll(image, 7 * shift, axis=1)
+        assert films[0].detect(frame) == films[1].detect(frame)
 
 
 def test_a_face_between_two_squares_is_one_whole_box(make: Callable[..., BlazeFace], portraits: dict[str, U8]) -> None:
@@ -110,26 +138,78 @@ def test_an_8k_frame_is_searched_and_boxes_are_in_its_own_pixels(
     assert math.dist(box.centre, (3800, 2000)) < 500
 
 
-def test_a_doubtful_box_is_a_face_only_where_one_was_in_the_frame_before(bundle_folder: Path) -> None:
-    anchors = load_bundle(bundle_folder).entry("detector").anchors
-    counts = [g.cells**2 * g.each for g in anchors]
-    step, zero = (np.repeat([getattr(g, key) for g in anchors], counts, axis=0) for key in ("step", "zero"))
+class Drawn:
+    """A network that sees one box in the middle: of 40 pixels, the grey level percent, or as told."""
 
-    def answer(images: U8) -> NDArray[np.int8]:
-        """One box in the middle, whose score is the picture's grey level in percent."""
-        share = images[0, 0, 0, 0] / 100
-        wanted = np.zeros((1, sum(counts), 17))
-        wanted[..., 0], wanted[..., 3:5] = -6, 40
-        wanted[0, 2 * (8 * 16 + 8), 0] = math.log(share / (1 - share))
-        out: NDArray[np.int8] = np.clip(np.rint((wanted - zero) / step), -128, 127).astype(np.int8)
+    def __init__(self, bundle_folder: Path, *told: tuple[float, float]) -> None:
+        self.anchors, self._told = load_bundle(bundle_folder).entry("detector").anchors, list(told)
+        counts = [g.cells**2 * g.each for g in self.anchors]
+        self._step, self._zero = (
+            np.repeat([getattr(g, key) for g in self.anchors], counts, axis=0) for key in ("step", "zero")
+        )
+        self.asked = 0
+
+    def __call__(self, images: U8) -> NDArray[np.int8]:
+        return np.stack([self._answer(image) for image in images])
+
+    def _answer(self, image: U8) -> NDArray[np.int8]:
+        self.asked += 1
+        size, share = self._told.pop(0) if self._told else (40, image[0, 0, 0] / 100)
+        wanted = np.zeros(self._step.shape)
+        wanted[..., 0], wanted[..., 3:5] = -6, size
+        wanted[2 * (8 * 16 + 8), 0] = math.log(share / (1 - share))
+        out: NDArray[np.int8] = np.clip(np.rint((wanted - self._zero) / self._step), -128, 127).astype(np.int8)
         return out
 
+
+def test_a_doubtful_box_is_a_face_only_where_one_was_in_the_frame_before(bundle_folder: Path) -> None:
+    answer = Drawn(bundle_folder)
+
     def seen(*percent: int, thorough: bool) -> list[int]:
-        detector = BlazeFace(answer, anchors, tiles=0)
+        detector = BlazeFace(answer, answer.anchors, tiles=0)
         return [len(detector.detect(np.full((128, 128, 3), p, np.uint8), thorough=thorough)) for p in percent]
 
     assert seen(60, 90, 60, 40, 60, thorough=False) == [0, 1, 1, 0, 0]
     assert seen(60, 90, 60, thorough=True) == [0, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("scores", "found"),
+    [
+        ((0.9, 0.9, 0.9), 1),
+        ((0.3, 0.8, 0.8), 1),  # small as it is, the network hardly saw it
+        ((0.9, 0.9, 0.3), 0),  # at one distance a face, at another not
+        ((0.9, 0.02, 0.02), 0),
+        ((0.2, 0.9, 0.9), 0),
+    ],
+)
+@pytest.mark.parametrize("thorough", [True, False])
+def test_a_small_face_is_believed_after_two_closer_looks(
+    bundle_folder: Path, scores: tuple[float, ...], found: int, *, thorough: bool
+) -> None:
+    # 25 of 128 pixels are 100 of 512, half of a square of two widths and a quarter of one of four.
+    answer = Drawn(bundle_folder, *zip((25, 64, 32), scores, strict=True))
+    detector = BlazeFace(answer, answer.anchors, tiles=0)
+    boxes = detector.detect(np.full((512, 512, 3), 1, np.uint8), thorough=thorough)
+    assert len(boxes) == found
+    assert answer.asked == (1 if scores[0] < 0.25 else 3)
+    assert all(math.dist(box.centre, (256, 256)) < 40 and 80 < box.w < 120 for box in boxes)
+
+
+def test_candidates_that_the_budget_does_not_pay_for_are_looked_at_in_the_next_frame(
+    make: Callable[..., BlazeFace], portraits: dict[str, U8]
+) -> None:
+    image = np.full((360, 640, 3), 127, np.uint8)
+    small = cv2.resize(portraits["astronaut"], (116, 116), interpolation=cv2.INTER_AREA)
+    for x in range(10, 600, 125):
+        image[120:236, x : x + 116] = small
+    everybody = len(make().detect(image))
+    assert everybody == 5
+    stream = make(budget_ms=5.0, clock=count(0, 0.004).__next__)
+    seen: set[int] = set()
+    for _ in range(30):
+        seen |= {int(box.centre[0]) // 125 for box in stream.detect(image)}
+    assert len(seen) == everybody
 
 
 def test_a_face_below_the_smallest_is_not_reported(make: Callable[..., BlazeFace], portraits: dict[str, U8]) -> None:

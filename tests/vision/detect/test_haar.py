@@ -102,3 +102,24 @@ def test_both_people_of_the_clip_are_found(data: Path) -> None:
     replay.close()
     assert sides == {True, False}
     assert with_a_face > 8  # upright alone finds something in 8 of 56 frames
+
+
+def test_an_empty_still_scene_is_hardly_searched_and_who_comes_is_found_at_once(
+    portraits: dict[str, U8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    detector = Haar()
+    searched: list[float] = []
+    at = detector._at
+
+    def counted(grey: U8, angle: float, smallest: int) -> list[FaceBox]:
+        searched.append(angle)
+        return at(grey, angle, smallest)
+
+    monkeypatch.setattr(detector, "_at", counted)
+    image = on_canvas(portraits["astronaut"])
+    empty = np.full_like(image, 128)
+    assert [detector.detect(empty) for _ in range(30)] == [[]] * 30
+    assert len(searched) <= 2 * 30 / 4
+    assert len(detector.detect(image)) == 1
+    searched.clear()
+    assert [len(detector.detect(image)) for _ in range(15)] == [1] * 15, "in every frame while they are there"

@@ -1,0 +1,66 @@
+"""What health says of speed comes from looks at blank pictures that cost what a frame in which all moves costs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+
+from edge.bundle.manifest import load_bundle
+from edge.inference.cpu import CpuBackend
+from edge.types import Frame
+from edge.vision import service
+from edge.vision.detect.blazeface import BlazeFace
+from edge.vision.detect.choose import ROLE, open_detector
+from edge.vision.detect.regions import regions
+from edge.vision.figures import PROBE, Probe
+from edge.vision.service import Vision
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    import pytest
+    from numpy.typing import NDArray
+
+    from edge.config import Config
+    from edge.types import U8
+    from edge.vision.detect import Detector
+
+
+def test_a_timed_look_searches_all_of_the_blank_picture_each_time(bundle_folder: Path) -> None:
+    bundle = load_bundle(bundle_folder)
+    cpu = CpuBackend(bundle, (ROLE,))
+    asked: list[int] = []
+
+    def answer(images: U8) -> NDArray[np.int8]:
+        asked.append(len(images))
+        return cpu.outputs(ROLE, images)
+
+    probe = Probe(cpu, (), BlazeFace(answer, bundle.entry(ROLE).anchors))
+    probe.see(Frame(np.zeros((270, 480, 3), np.uint8), 0.0, 0))
+    for look in range(4):
+        probe.run(look * PROBE)
+    assert asked == [len(regions(480, 270, 2))] * 4
+
+
+def test_a_replay_is_searched_whatever_it_costs_and_a_camera_within_its_budget(
+    settings: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    budgets: list[object] = []
+
+    def opened(*given: Any, **options: Any) -> Detector:  # noqa: ANN401 - handed on
+        budgets.append(options["budget_ms"])
+        return open_detector(*given, **options)
+
+    cv2.imwrite(str(tmp_path / "one.png"), np.zeros((64, 64, 3), np.uint8))
+    monkeypatch.setattr(service, "open_detector", opened)
+    Vision(settings(tmp_path, detector={"budget_ms": 7.0})).run()
+    assert set(budgets) == {None}, "its counts would depend on the machine"
+    budgets.clear()
+    monkeypatch.setattr(service, "open_cameras", lambda *_: None)
+    camera = {"kind": "v4l2", "source": "/dev/video0"}
+    live = Vision(settings(tmp_path, detector={"budget_ms": 7.0}, camera=camera))
+    assert budgets == [7.0, 7.0], "its own, and the one that is timed"
+    live._finish()
