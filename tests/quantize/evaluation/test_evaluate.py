@@ -257,7 +257,7 @@ def done(bundle_folder: Path, monkeypatch: pytest.MonkeyPatch) -> evaluate.Evalu
         assert made[role]["without_duplicates"]["n"] == 68
     made["fer_masked"]["by_kind"] = {"gaiter (never trained on)": metrics.share(np.ones(4, bool))}
     made["gate"] = evaluate._gate(answers, rows % 2, np.linspace(1, 1.6, 70).astype(np.float32), rows // 2)
-    chips = {"images": fer.images, "kind": rows % 12, "turned": rows.astype(np.float32)}
+    chips: Any = {"images": fer.images, "kind": rows % 12, "turned": rows.astype(np.float32)}
     made["gate"] |= turned.figures({"worn": chips, "never_seen": chips}, lambda _chips: answers.real, rows < 69)
     assert made["gate"]["never_seen"]["told_apart"]["n"] == 140
     assert sum(one["n"] for one in made["gate"]["worn"]["by_family"].values()) == 70
