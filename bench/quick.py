@@ -28,7 +28,7 @@ from edge import config as settings
 from edge.commands.demo.clip import compose
 
 ROOT = Path(__file__).resolve().parents[1]
-FRAMES = 100
+FRAMES = 48
 """Of each clip; the releases before LiteRT do some ten a second."""
 Figures = dict[str, list[float]]
 """Figures by name, a value a round."""

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from edge.inference.tflite import Choice
     from edge.types import F32, U8
 
+THREADS = {"detector": 1, "gate": 1}
+"""Kernel threads of the roles that gain nothing from two: their layers are small, and threads wait for each other
+(docs/decisions/0025). The expression nets take what they are given."""
+
 
 class CpuBackend:
     """See `edge.inference.protocol.Backend`."""
@@ -26,7 +30,7 @@ class CpuBackend:
     name = "cpu"
 
     def __init__(self, bundle: Bundle, roles: tuple[str, ...], threads: int = 2, choice: Choice = "auto") -> None:
-        """Load the models of `roles`, the detector with one thread, whatever `threads` is.
+        """Load the models of `roles`, each with at most `threads`, the cores there are, and what `THREADS` says.
 
         Raises BundleError when a file is no model of the manifest's signature.
         """
@@ -44,9 +48,8 @@ class CpuBackend:
                 msg = f"{path}: no model that can be run: {error}: install the bundle again"
                 raise BundleError(msg) from error
             try:
-                # The bytes that were checked, not the file once more. The detector's layers are small: two threads wait
-                # for each other on a busy machine, 90 ms for 12.
-                interpreter = open_interpreter(chosen, content, threads=1 if role == "detector" else threads)
+                # The bytes that were checked, not the file once more.
+                interpreter = open_interpreter(chosen, content, threads=min(threads, THREADS.get(role, threads)))
             except ValueError as error:
                 msg = f"{path}: the TFLite runtime refuses this file ({error}): install the bundle again"
                 raise BundleError(msg) from error

@@ -10,7 +10,7 @@ import numpy as np
 
 from edge.types import FaceBox
 from edge.vision import scene
-from edge.vision.preprocess import MIN_FACE, chip
+from edge.vision.preprocess import CHIP, MIN_FACE, chip
 from edge.vision.track import SIGHTINGS, SPACING, Tracker, chip_weight
 from edge.vision.window import MAX_GAP
 
@@ -69,21 +69,21 @@ class Pipeline:
         if len(large) < len(boxes):
             self.drops["too_small"] = self.drops.get("too_small", 0) + 1
         began = self._lap("detect", began)
-        chips = (
-            np.stack([chip(frame.image, b, self._crop) for b in large]) if large else np.empty((0, 48, 48), np.uint8)
-        )
-        began = self._lap("preprocess", began)
         numbers = self._tracker.associate(large, frame.t, still=frame.still)
-        tracks: list[Track] = []
-        if numbers:
+        due = [i for i, number in enumerate(numbers) if self._tracker.due(number, frame.t)]
+        chips = np.empty((len(due), CHIP, CHIP), np.uint8)
+        for row, i in enumerate(due):
+            chips[row] = chip(frame.image, large[i], self._crop)
+        began = self._lap("preprocess", began)
+        tracks = [self._tracker.keep(n, frame.t) if i not in due else None for i, n in enumerate(numbers)]
+        if due:
             masked = self._router.masked(chips)
-            routes = [self._tracker.gate(n, m, frame.t) for n, m in zip(numbers, masked, strict=True)]
-            answers = self._router.expressions(chips, routes)
-            for number, answer, one, box in zip(numbers, answers, chips, large, strict=True):
-                tracks.append(self._tracker.express(number, answer, chip_weight(one, box.w), frame.t))
+            routes = [self._tracker.gate(numbers[i], m, frame.t) for i, m in zip(due, masked, strict=True)]
+            for i, one, answer in zip(due, chips, self._router.expressions(chips, routes), strict=True):
+                tracks[i] = self._tracker.express(numbers[i], answer, chip_weight(one, large[i].w), frame.t)
         self._lap("classify", began)
         self.span = frame.t, frame.t + (frame.duration or MAX_GAP), seen
-        return tracks
+        return [track for track in tracks if track is not None]
 
     def hold(self, since: float, until: float) -> None:
         """Let a frame that still stood at `since` stand until `until`: the pipeline was busy, the camera was not."""

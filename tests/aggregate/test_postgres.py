@@ -156,9 +156,9 @@ def test_a_reader_cannot_write_and_a_writer_does_not_wait_for_ever(tmp_path: Pat
         with open_store(address, read_only=True) as reader, pytest.raises(StorageError, match="for reading only"):
             ingest_files(reader, [path])
         with (
-            open_store(f"{address}?options=-c%20lock_timeout%3D100ms") as other,
+            open_store(address, busy_s=0.1) as other,
             store.engine.writing(),
-            pytest.raises(StorageError, match="another program has been writing"),
+            pytest.raises(StorageError, match=r"another program has been writing for 0.1 s: wait"),
         ):
             ingest_files(other, [path])
         assert ingest_files(store, [path]).merged.windows == 1

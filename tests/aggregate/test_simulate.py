@@ -20,15 +20,16 @@ from edge_aggregate.simulate.device import Device, policy
 from edge_aggregate.simulate.fleet import Fleet
 from edge_aggregate.simulate.hostile import FAULTS, Strangers
 from edge_aggregate.simulate.noise import Laplace
-from edge_aggregate.simulate.plan import Faults, Plan
+from edge_aggregate.simulate.plan import DAY_MS, Faults, Plan
 from edge_aggregate.simulate.segments import line
 from edge_aggregate.simulate.traffic import Site
 from edge_aggregate.simulate.truth import Truth
+from edge_aggregate.simulate.wire import stamp
 from edge_aggregate.store import open_store
 
 from edge.contract import decode_counts, encode
 from edge.types import CELLS, ROUTES
-from edge.vision.privacy import Policy, release
+from edge.vision.privacy import Policy, flush_day, flush_due, release
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -97,7 +98,9 @@ ROUGHLY = [
 ]
 
 
-@pytest.mark.parametrize("options", [[], ["--epsilon=off"], ["--windows=900", "--epsilon=.5"]], ids=str)
+@pytest.mark.parametrize(
+    "options", [[], ["--epsilon=off"], ["--windows=900", "--epsilon=.5", "--minutes=4320"]], ids=str
+)
 def test_the_truth_is_what_the_log_holds(tmp_path: Path, options: list[str]) -> None:
     log, truth = run(tmp_path, *ROUGHLY, *options)
     whole, (segment,) = truth["whole"], sorted(log.glob("*.jsonl"))
@@ -110,9 +113,15 @@ def test_the_truth_is_what_the_log_holds(tmp_path: Path, options: list[str]) -> 
     assert dead > len(FAULTS) or options
     with open_store(str(tmp_path / "store"), create=True) as store:
         ingest_files(store, [segment])
+        last = store.engine.fetch(
+            "SELECT s.name, d.day, MAX(d.last_received_ms) FROM days d JOIN sites s ON s.id = d.site GROUP BY 1, 2"
+        )
         kinds = dict(store.engine.fetch("SELECT kind, lines FROM dead_kinds"))
         kinds.pop("conflict", None)
     assert kinds == truth["dead_letters"]["by_kind"]
+    assert last
+    for site, day, ms in last:
+        assert truth["days"][stamp(day * DAY_MS)[:10]][site]["last_received"] == stamp(ms)
 
 
 def test_every_site_and_day_of_the_truth_is_what_index_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -174,6 +183,14 @@ def test_without_noise_and_faults_the_sums_are_the_votes(tmp_path: Path) -> None
     assert whole["released"] == whole["read"]
     assert whole["n"] == sum(whole["counted"]) > 1000
     assert whole["missing"] == whole["duplicates"] == whole["gone"] == truth["dead_letters"]["lines"] == 0
+
+
+def test_faultless_but_for_what_is_asked_for_by_name(tmp_path: Path) -> None:
+    _, truth = run(tmp_path, "--faultless", "--duplicates", "0.01", "--restarts", "0.1")
+    faults = truth["simulation"]["faults"]
+    assert {name for name, share in faults.items() if share} == {"duplicates"}
+    assert truth["simulation"]["restarts"] == 0.1
+    assert truth["whole"]["duplicates"] > 0
 
 
 def test_a_day_of_noise_adds_up_to_the_votes_within_its_own_band(tmp_path: Path) -> None:
@@ -343,3 +360,26 @@ def test_the_places_of_a_fleet_are_a_sites_file(tmp_path: Path, capsys: pytest.C
     assert len(rows) == 4
     # In its opened hours a kiosk looked nearly all the time.
     assert all(row["coverage"] > 0.9 for row in rows)
+
+
+def test_windows_are_cut_and_flushed_as_the_appliance_does() -> None:
+    messages, _ = simulate(replace(PLAN, faults=Faults(0, 0, 0, 0, 0, 0, 0)))
+    days: dict[str, str] = {}
+    last: dict[str, Window] = {}
+    cut = 0
+    for window in sorted((m.window for m in messages if m.window is not None), key=lambda w: (w.device, w.closed_ms)):
+        end = datetime.fromtimestamp(window.closed_ms / 1000, UTC)
+        assert window.flush == flush_due(end, days.get(window.device))
+        days[window.device] = flush_day(end)
+        before = last.get(window.device)
+        if before is None or before.boot_id != window.boot_id:
+            assert window.seq == 1
+            assert window.prev == (None if before is None else (before.boot_id, before.seq))
+        else:
+            assert window.seq == before.seq + 1
+            assert window.start_ms == before.closed_ms
+            assert window.start_ms % (PLAN.seconds * 1000) == 0
+            cut += window.length_ms < PLAN.seconds * 1000
+        assert window.length_ms <= PLAN.seconds * 1000
+        last[window.device] = window
+    assert cut  # an update ends a window before its time

@@ -18,6 +18,7 @@ from edge_aggregate.check import Findings, check_log
 from edge_aggregate.cli import main
 from edge_aggregate.simulate.command import read_plan
 from edge_aggregate.simulate.fleet import Fleet
+from edge_aggregate.simulate.sender import Packed
 from edge_aggregate.simulate.truth import Truth
 from edge_aggregate.simulate.wire import stamp
 from paho.mqtt.enums import CallbackAPIVersion
@@ -258,9 +259,20 @@ def test_under_tls_with_a_certificate(tmp_path: Path) -> None:
 
 @needs_mosquitto
 def test_messages_that_nobody_would_get_are_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "truth").mkdir()
+    options = ("--broker", "--truth", str(tmp_path / "truth" / "t.json"))
     with Mosquitto(tmp_path) as broker:
-        assert main(["simulate", *FLEET, "--broker", f"127.0.0.1:{broker.port}"]) == 77
+        assert main(["simulate", *FLEET, options[0], f"127.0.0.1:{broker.port}", *options[1:]]) == 77
+    assert not list((tmp_path / "truth").iterdir())  # no truth of what did not come
     assert "nobody is subscribed to edge/v1/site-000" in capsys.readouterr().err
+
+
+def test_properties_are_packed_as_paho_packs_them() -> None:
+    for user in ([("a", "b")], [("specversion", "1.0"), ("id", "ä" * 40), ("time", "x" * 300)]):
+        properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
+        properties.ContentType = "application/json"
+        properties.UserProperty = user
+        assert Packed(user).pack() == properties.pack()  # type: ignore[no-untyped-call]
 
 
 @pytest.mark.parametrize(

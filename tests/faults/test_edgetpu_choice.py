@@ -119,6 +119,7 @@ def test_what_is_asked_for_decides(
     tpus.tell("ok")
     backend = open_backend(bundle, ("gate",), "edgetpu", judge, QUICK)
     assert backend.name == "edgetpu"
+    assert re.search('edgetpu_ready .*runtime="(tflite|litert) 2', caplog.text), "the worker says what it runs with"
     backend.close()
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import platform
+import subprocess
 import sys
 from typing import TYPE_CHECKING, get_args
 
@@ -15,6 +17,7 @@ from edge.errors import BackendError
 from edge.inference.cpu import CpuBackend
 from edge.inference.tflite import Choice, open_interpreter, runtime, runtime_name, to_int8
 from edge.vision.detect.choose import judge
+from tests.conftest import MATERIAL
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -97,3 +100,38 @@ def test_a_device_runs_the_faster_kernels(bundle_folder: Path) -> None:
     bundle = load_bundle(bundle_folder)
     chips, wanted = golden_answers(bundle, ("detector",))["detector"]
     assert (CpuBackend(bundle, ("detector",), choice="litert").outputs("detector", chips) != wanted).any()
+
+
+def test_a_named_runtime_that_is_missing_ends_the_service_with_a_line(tmp_path: Path, bundle_folder: Path) -> None:
+    missing = tmp_path / "path" / "tflite_runtime"
+    missing.mkdir(parents=True)
+    (missing / "__init__.py").write_text("raise ImportError('not installed')\n")
+    (tmp_path / "config.toml").write_text(
+        f"""[device]
+id = "kiosk-07"
+site = "lobby"
+purpose = "audience-statistics"
+signage_acknowledged = true
+[camera]
+kind = "replay"
+source = '{MATERIAL / "astronaut.png"}'
+[models]
+bundle = '{bundle_folder}'
+runtime = "tflite"
+[storage]
+outbox = "outbox.db"
+runtime = "run"
+"""
+    )
+    path = os.pathsep.join(filter(None, [str(missing.parent), os.environ.get("PYTHONPATH")]))
+    done = subprocess.run(
+        [sys.executable, "-m", "edge", "vision", "--config", str(tmp_path / "config.toml")],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == BackendError.exit_code
+    assert 'models.runtime = "tflite"' in done.stderr
+    assert "Traceback" not in done.stderr

@@ -235,3 +235,66 @@ def test_no_window_has_more_votes_than_tracks_that_were_seen_in_it(
             seen_enough = {n for n in here if here.count(n) >= 3}
             assert len(tracker.votes()) <= len(seen_enough)
             here = []
+
+
+def play(tracker: Tracker, times: list[float], *, p: float, masked: float | None = None) -> list[float]:
+    """One face seen at these times; when it was looked at."""
+    looked = []
+    for t in times:
+        (number,) = tracker.associate([box(100)], t)
+        if tracker.due(number, t):
+            looked.append(t)
+            route = tracker.gate(number, masked, t)
+            tracker.express(number, {route: sure_of("happy", p)}, 1.0, t)
+        else:
+            tracker.keep(number, t)
+    return looked
+
+
+AT_30 = [i / 30 for i in range(90)]
+
+
+def test_no_camera_is_so_fast_that_a_face_is_looked_at_more_than_ten_times_a_second() -> None:
+    looked = play(Tracker(NO_THRESHOLD), AT_30, p=0.2)
+    assert all(b - a >= 0.1 - 1e-6 for a, b in pairwise(looked))
+    assert len(looked) == 30
+
+
+def test_a_settled_vote_is_looked_at_twice_a_second() -> None:
+    looked = play(Tracker(NO_THRESHOLD), AT_30, p=0.94)
+    assert all(b - a >= 0.5 - 1e-6 for a, b in pairwise(looked[5:]))
+    assert looked[-1] >= 2.4
+
+
+@pytest.mark.parametrize(("p", "masked"), [(0.2, 0.05), (0.94, 0.45)])
+def test_an_open_vote_or_an_open_mask_is_not_settled(p: float, masked: float) -> None:
+    assert len(play(Tracker(NO_THRESHOLD), AT_30, p=p, masked=masked)) == 30
+
+
+def test_a_new_window_is_looked_at_at_once() -> None:
+    tracker = Tracker(NO_THRESHOLD)
+    play(tracker, AT_30, p=0.94)
+    tracker.votes()
+    assert play(tracker, [3.0, 3.01], p=0.94) == [3.0]
+
+
+def test_frames_without_a_look_are_sightings() -> None:
+    tracker = Tracker(NO_THRESHOLD)
+    (number,) = tracker.associate([box(100)], 0.0)
+    tracker.express(number, {"unmasked": sure_of("happy")}, 1.0, 0.0)
+    for t in (0.2, 0.4):
+        tracker.associate([box(100)], t)
+        assert tracker.keep(number, t).frames > 1
+    assert tracker.votes() == [Vote("unmasked", "happy")]
+
+
+def test_a_look_stands_for_the_frames_since_the_one_before() -> None:
+    """Two looks at a sad face, then one that ends four frames of a happy one: the mean over time is happy."""
+    tracker = Tracker(NO_THRESHOLD)
+    for t, emotion in ((0.0, "sad"), (0.2, "sad"), (0.4, None), (0.6, None), (0.8, None), (1.0, "happy")):
+        (number,) = tracker.associate([box(100)], t)
+        if emotion is None:
+            tracker.keep(number, t)
+        else:
+            tracker.express(number, {"unmasked": sure_of(emotion)}, 1.0, t)
+    assert tracker.votes() == [Vote("unmasked", "happy")]

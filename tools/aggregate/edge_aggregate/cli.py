@@ -29,6 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         command.add(commands)
     add_simulate(commands)
     args = parser.parse_args(argv)
+    args.main = main
     try:
         return int(args.run(args))
     except EdgeError as error:

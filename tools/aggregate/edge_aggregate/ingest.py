@@ -13,7 +13,7 @@ from edge_aggregate.store import Batch, Merged, Progress
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from io import BufferedReader
+    from typing import BinaryIO
 
     from edge_aggregate.store import Store
 
@@ -79,9 +79,9 @@ def ingest_files(
                 if start is None:
                     skipped += 1
                     continue
-                for batch in _batches(path, file, start, batch_lines):
+                for batch in batches_of(str(path), file, start, batch_lines):
                     merged = store.merge([batch])
-                    total = Merged(*(a + b for a, b in zip(total, merged, strict=True)))
+                    total = total.plus(merged)
                     told(path, batch.progress.lines, merged)
                     lines += batch.progress.lines - start.lines
                     start = batch.progress
@@ -91,40 +91,50 @@ def ingest_files(
     return Ingested(len(files) - skipped, skipped, lines, total)
 
 
-def _start(store: Store, path: Path, file: BufferedReader) -> Progress | None:
+def _start(store: Store, path: Path, file: BinaryIO) -> Progress | None:
     """How far the file is in; None when that is all of it."""
-    head = file.read(3)
-    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        msg = f"{path}: is UTF-16: save it as UTF-8"
-        raise SourceError(msg)
-    file.seek(0)
     size = path.stat().st_size
     done = store.progress(str(path))
+    start = begin(str(path), file, size, done)
+    if done is None and size and store.same(size, _digest(file, size)[0].hexdigest()):
+        return None
+    return start
+
+
+def begin(name: str, file: BinaryIO, size: int, done: Progress | None) -> Progress | None:
+    """Where to read on in a segment that is in as far as `done`; None when that is all of it.
+
+    Raises SourceError when it was changed before that place, or is no UTF-8.
+    """
+    head = file.read(3)
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        msg = f"{name}: is UTF-16: save it as UTF-8"
+        raise SourceError(msg)
     if done is None:
-        whole = hashlib.file_digest(file, "sha256").hexdigest()
-        return None if size and store.same(size, whole) else Progress(str(path), 0, 0, "")
-    digest = hashlib.sha256()
-    left = done.bytes
-    while left and (part := file.read(min(left, 1 << 20))):
-        digest.update(part)
-        left -= len(part)
+        return Progress(name, 0, 0, "")
+    digest, left = _digest(file, done.bytes)
     if left or digest.hexdigest() != done.sha256:
         msg = (
-            f"{path}: was changed before byte {done.bytes}, up to which it is in the store: "
+            f"{name}: was changed before byte {done.bytes}, up to which it is in the store: "
             f"give the lines that are new as a file of their own, or ingest the log into a new store"
         )
         raise SourceError(msg)
     return done if size > done.bytes else None
 
 
-def _batches(path: Path, file: BufferedReader, start: Progress, batch_lines: int) -> Iterator[Batch]:
-    """The rest of a file. A last line without an end is taken: landing logs are never appended to."""
+def _digest(file: BinaryIO, size: int) -> tuple[hashlib._Hash, int]:
+    """The digest of a file's first bytes, after which it is left, and how many of them are not there."""
     digest = hashlib.sha256()
     file.seek(0)
-    left = start.bytes
-    while left and (part := file.read(min(left, 1 << 20))):
+    while size and (part := file.read(min(size, 1 << 20))):
         digest.update(part)
-        left -= len(part)
+        size -= len(part)
+    return digest, size
+
+
+def batches_of(name: str, file: BinaryIO, start: Progress, batch_lines: int = BATCH_LINES) -> Iterator[Batch]:
+    """The rest of a segment, decoded. A last line without an end is taken: landing logs are never appended to."""
+    digest, _ = _digest(file, start.bytes)
     number, place = start.lines, start.bytes
     batch = Batch(start)
     for line, size in _lines(file, digest):
@@ -132,15 +142,15 @@ def _batches(path: Path, file: BufferedReader, start: Progress, batch_lines: int
         text = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
         batch.add(number, decode_line(text))
         if number - start.lines >= batch_lines:
-            start = batch.progress = Progress(str(path), number, place, digest.copy().hexdigest())
+            start = batch.progress = Progress(name, number, place, digest.copy().hexdigest())
             yield batch
             batch = Batch(start)
     if number > start.lines:
-        batch.progress = Progress(str(path), number, place, digest.hexdigest())
+        batch.progress = Progress(name, number, place, digest.hexdigest())
         yield batch
 
 
-def _lines(file: BufferedReader, digest: hashlib._Hash) -> Iterator[tuple[bytes, int]]:
+def _lines(file: BinaryIO, digest: hashlib._Hash) -> Iterator[tuple[bytes, int]]:
     """Each line, as far as it is read, and its whole size: no line fills the memory."""
     while line := file.readline(LINE_LIMIT + 1):
         digest.update(line)

@@ -13,7 +13,7 @@ from edge.errors import SourceError
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 DAYS: Final = 35
 """A week, the one 28 days before it, and what the two need around them."""
@@ -34,8 +34,8 @@ def add(commands: argparse._SubParsersAction[Any]) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Simulate, ingest both, show."""
-    from edge_aggregate.cli import main
+    """Simulate, ingest both, show. `args.main` runs other commands."""
+    main: Callable[[list[str]], int] = args.main
     from edge_aggregate.figures import figures, local_series
     from edge_aggregate.ingest import ingest_files
     from edge_aggregate.periods import last

@@ -57,7 +57,7 @@ _SITE_NAMES: Final = "SELECT name FROM sites ORDER BY name"
 
 
 @dataclass
-class _Query(Dataquery):
+class _Query(Dataquery):  # type: ignore[misc]  # the SDK ships no types
     """A query of an SQL data source; the SDK has no type of its own for these two."""
 
     engine: str

@@ -52,7 +52,7 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
     fleet.add_argument("--min-count", type=_whole, default=10, metavar="N", help="a cell is released from here on (10)")
     fleet.add_argument("--visitors", type=_number, default=30.0, metavar="N", help="per kiosk and opened hour (30)")
     fleet.add_argument("--happy", type=_number, default=0.25, metavar="SHARE", help="of them, on average (.25)")
-    fleet.add_argument("--restarts", type=_number, default=0.1, metavar="N", help="per kiosk and day (.1)")
+    fleet.add_argument("--restarts", type=_number, metavar="N", help="per kiosk and day (.1)")
     fleet.add_argument(
         "--manifest", type=Path, metavar="FILE", help="read faces as this bundle does (default: rightly)"
     )
@@ -62,7 +62,6 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
             f"--{field.name.replace('_', '-')}",
             type=_share,
             metavar="P",
-            default=field.default,
             help=f"{_FAULTS[field.name]} ({field.default:g})",
         )
     wrong.add_argument("--faultless", action="store_true", help="nothing goes wrong, unless it is asked for by name")
@@ -128,10 +127,9 @@ def _instant(text: str) -> datetime:
 
 def read_plan(args: argparse.Namespace) -> Plan:
     """What was asked for. Raises ConfigError, and SourceError or ContractError for a manifest."""
-    faults = {
-        field.name: 0.0 if args.faultless and getattr(args, field.name) == field.default else getattr(args, field.name)
-        for field in fields(Faults)
-    }
+    faults: dict[str, float] = dict.fromkeys(asdict(Faults()), 0.0) if args.faultless else asdict(Faults())
+    faults |= {name: getattr(args, name) for name in faults if getattr(args, name) is not None}
+    restarts = (0.0 if args.faultless else 0.1) if args.restarts is None else args.restarts
     if args.minutes > 60 * 24 * 3660:
         msg = f"--minutes {args.minutes:g}: is over ten years"
         raise ConfigError(msg)
@@ -147,7 +145,7 @@ def read_plan(args: argparse.Namespace) -> Plan:
         min_count=args.min_count,
         visitors=args.visitors,
         happy=args.happy,
-        restarts=0.0 if args.faultless else args.restarts,
+        restarts=restarts,
         faults=Faults(**faults),
         root=args.root,
         lines=args.broker is None,
@@ -182,9 +180,12 @@ def _written(path: Path | None, option: str) -> Iterator[IO[str] | None]:
         return
     part = path.with_name(f".{path.name}.tmp")
     try:
-        with part.open("w", encoding="utf-8") as file:
-            yield file
-        part.replace(path)
+        try:
+            with part.open("w", encoding="utf-8") as file:
+                yield file
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
     except OSError as error:
         msg = f"{option} {path}: {error.strerror}: give a file in a folder that can be written, with room"
         raise StorageError(msg) from error
@@ -230,7 +231,7 @@ def _to_folder(args: argparse.Namespace, _: Plan, fleet: Fleet) -> str:
     with Segments(args.out) as segments:
         for message in fleet.messages():
             segments.write(line(message))
-    return f"in {len(segments.names)} segments"
+    return f"in {len(segments.names)} segment{'s' * (len(segments.names) != 1)}"
 
 
 def _to_broker(args: argparse.Namespace, plan: Plan, fleet: Fleet) -> str:

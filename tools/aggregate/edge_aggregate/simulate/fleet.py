@@ -136,15 +136,17 @@ class Fleet:
             self._push(Message(received_ms, device.topic, payload, window))
         kept: Sequence[int | None] = window.cells
         duplicates, conflicts = len(delivery.times) - 1, 0
+        first_ms = delivery.times[0] if delivery.times else 0
         if delivery.conflict_ms is not None:
-            after = delivery.conflict_ms >= delivery.times[0]
+            after = delivery.conflict_ms >= first_ms
             other, cells = _contradicted(payload, window, after=after)
             self._push(Message(delivery.conflict_ms, device.topic, other, window, contradicts=True))
             conflicts = 1
             if not after:
                 kept, duplicates, conflicts = cells, 0, len(delivery.times)
+                first_ms = delivery.conflict_ms
         self.kept(window, None if delivery.loss == "gone" else payload, lost=bool(delivery.loss))
-        self._truth.window(found, delivery, kept, duplicates=duplicates, conflicts=conflicts)
+        self._truth.window(found, delivery, kept, received_ms=first_ms, duplicates=duplicates, conflicts=conflicts)
         if self._rng.random() < self._plan.faults.hostile:
             received_ms = window.closed_ms + self._rng.randrange(60_000)
             one = self._strangers.send(device.topic, payload, received_ms)

@@ -80,6 +80,7 @@ class Publisher:
         self._scenes: dict[str, Window] = {}
         self._begun = time.monotonic()
         self._sent = 0
+        self._look_at = 0.0
         self.replayed = 0
         """Rows that were sent again."""
 
@@ -98,7 +99,9 @@ class Publisher:
                     self._idle(_LOOK_S)
                     continue
                 self._publish(message)
-                self._idle(0)
+                if time.monotonic() >= self._look_at:
+                    self._idle(0)
+                    self._look_at = time.monotonic() + _LOOK_S
             self._stay(stopping)
             self._farewell()
         finally:

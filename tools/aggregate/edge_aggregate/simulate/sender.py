@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
@@ -21,6 +22,31 @@ PATIENCE_S: Final = 60.0
 """A broker that acknowledges nothing for so long is given up."""
 NO_SUBSCRIBER: Final = 0x10
 _FAILURE: Final = 0x80
+JSON: Final = "application/json"
+
+
+def _text(text: str) -> bytes:
+    data = text.encode()
+    return len(data).to_bytes(2, "big") + data
+
+
+_TYPE: Final = b"\x03" + _text(JSON)
+
+
+class Packed(Properties):
+    """paho's PUBLISH properties with a content type and user properties, packed here: paho takes fifteen times as long.
+
+    Nothing else of it works, its tables are not made. A test holds the bytes to paho's.
+    """
+
+    def __init__(self, user: list[tuple[str, str]]) -> None:
+        self.__dict__["user"] = user
+
+    def pack(self) -> bytes:
+        """Their length, and they."""
+        body = _TYPE + b"".join(b"\x26" + _text(name) + _text(value) for name, value in self.__dict__["user"])
+        size = len(body)
+        return bytes((size,) if size < 128 else (size % 128 | 128, size // 128)) + body
 
 
 class Sender(Connection):
@@ -39,7 +65,7 @@ class Sender(Connection):
         self.incoming.append(message)
 
     def _on_connect(
-        self, _c: object, _u: object, flags: mqtt.ConnectFlags, reason: ReasonCode, properties: object
+        self, _c: object, _u: object, flags: mqtt.ConnectFlags, reason: ReasonCode, properties: Properties | None
     ) -> None:
         super()._on_connect(_c, _u, flags, reason, properties)
         self._window = max(1, min(IN_FLIGHT, int(getattr(properties, "ReceiveMaximum", IN_FLIGHT))))
@@ -61,12 +87,14 @@ class Sender(Connection):
         correlation: bytes | None = None,
         must_be_heard: bool = False,
     ) -> None:
-        """Publish at QoS 1, once there is room. `must_be_heard`: `unheard` says so if nobody listens."""
+        """Publish at QoS 1, once there is room. `must_be_heard`: `unheard` says so if nobody listens.
+
+        With `user` properties there is neither expiry nor correlation data.
+        """
         self.settle(self._window - 1)
-        properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call]
-        properties.ContentType = "application/json"
-        if user is not None:
-            properties.UserProperty = user
+        properties = Properties(PacketTypes.PUBLISH) if user is None else Packed(user)  # type: ignore[no-untyped-call]
+        if user is None:
+            properties.ContentType = JSON
         if expiry is not None:
             properties.MessageExpiryInterval = expiry
         if correlation is not None:
@@ -77,11 +105,25 @@ class Sender(Connection):
         if must_be_heard:
             self._counts[info.mid] = topic
 
+    def _together(self) -> None:
+        """Write what waits, as one: a packet each would wake the broker for every message."""
+        sock = self._client.socket()
+        if not isinstance(sock, socket.socket) or not self._client.want_write():
+            return
+        cork = getattr(socket, "TCP_CORK", None)  # Linux has it
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if cork is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, cork, 1)
+        self.step(0)
+        if cork is not None and sock.fileno() >= 0:
+            sock.setsockopt(socket.IPPROTO_TCP, cork, 0)
+
     def settle(self, most: int = 0) -> None:
         """Wait until at most so many messages are unacknowledged."""
         patience = PATIENCE_S
         while self._flying > most:
             before = self._flying
+            self._together()
             self.step(0.1)
             patience = PATIENCE_S if self._flying < before else patience - 0.1
             if patience <= 0:

@@ -20,6 +20,10 @@ _REST: Final = {"angry": 6, "disgust": 1, "fear": 3, "neutral": 60, "sad": 15, "
 """Of the faces that are not happy."""
 _HAPPY: Final = EMOTIONS.index("happy")
 _CHUNK: Final = 30.0
+Outcomes = tuple[list[tuple[int, int]], list[float]]
+"""(place in `Drawn.true`, place in `Drawn.read`) and its weight, added up: what `choices` takes."""
+
+_NOBODY: Final[list[tuple[float, Outcomes]]] = []
 _WEEKEND: Final = 5, 6
 _WEEKEND_HAPPIER: Final = 0.03
 
@@ -69,6 +73,7 @@ class Site:
         self._week, self._weekend = (_outcomes(happy, self.masked, plan) for happy in (self.happy, happier))
         self._hours = self._profile()
         self._hour, self._local = -1, (0, 0)
+        self._asked, self._answer = (0, 0), (0.0, _NOBODY)
 
     def _profile(self) -> list[float]:
         """Visitors by local hour, 1 on average while it is open: a rise at noon, a higher one in the evening."""
@@ -90,32 +95,38 @@ class Site:
 
     def opened(self, start_ms: int, end_ms: int) -> float:
         """The share of a stretch in which it is open, and lit."""
-        if end_ms <= start_ms:
-            return 0.0
-        lit = 0
-        for hour in range(start_ms // HOUR_MS, -(-end_ms // HOUR_MS)):
-            if self._hours[self.local(hour)[1]]:
-                lit += min(end_ms, (hour + 1) * HOUR_MS) - max(start_ms, hour * HOUR_MS)
-        return lit / (end_ms - start_ms)
+        return self._stretch(start_ms, end_ms)[0]
 
     def visitors(self, rng: Random, start_ms: int, end_ms: int) -> Drawn:
         """Who came to one kiosk in this stretch."""
         true, read = [0] * 14, [0] * 16
-        for hour in range(start_ms // HOUR_MS, -(-end_ms // HOUR_MS)):
-            weekday, local = self.local(hour)
-            part = min(end_ms, (hour + 1) * HOUR_MS) - max(start_ms, hour * HOUR_MS)
-            mean = self.rate * self._hours[local] * part / HOUR_MS
-            if mean <= 0:
-                continue
-            outcomes, weights = self._weekend if weekday in _WEEKEND else self._week
+        for mean, (outcomes, weights) in self._stretch(start_ms, end_ms)[1]:
             for one, other in rng.choices(outcomes, cum_weights=weights, k=poisson(rng, mean)):
                 true[one] += 1
                 read[other] += 1
         return Drawn(true, read)
 
+    def _stretch(self, start_ms: int, end_ms: int) -> tuple[float, list[tuple[float, Outcomes]]]:
+        """The lit share, and per opened hour how many are expected and who: the last one is remembered for the others.
 
-def _outcomes(happy: float, masked: float, plan: Plan) -> tuple[list[tuple[int, int]], list[float]]:
-    """(place in `Drawn.true`, place in `Drawn.read`) and its weight, added up: what `choices` takes."""
+        Kiosks of a site have windows of the same hours, one after the other.
+        """
+        if self._asked == (start_ms, end_ms):
+            return self._answer
+        lit, means = 0, []
+        for hour in range(start_ms // HOUR_MS, -(-end_ms // HOUR_MS)):
+            weekday, local = self.local(hour)
+            if rise := self._hours[local]:
+                part = min(end_ms, (hour + 1) * HOUR_MS) - max(start_ms, hour * HOUR_MS)
+                lit += part
+                mean = self.rate * rise * part / HOUR_MS
+                means.append((mean, self._weekend if weekday in _WEEKEND else self._week))
+        self._asked = start_ms, end_ms
+        self._answer = lit / max(1, end_ms - start_ms), means
+        return self._answer
+
+
+def _outcomes(happy: float, masked: float, plan: Plan) -> Outcomes:
     outcomes, weights = [], []
     for route, (share, table) in enumerate(
         ((1 - masked, plan.classifier.unmasked), (masked, plan.classifier.masked)),

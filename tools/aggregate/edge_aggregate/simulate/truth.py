@@ -19,6 +19,8 @@ the true day. It has
 - `windows` (all keys that came), `unsynced` (of them), `duplicates`, `conflicts` (lines), `missing` (numbers that never
   came, filed by the window that shows it), `gone` (of those: on the device too);
 - `seconds`, `covered_ppm_s`: of all windows that came, their length and what of it was looked at, in millionths;
+- `last_received`: when the last of its windows came for the first time, by the log's clock: over 30 days after the day
+  its figures are restated (null: none came);
 - `after_replay`: `released`, `draws`, `happy`, `n`, `windows`, `unsynced`, `missing` once all was replayed that can be.
 """
 
@@ -53,12 +55,13 @@ _WINDOWS, _UNSYNCED, _DUPLICATES, _CONFLICTS, _MISSING, _GONE, _LENGTH, _COVERED
 class Row:
     """Sums of a site and day, of a site, or of all."""
 
-    __slots__ = ("again", "came", "counted", "draws", "figures", "read", "released")
+    __slots__ = ("again", "came", "counted", "draws", "figures", "last_ms", "read", "released")
 
     def __init__(self) -> None:
         self.came, self.counted, self.read = [0] * 14, [0] * 14, [0] * 16
         self.released, self.draws = [0] * 16, [0] * 16
         self.figures = [0] * len(_FIGURES)
+        self.last_ms = 0
         self.again: Row | None = None
         """What replays of all that can be replayed would add; its `missing` is how many numbers fewer are missing."""
 
@@ -67,6 +70,7 @@ class Row:
         for name in ("came", "counted", "read", "released", "draws", "figures"):
             mine, its = getattr(self, name), getattr(other, name)
             setattr(self, name, [a + b for a, b in zip(mine, its, strict=True)])
+        self.last_ms = max(self.last_ms, other.last_ms)
         if other.again is not None:
             self.replays().add(other.again)
 
@@ -94,6 +98,8 @@ class Row:
         if window.quality == "unsynced":
             figures[_UNSYNCED] += 1
             return
+        if cells.count(None) == len(cells):
+            return
         released, draws = self.released, self.draws
         for place, cell in enumerate(cells):
             if cell is not None:
@@ -116,6 +122,7 @@ class Row:
             **self._sums(),
             **figures,
             "seconds": length / 1000,
+            "last_received": stamp(self.last_ms) if self.last_ms else None,
             "after_replay": {
                 **after._sums(),
                 **{name: after.figures[_FIGURES.index(name)] for name in shown},
@@ -190,9 +197,16 @@ class Truth:
             row.came[place] += number
 
     def window(
-        self, found: Counted, delivery: Delivery, kept: Sequence[int | None], *, duplicates: int, conflicts: int
+        self,
+        found: Counted,
+        delivery: Delivery,
+        kept: Sequence[int | None],
+        *,
+        received_ms: int,
+        duplicates: int,
+        conflicts: int,
     ) -> None:
-        """A window, whether it comes, and with which cells it counts; `duplicates` and `conflicts` are lines."""
+        """A window, whether it comes, when first and with which cells; `duplicates` and `conflicts` are lines."""
         window = found.window
         row = self._row(window.start_ms, window.site)
         true = row if window.quality != "unsynced" else self._row(window.closed_ms - window.length_ms, window.site)
@@ -215,6 +229,7 @@ class Truth:
             row.replays().figures[_MISSING] -= missing
         row.figures[_DUPLICATES] += duplicates
         row.figures[_CONFLICTS] += conflicts
+        row.last_ms = max(row.last_ms, received_ms)
         row.take(window, kept)
 
     def hostile(self, one: Hostile) -> None:

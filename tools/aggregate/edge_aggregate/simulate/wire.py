@@ -5,6 +5,8 @@ A test holds every payload to `encode(decode_counts(payload))`, byte by byte; th
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from edge.contract import EARLIEST
@@ -21,6 +23,8 @@ EARLIEST_MS: Final = round(EARLIEST.timestamp() * 1000)
 
 _CELLS: Final = ",".join(f'"{cell}":%s' for cell in CELLS)
 _ROWS: Final = "{" + ",".join(f'"{route}":{{{_CELLS}}}' for route in ROUTES) + "}"
+_NOTHING: Final = _ROWS % (("null",) * len(CELLS) * len(ROUTES))
+_NO_DRAWS: Final = _ROWS % ((0,) * len(CELLS) * len(ROUTES))
 
 
 class Window(NamedTuple):
@@ -46,25 +50,25 @@ class Window(NamedTuple):
     exhausted: bool
 
 
-_days: dict[int, str] = {}
+@lru_cache(1024)
+def _date(day: int) -> str:
+    return datetime.fromtimestamp(day * 86_400, UTC).date().isoformat()
 
 
 def stamp(ms: int) -> str:
     """RFC 3339, as `edge.contract.utc_text` writes it."""
     day, rest = divmod(ms, DAY_MS)
-    date = _days.get(day)
-    if date is None:
-        from datetime import UTC, datetime
-
-        if len(_days) > 10_000:
-            _days.clear()
-        date = _days[day] = datetime.fromtimestamp(day * 86_400, UTC).date().isoformat()
+    date = _date(day)
     seconds, rest = divmod(rest, 1000)
     minutes, seconds = divmod(seconds, 60)
     hours, minutes = divmod(minutes, 60)
     if rest:
         return f"{date}T{hours:02}:{minutes:02}:{seconds:02}.{rest:03}Z"
     return f"{date}T{hours:02}:{minutes:02}:{seconds:02}Z"
+
+
+_start = lru_cache(64)(stamp)
+"""Windows of one hour begin together."""
 
 
 class Writer:
@@ -85,15 +89,18 @@ class Writer:
 
     def payload(self, w: Window) -> str:
         """ASCII: nothing in a simulated payload is anything else."""
-        cells = w.cells
-        released = [cell for cell in cells if cell is not None]
-        shown = ["null" if cell is None else cell for cell in cells]
+        suppressed, visitors = w.cells.count(None), 0
+        counts, draws = _NOTHING, _NO_DRAWS
+        if suppressed < len(w.cells):
+            counts = _ROWS % tuple("null" if cell is None else cell for cell in w.cells)
+            draws = _ROWS % tuple(w.draws)
+            visitors = sum(filter(None, w.cells))
         prev = "null" if w.prev is None else f'{{"boot_id":"{w.prev[0]}","last_seq":{w.prev[1]}}}'
         return (
             f'{{"schema":"edge.counts/1","site":"{w.site}","device":"{w.device}","boot_id":"{w.boot_id}","seq":{w.seq},'
-            f'"prev":{prev},"window":{{"start":"{stamp(w.start_ms)}","seconds":{w.length_ms / 1000},'
-            f'"time_quality":"{w.quality}"}},"counts":{_ROWS % tuple(shown)},'
-            f'"suppressed_cells":{len(cells) - len(released)},"visitors":{sum(released)},"coverage":{w.coverage},'
+            f'"prev":{prev},"window":{{"start":"{_start(w.start_ms)}","seconds":{w.length_ms / 1000},'
+            f'"time_quality":"{w.quality}"}},"counts":{counts},'
+            f'"suppressed_cells":{suppressed},"visitors":{visitors},"coverage":{w.coverage},'
             f'"scene":"{w.scene}",{self._privacy[w.exhausted]},{self._models},'
-            f'"flush":{"true" if w.flush else "false"},"noise_draws":{_ROWS % tuple(w.draws)}}}'
+            f'"flush":{"true" if w.flush else "false"},"noise_draws":{draws}}}'
         )

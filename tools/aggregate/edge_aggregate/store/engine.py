@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from contextlib import AbstractContextManager
 
     Value = int | float | str | None
+
+BUSY_S: Final = 30.0
+"""How long a writer waits for another, unless told otherwise."""
 
 
 class Engine(Protocol):
@@ -32,6 +35,9 @@ class Engine(Protocol):
 
     def run(self, sql: str, values: Sequence[Value] = ()) -> int:
         """One statement; the rows it touched."""
+
+    def many(self, sql: str, rows: Iterable[Sequence[Value]]) -> None:
+        """One statement with many rows of values, in their order."""
 
     def load(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Value]]) -> None:
         """Insert rows none of which is there, as fast as the engine can."""

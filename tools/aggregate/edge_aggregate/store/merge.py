@@ -68,13 +68,19 @@ class Merged(NamedTuple):
     conflicts: int = 0
     dead: int = 0
 
+    def plus(self, other: Merged) -> Merged:
+        """Both."""
+        return Merged(*(a + b for a, b in zip(self, other, strict=True)))
+
 
 def merge(engine: Engine, batches: Iterable[Batch]) -> Merged:
     """Commit batches, all or none. What was committed before changes nothing. Raises StorageError."""
+    total = Merged()
     with engine.writing():
-        done = [_Merge(engine, batch).all() for batch in batches]
+        for batch in batches:
+            total = total.plus(_Merge(engine, batch).all())
         count_merge(engine)
-    return Merged(*(sum(part) for part in zip(*done, strict=True))) if done else Merged()
+    return total
 
 
 def count_merge(engine: Engine) -> None:

@@ -18,16 +18,14 @@ from psycopg.adapt import Loader
 from psycopg.conninfo import conninfo_to_dict
 
 from edge.errors import StorageError
+from edge_aggregate.store.engine import BUSY_S
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from psycopg.abc import Buffer
 
     from edge_aggregate.store.engine import Value
-
-BUSY_S: Final = 30
-"""How long a writer waits for another."""
 
 SILENT_S: Final = 60
 """After this long without a word inside a transaction the server takes the lock from a writer, or we give up on it."""
@@ -35,7 +33,6 @@ SILENT_S: Final = 60
 LOCK: Final = 0x65646765
 """The advisory lock of whoever writes; advisory locks are of one database."""
 
-_SESSION: Final = f"-c idle_in_transaction_session_timeout={SILENT_S}s -c lock_timeout={BUSY_S}s"
 _KEEPALIVE: Final = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 4}
 _TABLES: Final = frozenset(
     {"meta", "sites", "devices", "boots", "terms", "segments", "windows", "days", "gaps", "dead"}
@@ -58,7 +55,8 @@ class PostgresEngine:
 
     least, greatest = "LEAST", "GREATEST"
 
-    def __init__(self, address: str, *, read_only: bool = False) -> None:
+    def __init__(self, address: str, *, read_only: bool = False, busy_s: float = BUSY_S) -> None:
+        self._busy_s = busy_s
         self._read_only = read_only
         self._depth = 0
         self._known_types: dict[str, dict[str, str]] = {}
@@ -66,9 +64,12 @@ class PostgresEngine:
         self._database = self._connect()
 
     def _connect(self) -> psycopg.Connection[tuple[Any, ...]]:
-        session = f"{_SESSION} {self._parameters.get('options', '')}"  # the later one counts
-        if self._read_only:
-            session += " -c default_transaction_read_only=on"
+        own = [
+            f"idle_in_transaction_session_timeout={SILENT_S}s",
+            f"lock_timeout={round(self._busy_s * 1000)}ms",
+            *(["default_transaction_read_only=on"] if self._read_only else []),
+        ]
+        session = f"{self._parameters.get('options', '')} {' '.join(f'-c {setting}' for setting in own)}"
         named = {"connect_timeout": 10, "application_name": "edge-aggregate", "tcp_user_timeout": SILENT_S * 1000}
         wanted = {**named, **_KEEPALIVE, **self._parameters, "options": session.strip()}
         with self._told():
@@ -126,6 +127,11 @@ class PostgresEngine:
         """See `Engine`."""
         with self._told():
             return self._database.execute(*_bound(sql, values)).rowcount
+
+    def many(self, sql: str, rows: Iterable[Sequence[Value]]) -> None:
+        """See `Engine`."""
+        with self._told(), self._database.cursor() as cursor:
+            cursor.executemany(_translated(sql), rows)
 
     def load(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Value]]) -> None:
         """See `Engine`."""
@@ -206,7 +212,7 @@ class PostgresEngine:
         try:
             yield
         except psycopg.Error as error:
-            msg = f"{self.name}: {_advice(error)}"
+            msg = f"{self.name}: {_advice(error, self._busy_s)}"
             raise StorageError(msg) from None  # its text may hold the address, password and all
 
 
@@ -251,7 +257,6 @@ _KNOWN: Final = {
     "42501": "this user may not do that: grant it the database's schema (GRANT ALL ON SCHEMA public)",
     "53100": "the server's disk is full: make room; what was committed is kept",
     "53300": "the server has no connection left: end a client, or raise max_connections",
-    "55P03": f"another program has been writing for {BUSY_S} s: wait, or end it",
     "57P03": "the server is starting or ending: try again",
 }
 _WORDS: Final = {  # of libpq, which gives no code for what went wrong before a connection was there
@@ -267,10 +272,12 @@ _WORDS: Final = {  # of libpq, which gives no code for what went wrong before a 
 }
 
 
-def _advice(error: psycopg.Error) -> str:
+def _advice(error: psycopg.Error, busy_s: float) -> str:
     """What is wrong, and what to do, in one line."""
     text = " ".join(str(error).split())
     code = error.sqlstate or next((code for words, code in _WORDS.items() if words in text), "")
+    if code == "55P03":
+        return f"another program has been writing for {busy_s:g} s: wait, or end it"
     if code in _KNOWN:
         return _KNOWN[code]
     if code.startswith("XX") or code in {"58030", "58P01"}:

@@ -8,17 +8,15 @@ from __future__ import annotations
 import sqlite3
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from edge.errors import StorageError
+from edge_aggregate.store.engine import BUSY_S
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from edge_aggregate.store.engine import Value
-
-BUSY_S: Final = 30.0
-"""How long a writer waits for another."""
 
 
 class SqliteEngine:
@@ -86,6 +84,11 @@ class SqliteEngine:
         sql = sql.replace("/* without rowid */", "WITHOUT ROWID")
         with self._told():
             return self._database.execute(sql, values).rowcount
+
+    def many(self, sql: str, rows: Iterable[Sequence[Value]]) -> None:
+        """See `Engine`."""
+        with self._told():
+            self._database.executemany(sql, rows)
 
     def load(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Value]]) -> None:
         """See `Engine`."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from edge.errors import StorageError
 from edge_aggregate.calibration import Table
+from edge_aggregate.store.engine import BUSY_S
 from edge_aggregate.store.merge import Merged, Progress, count_merge, merge
 from edge_aggregate.store.schema import MIGRATIONS, TABLES, VERSION
 
@@ -88,7 +89,7 @@ class Store:
         self.close()
 
 
-def open_store(address: str, *, create: bool = False, read_only: bool = False, busy_s: float | None = None) -> Store:
+def open_store(address: str, *, create: bool = False, read_only: bool = False, busy_s: float = BUSY_S) -> Store:
     """Open a store: the path of an SQLite file, `:memory:`, or `postgresql://user@host/database`.
 
     `busy_s`: how long a writer waits for another one before it says so.
@@ -98,11 +99,11 @@ def open_store(address: str, *, create: bool = False, read_only: bool = False, b
     if address.startswith(POSTGRES):
         from edge_aggregate.store.postgres import PostgresEngine
 
-        engine: Engine = PostgresEngine(address, read_only=read_only)
+        engine: Engine = PostgresEngine(address, read_only=read_only, busy_s=busy_s)
     else:
-        from edge_aggregate.store.sqlite import BUSY_S, SqliteEngine
+        from edge_aggregate.store.sqlite import SqliteEngine
 
-        engine = SqliteEngine(address, create=create, read_only=read_only, busy_s=BUSY_S if busy_s is None else busy_s)
+        engine = SqliteEngine(address, create=create, read_only=read_only, busy_s=busy_s)
     try:
         _prepare(engine, create=create, read_only=read_only)
     except BaseException:

@@ -1,0 +1,271 @@
+"""The appliance on emulated Raspberry Pis: whether its answers are those of x86, and the instructions a frame costs.
+
+    .venv/bin/python bench/arm64.py FOLDER [--faces N] [--frames N] [--only bookworm-litert]
+
+FOLDER keeps what was measured, the two arm64 root filesystems (Debian 12 and 13, 280 MB each) and the device pin sets,
+which the first run makes as root with mmdebstrap and pip. Needs qemu-user (its dynamic build: the static one takes no
+plugins) and a C compiler. Prints `arm64.md`'s tables. Instructions are the emulator's own count, so they do not depend
+on this machine or on what else it does; milliseconds are an estimate from them, see `BOARDS`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+
+import cv2
+import numpy as np
+
+from edge import config as settings
+from edge.bundle.golden import golden_answers
+from edge.bundle.manifest import load_bundle
+from edge.commands.demo.clip import FPS, SIZE, compose
+from edge.inference.cpu import CpuBackend
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from edge.types import U8
+
+HERE: Final = Path(__file__).resolve().parent
+ROOT: Final = HERE.parent
+ROLES: Final = ("detector", "gate", "fer_unmasked", "fer_masked")
+START_S: Final = 3.5
+"""Where the part of the demo's clip begins: one face, from 4 s on two."""
+
+
+class Board(NamedTuple):
+    """A Raspberry Pi as a program sees it, and what an estimate assumes of it."""
+
+    cpu: str
+    features: str
+    part: str
+    caches: tuple[str, ...]
+    mhz: int
+    ipc: tuple[float, float]
+    """Instructions a cycle, from and to."""
+
+
+BOARDS: Final = {
+    "Pi 4": Board(
+        "cortex-a72", "fp asimd evtstrm crc32 cpuid", "0x0 0xd08 3", ("32K", "48K", "1024K"), 1800, (1.0, 1.7)
+    ),
+    "Pi 5": Board(
+        "cortex-a76",
+        "fp asimd evtstrm aes pmull sha1 sha2 crc32 atomics fphp asimdhp cpuid asimdrdm lrcpc dcpop asimddp",
+        "0x4 0xd0b 1",
+        ("64K", "64K", "512K", "2048K"),
+        2400,
+        (1.6, 2.8),
+    ),
+}  # fmt: skip
+_KINDS: Final = ("Data", "Instruction", "Unified", "Unified")
+SETS: Final = {"bookworm": "3.11", "trixie": "3.13"}
+
+
+def prepare(folder: Path, suite: str) -> None:
+    """Root filesystem and packages of a pin set, each made once."""
+    root, site = folder / f"root-{suite}", folder / f"site-{suite}"
+    if not (root / "usr/bin/python3").is_symlink():
+        t64 = "t64" if suite == "trixie" else ""
+        packages = f"python3,libstdc++6,libglib2.0-0{t64}"
+        order = ["mmdebstrap", "--architectures=arm64", "--variant=extract", f"--include={packages}", suite, str(root)]
+        subprocess.run(order, check=True)
+        if not (root / "lib").exists():  # Debian 13 makes these links in a maintainer script, which nothing runs here
+            (root / "lib").symlink_to("usr/lib")
+    if not (site / "numpy").is_dir():
+        glibc = {"bookworm": range(17, 37), "trixie": range(17, 42)}[suite]
+        tags = [f"--platform=manylinux_2_{n}_aarch64" for n in glibc] + ["--platform=manylinux2014_aarch64"]
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--only-binary=:all:", *tags,
+               f"--python-version={SETS[suite]}", f"--target={site}"]  # fmt: skip
+        locked = ["--require-hashes", "-r", str(ROOT / f"requirements/device-{suite}.txt")]
+        subprocess.run([*pip, *locked], check=True)
+        if suite == "bookworm":
+            subprocess.run([*pip, "tflite-runtime==2.14.0"], check=True)
+
+
+def become(root: Path, board: Board) -> None:
+    """Show the board in /proc and /sys of the root filesystem: runtimes choose kernels by it, and crash on x86's."""
+    variant, part, revision = board.part.split()
+    cpu = f"Features\t: {board.features}\nCPU implementer\t: 0x41\nCPU architecture: 8\nCPU variant\t: {variant}\n"
+    cpu += f"CPU part\t: {part}\nCPU revision\t: {revision}\n"
+    files = {"proc/cpuinfo": "\n".join(f"processor\t: {n}\nBogoMIPS\t: 108.00\n{cpu}" for n in range(4))}
+    base = "sys/devices/system/cpu"
+    files |= {f"{base}/{name}": "0-3" for name in ("possible", "present", "online")} | {f"{base}/kernel_max": "255"}
+    for n in range(4):
+        at = f"{base}/cpu{n}"
+        files |= {f"{at}/topology/physical_package_id": "0", f"{at}/topology/cluster_id": "0"}
+        files |= {f"{at}/topology/core_id": f"{n}", f"{at}/topology/thread_siblings_list": f"{n}"}
+        files |= {f"{at}/topology/{name}_list": "0-3" for name in ("cluster_cpus", "core_siblings", "package_cpus")}
+        files |= {f"{at}/cpufreq/cpuinfo_max_freq": f"{board.mhz}000", f"{at}/cpufreq/cpuinfo_min_freq": "600000"}
+        for level, (size, kind) in enumerate(zip(board.caches, _KINDS, strict=False)):
+            cache = f"{at}/cache/index{level}"
+            files |= {f"{cache}/level": f"{max(level, 1)}", f"{cache}/type": kind, f"{cache}/size": size}
+            files |= {f"{cache}/coherency_line_size": "64", f"{cache}/ways_of_associativity": "4"}
+            shared = "0-3" if level == len(board.caches) - 1 else f"{n}"
+            files |= {f"{cache}/number_of_sets": "256", f"{cache}/shared_cpu_list": shared}
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(f"{text}\n", encoding="utf-8")
+
+
+def material(folder: Path, golden: int, faces: int, frames: int) -> dict[str, U8]:
+    """Write the inputs and the clip that a run reads; returns the inputs by role."""
+    bundle = load_bundle(settings.development("clip").models.bundle)
+    inputs = {role: chips[:golden] for role, (chips, _) in golden_answers(bundle, ROLES).items()}
+    if faces:
+        from edge_quantize.datasets.fer2013 import load_fer2013
+
+        fer = load_fer2013()
+        some = fer.images[fer.public][:: len(fer.images[fer.public]) // faces][:faces]
+        inputs |= {role: np.concatenate([inputs[role], some]) for role in ROLES[1:]}
+    np.savez(folder / "inputs.npz", **inputs)
+    compose(folder / "whole.mp4")
+    capture = cv2.VideoCapture(str(folder / "whole.mp4"))
+    capture.set(cv2.CAP_PROP_POS_FRAMES, START_S * FPS)
+    writer = cv2.VideoWriter(str(folder / "clip.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), FPS, SIZE)
+    for _ in range(frames):
+        writer.write(capture.read()[1])
+    writer.release()
+    return inputs
+
+
+def configure(own: Path, runtime: str) -> None:
+    """What the service of a run is told."""
+    (own / "config.toml").write_text(
+        f"""[device]
+id = "bench"
+site = "bench"
+purpose = "benchmark"
+mode = "development"
+[camera]
+kind = "replay"
+source = '{own.parent / "clip.mp4"}'
+[models]
+bundle = '{settings.development("clip").models.bundle.resolve()}'
+accelerator = "cpu"
+runtime = "{runtime}"
+[storage]
+outbox = "outbox.db"
+runtime = "run"
+""",
+        encoding="utf-8",
+    )
+
+
+def emulate(folder: Path, suite: str, runtime: str, name: str) -> None:
+    """One run; `told.json` says what ran and the median instructions (all, SIMD, memory) of each step."""
+    root, own, board = folder / f"root-{suite}", folder / _place(suite, runtime, name), BOARDS[name]
+    become(root, board)
+    shutil.rmtree(own, ignore_errors=True)
+    own.mkdir()
+    configure(own, runtime)
+    inside = {"PYTHONPATH": f"{ROOT}:{folder / f'site-{suite}'}", "PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1",
+              "PYTHONDONTWRITEBYTECODE": "1"}  # fmt: skip
+    order = ["qemu-aarch64", "-cpu", board.cpu, "-plugin", str(folder / "count.so"), "-L", str(root)]
+    order += [part for key, text in inside.items() for part in ("-E", f"{key}={text}")]
+    order += [str(root / f"usr/bin/python{SETS[suite]}"), str(HERE / "arm64_guest.py"), runtime, str(own)]
+    done = subprocess.run(order, capture_output=True, text=True, check=False, env={"PATH": os.environ["PATH"]})
+    if done.returncode:
+        sys.exit(f"{suite}, {runtime}, {name}: ended with {done.returncode}\n{done.stderr[-2000:]}")
+    told = json.loads((own / "steps.json").read_text(encoding="utf-8"))
+    marks = [np.array(line.split()[2:], np.int64) for line in done.stderr.splitlines() if line.startswith("mark ")]
+    steps: dict[str, list[NDArray[np.int64]]] = {}
+    for (before, after), step in zip(pairwise(marks), told["steps"][1:], strict=True):
+        steps.setdefault(step, []).append(after - before)
+    empty = steps.pop("mark")[0]
+    steps.pop("", None)
+    told["steps"] = {step: (np.median(each, axis=0) - empty).tolist() for step, each in steps.items()}
+    told["counted"] = {step: len(each) for step, each in steps.items()}
+    (own / "told.json").write_text(json.dumps(told), encoding="utf-8")
+
+
+def _place(suite: str, runtime: str, name: str) -> str:
+    return f"{suite}-{runtime}-{name.replace(' ', '').lower()}"
+
+
+def compared(own: Path, expected: dict[str, NDArray[np.int8]]) -> str:
+    """Table cells: outputs that differ from x86's, the largest difference in LSB, argmaxes that changed."""
+    cells = []
+    with np.load(own / "answers.npz") as got:
+        for role in ROLES:
+            off = np.abs(got[role].astype(int) - expected[role].astype(int))
+            cell = f"{(off > 0).sum()} of {off.size}, ≤ {off.max()} LSB"
+            if role != "detector" and (flips := int((got[role].argmax(1) != expected[role].argmax(1)).sum())):
+                cell += f", {flips} of {len(off)} with another argmax"
+            cells.append(cell if off.any() else f"same bits ({off.size})")
+    return " | ".join(cells)
+
+
+def report(folder: Path, inputs: dict[str, U8]) -> None:
+    """Print the tables of all runs that the folder has."""
+    bundle = load_bundle(settings.development("clip").models.bundle)
+    answers, costs = [], []
+    for suite, runtime, name in RUNS:
+        own, board = folder / _place(suite, runtime, name), BOARDS[name]
+        if not (own / "told.json").exists():
+            continue
+        told = json.loads((own / "told.json").read_text(encoding="utf-8"))
+        here = CpuBackend(bundle, ROLES, 1, runtime)
+        expected = {role: here.outputs(role, inputs[role]) for role in ROLES}
+        first = f"| {name}, Python {SETS[suite]}, {told['runtime']} | "
+        answers.append(f"{first}{compared(own, expected)} |")
+        steps = {step: np.array(three) / 1e6 for step, three in told["steps"].items()}
+        for step in sorted(steps, key=_order):
+            spent, vectors, memory = steps[step] - (steps["decode"] if step.startswith("chain") else 0)
+            low, high = (spent / (board.mhz * ipc) * 1000 for ipc in reversed(board.ipc))
+            costs.append(f"{first}{step} | {spent:.2f} | {vectors / spent:.0%} | {memory / spent:.0%} "
+                         f"| {low:.1f} to {high:.1f} |")  # fmt: skip
+    print("\n".join(["| against x86 | detector | gate | unmasked | masked |", "|---|---|---|---|---|", *answers, ""]))
+    print("| | step | million instructions | SIMD | memory | ms, estimate |\n|---|---|---|---|---|---|")
+    print("\n".join(costs))
+
+
+RUNS: Final[list[tuple[str, Literal["litert", "tflite"], str]]] = [
+    *(("bookworm", "litert", name) for name in BOARDS),
+    *(("bookworm", "tflite", name) for name in BOARDS),
+    *(("trixie", "litert", name) for name in BOARDS),
+]
+
+
+def main() -> int:
+    """Run every pair of pin set and runtime on every board, and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--golden", type=int, default=35, help="golden inputs of each model, at most")
+    parser.add_argument(
+        "--faces", type=int, default=0, help="compare as many faces of PublicTest too (needs EDGE_DATA)"
+    )
+    parser.add_argument("--frames", type=int, default=16)
+    parser.add_argument("--only", default="", help="runs whose name begins so; none of them: only print")
+    args = parser.parse_args()
+    folder = args.folder.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    for program in ("qemu-aarch64", "mmdebstrap", "cc"):
+        if shutil.which(program) is None:
+            sys.exit(f"{program} is missing: apt-get install qemu-user mmdebstrap gcc")
+    flags = ["-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-fvisibility=hidden"]
+    subprocess.run(["cc", *flags, "-o", str(folder / "count.so"), str(HERE / "arm64.c")], check=True)  # noqa: S607
+    inputs = material(folder, args.golden, args.faces, args.frames)
+    for suite, runtime, name in RUNS:
+        if _place(suite, runtime, name).startswith(args.only):
+            print(f"{suite}, {runtime}, {name} …", file=sys.stderr, flush=True)
+            prepare(folder, suite)
+            emulate(folder, suite, runtime, name)
+    report(folder, inputs)
+    return 0
+
+
+def _order(step: str) -> tuple[int, str]:
+    return ((*ROLES, "decode").index(step) if step in (*ROLES, "decode") else 9), step
+
+
+if __name__ == "__main__":
+    sys.exit(main())

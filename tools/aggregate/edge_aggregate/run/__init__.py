@@ -1,0 +1,1 @@
+"""Runners for what one machine's loop does not carry; they merge what `edge_aggregate.ingest` merges."""
