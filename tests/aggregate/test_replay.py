@@ -40,8 +40,8 @@ def _signals() -> Iterator[None]:
         signal.signal(number, handler)
 
 
-def gaps(store: Path) -> list[tuple[int, int, bool]]:
-    with open_store(str(store), read_only=True) as found:
+def gaps(store: str) -> list[tuple[int, int, bool]]:
+    with open_store(store, read_only=True) as found:
         return [(gap.first_seq, gap.last_seq, gap.lost) for gap in read_gaps(found.engine)]
 
 
@@ -80,7 +80,7 @@ def forget_session(port: int) -> None:
 
 
 def replay(process: Process, port: int, *options: str) -> int:
-    return main(["replay", "--store", str(process.store), "--broker", f"127.0.0.1:{port}", *options])
+    return main(["replay", "--store", process.store, "--broker", f"127.0.0.1:{port}", *options])
 
 
 @needs_mosquitto
@@ -147,7 +147,7 @@ def test_a_device_that_is_away_is_asked_later(tmp_path: Path, capsys: pytest.Cap
     """0x10 says at once that it is not connected; then it waits its time."""
     with Mosquitto(tmp_path) as broker:
         process = Process(tmp_path, broker.port)
-        with open_store(str(process.store), create=True) as store:
+        with open_store(process.store, create=True) as store:
             ingest_files(store, [write_log(tmp_path / "log.jsonl", [window(1), window(3)])])
         assert replay(process, broker.port) == 0
         assert "1 gaps asked for: 0 windows are sent again, 0 are gone, 1 devices" in capsys.readouterr().out
@@ -162,7 +162,7 @@ def test_a_broker_that_lets_nobody_ask_says_so(tmp_path: Path, caplog: pytest.Lo
     acl.chmod(0o644)
     with Mosquitto(tmp_path, f"acl_file {acl}") as broker:
         process = Process(tmp_path, broker.port)
-        with open_store(str(process.store), create=True) as store:
+        with open_store(process.store, create=True) as store:
             ingest_files(store, [write_log(tmp_path / "log.jsonl", [window(1), window(3)])])
         assert replay(process, broker.port) == 77
         assert "let this client write edge/v1/+/+/cmd/replay there" in caplog.text
@@ -216,9 +216,15 @@ def test_answers_of_others_are_not_believed(tmp_path: Path) -> None:
         assert asker.answers.gone == command["to"] - command["from"] + 1
 
 
-def test_one_asker_at_a_time() -> None:
+@pytest.fixture(params=["sqlite", "postgres"])
+def address(request: pytest.FixtureRequest) -> str:
+    """An empty store of either engine."""
+    return ":memory:" if request.param == "sqlite" else str(request.getfixturevalue("postgres").address())
+
+
+def test_one_asker_at_a_time(address: str) -> None:
     hour = 3_600_000
-    with open_store(":memory:", create=True) as store:
+    with open_store(address, create=True) as store:
         engine = store.engine
         assert take_lease(engine, "replay", "one", 0, hour)
         assert not take_lease(engine, "replay", "two", hour - 1, hour)
@@ -232,8 +238,8 @@ def test_one_asker_at_a_time() -> None:
         assert take_lease(engine, "replay", "two", -100 * hour, hour), "a clock that was far ahead holds up nobody"
 
 
-def test_when_a_gap_is_due(tmp_path: Path) -> None:
-    with open_store(":memory:", create=True) as store:
+def test_when_a_gap_is_due(tmp_path: Path, address: str) -> None:
+    with open_store(address, create=True) as store:
         engine = store.engine
         ingest_files(store, [write_log(tmp_path / "log.jsonl", [window(1), window(9, start=DAY)])])
         (gap,) = read_gaps(engine)

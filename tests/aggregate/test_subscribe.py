@@ -244,7 +244,7 @@ def test_the_fleet_is_what_each_device_said_last(tmp_path: Path) -> None:
         with Process(tmp_path, broker.port) as process:
 
             def state() -> tuple[str | None, str | None]:
-                with open_store(str(process.store), read_only=True) as store:
+                with open_store(process.store, read_only=True) as store:
                     fleet = read_fleet(store.engine)
                 return (fleet[0].state, fleet[0].boot_id) if fleet else (None, None)
 

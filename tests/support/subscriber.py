@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import paho.mqtt.client as mqtt
@@ -17,19 +18,20 @@ from tests.support.windows import window
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from pathlib import Path
 
 
 class Process:
     """A subscriber process; `text` is what it has said so far."""
 
-    def __init__(self, folder: Path, port: int, *options: str, store: Path | None = None, name: str = "one") -> None:
-        self.store = store or folder / "store.db"
+    def __init__(
+        self, folder: Path, port: int, *options: str, store: Path | str | None = None, name: str = "one"
+    ) -> None:
+        self.store = str(store or folder / "store.db")
         self.landing = folder / "landing"
         self._log = folder / f"{name}.log"
         self._command = [
             *(sys.executable, "-c", "import sys; from edge_aggregate.cli import main; sys.exit(main())", "ingest"),
-            *("--broker", f"127.0.0.1:{port}", "--store", str(self.store), "--landing", str(self.landing)),
+            *("--broker", f"127.0.0.1:{port}", "--store", self.store, "--landing", str(self.landing)),
             *("--client-id", "aggregator", *options),
         ]
         self._process: subprocess.Popen[bytes] | None = None
@@ -79,12 +81,15 @@ class Process:
 
     def ask(self, sql: str) -> list[tuple[Any, ...]]:
         """What the store holds."""
-        with open_store(str(self.store), read_only=True) as store:
+        with open_store(self.store, read_only=True) as store:
             return store.engine.fetch(sql)
+
+    def _there(self) -> bool:
+        return self.store.startswith("postgresql:") or Path(self.store).exists()
 
     def windows(self) -> int:
         """Windows in the store."""
-        return int(self.ask("SELECT COUNT(*) FROM windows")[0][0]) if self.store.exists() else 0
+        return int(self.ask("SELECT COUNT(*) FROM windows")[0][0]) if self._there() else 0
 
 
 def until(what: Callable[[], object], words: str, process: Process | None = None, seconds: float = 60) -> None:

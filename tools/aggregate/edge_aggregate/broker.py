@@ -463,9 +463,7 @@ class Connection:
 
     # ---- paho's callbacks, all called from within `loop`
 
-    def _on_connect(
-        self, _c: object, _u: object, flags: mqtt.ConnectFlags, reason: ReasonCode, _p: Properties | None
-    ) -> None:
+    def _on_connect(self, _c: object, _u: object, flags: mqtt.ConnectFlags, reason: ReasonCode, _p: object) -> None:
         self._connack, self.resumed = reason, bool(flags.session_present)
 
     def _on_disconnect(self, _c: object, _u: object, _f: object, reason: ReasonCode, _p: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from edge.contract import ContractError, Health, Status, decode, encode, parse_topic
@@ -60,6 +61,9 @@ def read_message(topic: str, payload: bytes, received_ms: int) -> StatusRow | He
     topics, leaf = parse_topic(topic)
     if leaf == "status":
         status = decode(Status, payload)
+        if not f"{status.version}{status.trouble}".isprintable():  # a NUL is no text to a database
+            msg = "version, trouble: have characters that cannot be printed"
+            raise ContractError(msg)
         return StatusRow(
             topics.device,
             topics.site,
@@ -79,12 +83,9 @@ def read_message(topic: str, payload: bytes, received_ms: int) -> StatusRow | He
     return None
 
 
-def _upsert(columns: tuple[str, ...], where: str) -> str:
-    written = ", ".join(f"{name} = excluded.{name}" for name in columns[1:])
-    return (
-        f"INSERT INTO fleet ({', '.join(columns)}) VALUES ({', '.join('?' * len(columns))})"
-        f" ON CONFLICT (device) DO UPDATE SET {written} WHERE {where}"
-    )
+def _changes(columns: tuple[str, ...], where: str) -> dict[str, str]:
+    """Every column anew where the row is worth it."""
+    return {name: f"CASE WHEN {where} THEN excluded.{name} ELSE fleet.{name} END" for name in columns[1:]}
 
 
 def _newer(column: str) -> str:
@@ -101,17 +102,28 @@ _LATE_WILL: Final = (
 )
 """A will says the boot and the time of its own birth: that of an earlier connection is none of the one that is."""
 
-_STATUS: Final = _upsert(StatusRow._fields, f"NOT {_LATE_WILL} AND {_newer('status_ms')}")
-_HEALTH: Final = _upsert(HealthRow._fields, _newer("health_ms"))
+_STATUS: Final = _changes(StatusRow._fields, f"NOT {_LATE_WILL} AND {_newer('status_ms')}")
+_HEALTH: Final = _changes(HealthRow._fields, _newer("health_ms"))
 
 
 def write_fleet(engine: Engine, statuses: Iterable[StatusRow], healths: Iterable[HealthRow]) -> None:
-    """Take what came, in its order, in one transaction. Raises StorageError."""
+    """Take what came, in its order, in one transaction; one health of a device. Raises StorageError."""
     with engine.writing():
-        for status in statuses:
-            engine.run(_STATUS, status)
-        for health in healths:
-            engine.run(_HEALTH, health)
+        for rows in _rounds(statuses):
+            engine.upsert("fleet", StatusRow._fields, ["device"], _STATUS, rows)
+        engine.upsert("fleet", HealthRow._fields, ["device"], _HEALTH, list(healths))
+
+
+def _rounds(statuses: Iterable[StatusRow]) -> list[list[StatusRow]]:
+    """Each device once in a round, its statuses in their order."""
+    rounds: list[list[StatusRow]] = []
+    turn: Counter[str] = Counter()
+    for row in statuses:
+        if turn[row.device] == len(rounds):
+            rounds.append([])
+        rounds[turn[row.device]].append(row)
+        turn[row.device] += 1
+    return rounds
 
 
 def read_fleet(engine: Engine) -> list[Member]:
