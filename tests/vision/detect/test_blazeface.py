@@ -10,6 +10,7 @@ from itertools import count, pairwise
 from typing import TYPE_CHECKING, Any
 
 import cv2
+import hypothesis
 import numpy as np
 import pytest
 from hypothesis import given
@@ -226,6 +227,7 @@ def test_boxes_of_one_face_become_their_mean_weighted_by_score() -> None:
     assert weighted_nms(scores[:0], boxes[:0], scores[:0])[1].shape == (0, 4)
 
 
+@hypothesis.settings(deadline=None)
 @given(st.integers(320, 4000), st.integers(320, 4000), st.integers(1, 8))
 def test_squares_cover_the_frame_and_every_small_face_is_whole_in_one(width: int, height: int, rows: int) -> None:
     whole, *squares = regions(width, height, rows)
@@ -239,6 +241,7 @@ def test_squares_cover_the_frame_and_every_small_face_is_whole_in_one(width: int
     assert len({s.y for s in squares} if width >= height else {s.x for s in squares}) == rows
 
 
+@hypothesis.settings(deadline=None)
 @given(st.integers(1, 700), st.integers(1, 700))
 def test_letterboxing_keeps_the_aspect_and_says_where_the_picture_went(width: int, height: int) -> None:
     shown, zoom, (x, y) = letterbox(np.full((height, width), 255, np.uint8))
