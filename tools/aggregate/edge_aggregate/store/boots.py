@@ -85,13 +85,13 @@ def renew(engine: Engine, touched: Collection[Boot], claims: Mapping[tuple[int, 
             holes.append((boot, min([top, *(seq - 1 for seq in fresh[:1])])))
     engine.upsert("boots", BOOT_COLUMNS, ("id",), _BOOT_CHANGES, [boot.columns() for boot in touched if boot.changed])
     for boot, since in holes:
-        _find_gaps(engine, boot.id, boot.floor_seq, since)
+        find_gaps(engine, boot.id, boot.floor_seq, since)
     for boot in touched:
         if boot.recount:
             _look_again(engine, boot)
     others = sorted(claimed - {boot.id for boot in touched})  # a claim that was taken back
     for number, floor in engine.match("boots", ("id",), [(other,) for other in others], ("id", "floor_seq")):
-        _find_gaps(engine, number, floor, floor)
+        find_gaps(engine, number, floor, floor)
 
 
 _BOOT_CHANGES: Final = {
@@ -145,15 +145,23 @@ def _tails(engine: Engine, wanted: Collection[int]) -> dict[int, int]:
 _HOLES: Final = (
     "SELECT before_seq + 1, seq - 1, site, after_ms, start_ms FROM (SELECT seq, site, start_ms,"
     " LAG(seq, 1, CAST(? AS BIGINT)) OVER (ORDER BY seq) AS before_seq, LAG(start_ms) OVER (ORDER BY seq) AS after_ms"
-    " FROM windows WHERE boot = ? AND seq >= ?) AS numbered WHERE seq > before_seq + 1"
+    " FROM windows WHERE boot = ? AND seq >= ?) AS numbered WHERE seq > before_seq + 1 ORDER BY seq"
 )
 
 
-def _find_gaps(engine: Engine, boot: int, floor: int, since: int) -> None:
-    """The gaps of a boot beyond `since`, from its windows and what later boots claim of it."""
+GAP_COLUMNS: Final = ("boot", "first_seq", "last_seq", "site", "after_ms", "before_ms")
+
+
+def find_gaps(engine: Engine, boot: int, floor: int, since: int) -> None:
+    """Write the gaps of a boot beyond `since` anew."""
     found = engine.fetch("SELECT MAX(seq) FROM windows WHERE boot = ? AND seq <= ?", (boot, since))
     since = max(floor, found[0][0] or 0)  # a window that is held: no gap goes across it
     engine.run("DELETE FROM gaps WHERE boot = ? AND first_seq > ?", (boot, since))
+    engine.load("gaps", GAP_COLUMNS, gaps_of(engine, boot, floor, since))
+
+
+def gaps_of(engine: Engine, boot: int, floor: int, since: int) -> list[tuple[int | None, ...]]:
+    """`GAP_COLUMNS` of the gaps beyond `since`, from its windows and what later boots claim of it."""
     holes = engine.fetch(_HOLES, (since, boot, since))
     last = engine.fetch("SELECT seq, start_ms FROM windows WHERE boot = ? ORDER BY seq DESC LIMIT 1", (boot,))
     top, after_ms = last[0] if last else (floor, None)
@@ -164,11 +172,7 @@ def _find_gaps(engine: Engine, boot: int, floor: int, since: int) -> None:
     if claims and claims[0][0] > top:
         last_seq, start_ms, site = claims[0]
         holes.append((top + 1, last_seq, site, after_ms, start_ms))
-    engine.load(
-        "gaps",
-        ("boot", "first_seq", "last_seq", "site", "after_ms", "before_ms"),
-        [(boot, *hole) for hole in holes],
-    )
+    return [(boot, *hole) for hole in holes]
 
 
 def _look_again(engine: Engine, boot: Boot) -> None:

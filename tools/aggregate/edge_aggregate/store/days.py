@@ -41,11 +41,12 @@ def write_days(
     )
     for site, day in sorted(again):
         engine.run("DELETE FROM days WHERE site = ? AND day = ?", (site, day))
-        engine.run(
-            f"INSERT INTO days ({', '.join(DAY_COLUMNS)}) {_ANEW} AND w.site = ? AND w.start_ms >= ?"
-            " AND w.start_ms < ? GROUP BY w.site, b.device, w.terms, w.quality",
-            (day, site, day * DAY_MS, (day + 1) * DAY_MS),
-        )
+        engine.run(f"INSERT INTO days ({', '.join(DAY_COLUMNS)}) {_ANEW}", (site, day * DAY_MS, (day + 1) * DAY_MS))
+
+
+def summed_anew(engine: Engine, site: int, first_day: int) -> list[tuple[int, ...]]:
+    """`DAY_COLUMNS` of a site from a day on, from its windows."""
+    return engine.fetch(_ANEW, (site, first_day * DAY_MS, _NEVER_MS))
 
 
 def _summed(windows: Sequence[Sequence[Any]]) -> list[int]:
@@ -61,9 +62,12 @@ def _summed(windows: Sequence[Sequence[Any]]) -> list[int]:
 _WHOLE: Final = [WINDOW_COLUMNS.index(name) for name in ("duplicates", "milliseconds", "covered_ppm_s")]
 _CELLS: Final = WINDOW_COLUMNS.index(CELL_COLUMNS[0])
 
+_NEVER_MS: Final = 2**62
+_DAY: Final = f"w.start_ms / {DAY_MS}"  # of whole numbers, both engines make a whole number
 _ANEW: Final = (
-    "SELECT w.site, CAST(? AS BIGINT), b.device, w.terms, w.quality, COUNT(*), CAST(SUM(w.duplicates) AS BIGINT),"
+    f"SELECT w.site, {_DAY}, b.device, w.terms, w.quality, COUNT(*), CAST(SUM(w.duplicates) AS BIGINT),"
     " CAST(SUM(w.milliseconds) AS BIGINT), CAST(SUM(w.covered_ppm_s) AS BIGINT), "
     + ", ".join(f"CAST(SUM(COALESCE(w.{name}, 0)) AS BIGINT)" for name in (*CELL_COLUMNS, *DRAW_COLUMNS))
-    + ", MIN(w.received_ms), MAX(w.received_ms) FROM windows w JOIN boots b ON b.id = w.boot WHERE TRUE"
+    + ", MIN(w.received_ms), MAX(w.received_ms) FROM windows w JOIN boots b ON b.id = w.boot"
+    f" WHERE w.site = ? AND w.start_ms >= ? AND w.start_ms < ? GROUP BY w.site, {_DAY}, b.device, w.terms, w.quality"
 )

@@ -63,5 +63,8 @@ class Engine(Protocol):
     def version(self) -> int | None:
         """The schema's, or None where there are no tables of a store."""
 
+    def sound(self) -> list[str]:
+        """What the database itself finds wrong with its files; nothing when they are sound."""
+
     def close(self) -> None:
         """Let go of it; twice is fine."""

@@ -83,6 +83,15 @@ def merge(engine: Engine, batches: Iterable[Batch]) -> Merged:
     return total
 
 
+KEPT_FROM: Final = "kept_from_ms"
+
+
+def kept_from(engine: Engine) -> int:
+    """Windows that began before were dropped (`upkeep.retain`), and none is taken any more; 0: none was."""
+    found = engine.fetch("SELECT value FROM meta WHERE key = ?", (KEPT_FROM,))
+    return int(found[0][0]) if found else 0
+
+
 def count_merge(engine: Engine) -> None:
     """Note, inside a transaction, that it changes something: readers keep what they have shown until then."""
     engine.run("INSERT INTO meta VALUES ('merges', 1) ON CONFLICT (key) DO UPDATE SET value = meta.value + 1")
@@ -94,6 +103,7 @@ class _Merge:
     def __init__(self, engine: Engine, batch: Batch) -> None:
         self._engine, self._batch = engine, batch
         self._segment, self._done = self._mark()
+        self._kept_from = kept_from(engine)
         self._rows = [found for found in batch.rows if found[0] > self._done]
         self._dead = [found for found in batch.dead if found[0] > self._done]
 
@@ -143,19 +153,18 @@ class _Merge:
 
     def _weigh(self, cases: dict[Key, Case]) -> None:
         """Each key of the batch gets its case, those that are there carried on."""
-        boots, segment = self._ids.boots, self._segment
+        boots, segment, kept_from_ms = self._ids.boots, self._segment, self._kept_from
         for number, row in self._rows:
             key = row[:3]
+            if row.start_ms < kept_from_ms or key[2] <= boots[key[:2]].floor_seq:
+                self._dead.append((number, _refused("retired", "older than what is kept", row)))
+                continue
             case = cases.get(key)
             if case is not None:
                 case.add(row, (segment, number))
-                continue
-            boot, seq = boots[key[:2]], key[2]
-            if seq > boot.floor_seq:
-                cases[key] = Case(row, (segment, number))
-                boot.fresh.append(seq)
             else:
-                self._dead.append((number, _refused("retired", "older than what is kept", row)))
+                cases[key] = Case(row, (segment, number))
+                boots[key[:2]].fresh.append(key[2])
 
     def _refuse_absurd(self, cases: dict[Key, Case], stored: dict[Key, Row]) -> None:
         """Numbers that leave out more than `SEQ_GAP`, or claim so of the boot before, are dead letters."""
@@ -211,7 +220,7 @@ class _Merge:
         fresh.sort()  # neighbours in the table, and boot and number are no two's
         self._engine.load("windows", WINDOW_COLUMNS, fresh)
         boots.renew(self._engine, ids.boots.values(), claims)
-        write_days(self._engine, days, again)
+        write_days(self._engine, days, {(site, day) for site, day in again if day * DAY_MS >= self._kept_from})
 
     def _rewrite(self, values: tuple[Any, ...]) -> None:
         self._engine.run("DELETE FROM windows WHERE boot = ? AND seq = ?", values[:2])

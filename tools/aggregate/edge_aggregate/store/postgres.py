@@ -202,6 +202,12 @@ class PostgresEngine:
             raise StorageError(msg)
         return int(self.fetch("SELECT value FROM meta WHERE key = 'schema'")[0][0])
 
+    def sound(self) -> list[str]:
+        """See `Engine`: the server's own business; every row of every index's table is read all the same."""
+        for (table,) in self.fetch("SELECT tablename FROM pg_tables WHERE schemaname = current_schema()"):
+            self.fetch(f"SELECT COUNT(*) FROM {table}")
+        return []
+
     def close(self) -> None:
         """See `Engine`."""
         with suppress(psycopg.Error):

@@ -133,7 +133,9 @@ def _prepare(engine: Engine, *, create: bool, read_only: bool) -> None:
         raise StorageError(msg)
     while version < VERSION:
         with engine.writing():
-            for statement in MIGRATIONS[version]:
-                engine.run(statement)
-            version += 1
-            engine.run("UPDATE meta SET value = ? WHERE key = 'schema'", (version,))
+            version = engine.version() or version  # somebody may have been faster
+            if version < VERSION:
+                for statement in MIGRATIONS[version]:
+                    engine.run(statement)
+                version += 1
+                engine.run("UPDATE meta SET value = ? WHERE key = 'schema'", (version,))

@@ -1,0 +1,134 @@
+"""Copies, checks, retention and migrations of a store, in both engines."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from edge_aggregate.decode import milliseconds
+from edge_aggregate.figures import figures
+from edge_aggregate.ingest import ingest_files
+from edge_aggregate.periods import Period
+from edge_aggregate.store import open_store
+from edge_aggregate.store import store as store_module
+from edge_aggregate.store.upkeep import backup, check_store, restore, retain
+
+from edge.errors import ConfigError, StorageError
+from tests.aggregate.test_store import messy_log
+from tests.support.windows import DAY, dump, window, write_log
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+OLD_BOOT = "9" * 32
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def address(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], str]:
+    """New stores of an engine."""
+    made: list[str] = []
+
+    def new() -> str:
+        made.append(str(tmp_path / f"store{len(made)}.db"))
+        return made[-1] if request.param == "sqlite" else str(request.getfixturevalue("postgres").address())
+
+    return new
+
+
+def test_a_backup_is_a_store_and_goes_back_into_either_engine(tmp_path: Path, address: Callable[[], str]) -> None:
+    copy = tmp_path / "copy.db"
+    lines = messy_log(11)
+    with open_store(address(), create=True) as store, open_store(address(), create=True) as other:
+        ingest_files(store, [write_log(tmp_path / "log.jsonl", lines)], batch_lines=40)
+        expected = dump(store)
+        backup(store, copy)
+        with pytest.raises(StorageError, match="is there already"):
+            backup(store, copy)
+        with open_store(str(copy), read_only=True) as opened:
+            assert dump(opened) == expected
+            assert check_store(opened) == []
+        restore(copy, other)
+        assert dump(other) == expected
+        assert ingest_files(other, [tmp_path / "log.jsonl"]).skipped == 1, "it knows what is in"
+        with pytest.raises(StorageError, match="is not empty"):
+            restore(copy, other)
+    assert [path.name for path in tmp_path.glob("copy*")] == ["copy.db"]
+
+
+def test_check_finds_nothing_in_a_sound_store_and_says_what_is_wrong(
+    tmp_path: Path, address: Callable[[], str]
+) -> None:
+    with open_store(address(), create=True) as store:
+        ingest_files(store, [write_log(tmp_path / "log.jsonl", messy_log(4))], batch_lines=17)
+        assert check_store(store) == []
+        store.engine.run("UPDATE days SET unmasked_happy = unmasked_happy + 1 WHERE day = (SELECT MIN(day) FROM days)")
+        store.engine.run("DELETE FROM gaps WHERE first_seq = (SELECT MIN(first_seq) FROM gaps)")
+        store.engine.run("DELETE FROM sites WHERE name = 'hall'")
+        found = " | ".join(check_store(store))
+    assert "2026-03-02 is not the sum of its windows" in found
+    assert "misses other numbers" in found
+    assert "windows: " in found
+    assert "of a site that is not there" in found
+
+
+def old_and_new() -> list[dict[str, Any] | str]:
+    """A run that ended long ago and lost its end, and one that goes on, with gaps on both sides of the cut."""
+    lines: list[dict[str, Any] | str] = []
+    for day in range(100):
+        if day in (10, 30, 31, 90):
+            continue
+        fields: dict[str, Any] = {"cells": {"unmasked_happy": 10 + day, "masked_sad": 20}, "flush": True, "hours": 24}
+        lines.append(window(day + 1, start=DAY + timedelta(days=day), **fields))
+        if day < 5:
+            lines.append(window(day + 1, start=DAY + timedelta(days=day), device="kiosk-2", boot=OLD_BOOT, **fields))
+    lines.append(window(1, start=DAY + timedelta(days=6), device="kiosk-2", prev=(OLD_BOOT, 6)))
+    return [*lines, "{cut"]
+
+
+def test_retention_says_what_it_drops_and_changes_no_figure(tmp_path: Path, address: Callable[[], str]) -> None:
+    first, cut, end = (milliseconds(DAY + timedelta(days=days)) for days in (0, 31, 100))
+    with open_store(address(), create=True) as store:
+        ingest_files(store, [write_log(tmp_path / "log.jsonl", old_and_new())])
+        months = [Period(first, cut), Period(cut, end)]
+        before = [figures(store, month)[0] for month in months]
+        done = retain(store, 70)
+        after = [figures(store, month)[0] for month in months]
+        assert (done.before_ms, done.windows, done.gaps, done.days) == (cut - 86_400_000, 29 + 5 + 1, 2, 0)
+        assert [one.n for one in after] == [one.n for one in before]
+        assert after[1] == before[1], "the gap across the cut belongs to the day after it"
+        assert check_store(store) == []
+        late = [window(3, start=DAY + timedelta(days=2)), window(11, start=DAY + timedelta(days=10))]
+        merged = ingest_files(store, [write_log(tmp_path / "late.jsonl", late)]).merged
+        assert (merged.windows, merged.dead) == (0, 2)
+        assert store.engine.fetch("SELECT lines FROM dead_kinds WHERE kind = 'retired'") == [(2,)]
+        assert retain(store, 70)[1:4] == (0, 0, 0)
+        assert retain(store, 65, days_too=True).days == 36
+        assert check_store(store) == []
+        with pytest.raises(ConfigError, match="at least 65 days"):
+            retain(store, 30)
+
+
+def test_an_older_store_is_brought_up_once_and_all_or_nothing(
+    tmp_path: Path, address: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = address()
+    with open_store(place, create=True) as store:
+        ingest_files(store, [write_log(tmp_path / "log.jsonl", [window(1)])])
+        store.engine.run("UPDATE meta SET value = ? WHERE key = 'schema'", (store_module.VERSION,))
+    new = store_module.VERSION + 1
+    monkeypatch.setattr(store_module, "VERSION", new)
+    broken = ("ALTER TABLE terms ADD COLUMN note TEXT", "ALTER TABLE nothing ADD COLUMN note TEXT")
+    monkeypatch.setattr(store_module, "MIGRATIONS", {new - 1: broken})
+    with pytest.raises(StorageError):
+        open_store(place)
+    monkeypatch.setattr(store_module, "MIGRATIONS", {new - 1: broken[:1]})
+    with pytest.raises(StorageError, match=r"older edge-aggregate .* run `ingest` once"):
+        open_store(place, read_only=True)
+    with open_store(place) as one, open_store(place) as two:
+        assert one.engine.version() == two.engine.version() == new
+        assert one.engine.fetch("SELECT COUNT(note), COUNT(*) FROM terms") == [(0, 1)]
+    monkeypatch.undo()
+    with pytest.raises(StorageError, match="newer edge-aggregate"):
+        open_store(place)
