@@ -463,10 +463,12 @@ class Connection:
 
     # ---- paho's callbacks, all called from within `loop`
 
-    def _on_connect(self, _c: object, _u: object, flags: mqtt.ConnectFlags, reason: ReasonCode, _p: object) -> None:
+    def _on_connect(
+        self, _c: object, _u: object, flags: mqtt.ConnectFlags, reason: ReasonCode, _p: Properties | None
+    ) -> None:
         self._connack, self.resumed = reason, bool(flags.session_present)
 
-    def _on_disconnect(self, _c: object, _u: object, _f: object, reason: ReasonCode, _p: object) -> None:
+    def _on_disconnect(self, _c: object, _u: object, _f: object, reason: ReasonCode, _p: Properties | None) -> None:
         self._goodbye = reason
 
     def _on_subscribe(self, _c: object, _u: object, mid: int, reasons: list[ReasonCode], _p: object) -> None:
