@@ -16,6 +16,7 @@ from edge_aggregate.ingest import ingest_files
 from edge_aggregate.periods import Period, last, local_days, midnight, moment, zone
 from edge_aggregate.profile import week
 from edge_aggregate.store import Store, open_store
+from edge_aggregate.store.replays import note_gone, read_gaps
 from edge_aggregate.sums import site_sums
 
 from edge.errors import ConfigError
@@ -129,6 +130,16 @@ def test_an_open_gap_keeps_a_day_provisional_until_it_is_filled(tmp_path: Path) 
         ingest_files(store, [write_log(tmp_path / "late", [late])])
         (after,) = figures(store, days(DAY))
         assert (after.state, after.missing) == ("final", 0)
+
+
+def test_what_a_device_says_is_lost_holds_up_no_day(tmp_path: Path) -> None:
+    lines = a_day()
+    del lines[7]
+    with stored(tmp_path, [*lines, window(25, start=DAY + timedelta(days=1, hours=3))]) as store:
+        (gap,) = read_gaps(store.engine)
+        note_gone(store.engine, gap, store.newest_ms)
+        (after,) = figures(store, days(DAY))
+    assert (after.state, after.missing) == ("final", 1)
 
 
 def test_what_comes_thirty_days_late_restates_and_is_counted(tmp_path: Path) -> None:

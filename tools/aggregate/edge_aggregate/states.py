@@ -1,8 +1,9 @@
 """Whether figures of a UTC day can still change, by what the store knows: its clock is the newest `received`.
 
 A day of a site is `final` once every device that was heard of in the 30 days before its end has left nothing in its
-accumulators at or after that end and no number is missing around it, or once 30 days have passed. It is `restated` when
-windows came after that: more than 30 days late, or from a device that nobody knew of.
+accumulators at or after that end and no number is missing around it (but those that a device says it lost), or once 30
+days have passed. It is `restated` when windows came after that: more than 30 days late, or from a device that nobody
+knew of.
 """
 
 from __future__ import annotations
@@ -66,7 +67,9 @@ class States:
         ):
             self._sites[names[site]].devices[device] = _Device(first_day, last_day, *of_boots[device])
         for site, after_ms, before_ms in engine.fetch(
-            "SELECT site, COALESCE(after_ms, before_ms), before_ms FROM gaps WHERE before_ms >= ?",
+            "SELECT g.site, COALESCE(g.after_ms, g.before_ms), g.before_ms FROM gaps g WHERE g.before_ms >= ?"
+            " AND NOT EXISTS (SELECT 1 FROM replays r WHERE r.boot = g.boot AND r.gone = 1"
+            " AND r.first_seq <= g.first_seq AND r.last_seq >= g.last_seq)",
             (since * DAY_MS,),
         ):
             self._sites[names[site]].gaps.append((after_ms, before_ms))
