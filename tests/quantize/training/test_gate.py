@@ -58,7 +58,7 @@ def test_a_share_of_the_masks_is_on_turned_heads_and_what_is_no_bare_face_is_lef
     faces: Fer2013, masks: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(samples, "load_fer2013", lambda: faces)
-    monkeypatch.setattr(samples.Fer2013, "train_val", lambda self: (self.train_rows()[80:], self.train_rows()[:80]))
+    monkeypatch.setattr(Fer2013, "train_val", lambda self: (self.train_rows()[80:], self.train_rows()[:80]))
     monkeypatch.setattr(samples, "NOT_BARE", (100, 101, 102))
     recipe = replace(load_recipe("gate_turned"), worn_share=0.6, real_repeats=1)
     made = samples.load_samples(recipe, masks)
