@@ -131,6 +131,20 @@ def cities(crowd: Crowd, draws: Redraws, rng: np.random.Generator) -> dict[str, 
     return tally.told()
 
 
+def again(crowd: Crowd, days: int) -> float:
+    """Coverage of a city's day as read, which no table has a part in: many more days than `cities` has for it."""
+    draws, rng, held = Redraws(0, 0), np.random.default_rng(2), 0
+    weights = rng.integers(1, 10, SITES)
+    crowds = [replace(crowd, happy=float(h)) for h in crowd.happy * rng.uniform(0.6, 1.4, SITES)]
+    read = float(weights / weights.sum() @ np.array([c.read(draws.truth) for c in crowds]))
+    places = [simulate(c, draws.truth, days, 1, rng) for c in crowds]
+    for run in range(days):
+        parts = [[p.part(run, 0, WINDOWS, draws.models)] for p in places]
+        band = city(list(zip(weights.tolist(), parts, strict=True)), {}).read
+        held += band is not None and band.low <= read <= band.high
+    return held / days
+
+
 def new_model(crowd: Crowd, draws: Redraws, rng: np.random.Generator) -> dict[str, Any]:
     """A week in whose middle other models came, as good as the old ones and with tables of their own."""
     tally, runs = Tally(), len(draws.corrections)
@@ -223,10 +237,14 @@ def main() -> None:
     parser.add_argument("--redraws", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--ledger", type=Path, default=ROOT / "build/coverage.jsonl")
+    parser.add_argument("--again", type=int, metavar="DAYS", help="a city at 30 an hour, 25 %% happy, 40 %% masked")
     parser.add_argument("--kind", choices=KINDS, action="append", help="only these")
     args = parser.parse_args()
     if args.redraws < SITES:
         parser.error(f"--redraws {args.redraws}: at least {SITES} are needed")
+    if args.again:
+        print(f"city day, as read: {again(Crowd(30, 0.25, 0.40), args.again):.4f} of {args.again} days")
+        return
     args.ledger.parent.mkdir(exist_ok=True)
     lines = args.ledger.read_text().splitlines() if args.ledger.exists() else []
     done = {
