@@ -127,11 +127,18 @@ def _changes(store: Store, period: Period, found: list[Figure]) -> list[dict[str
     from edge_aggregate.statistics import discoveries
 
     told = [change(store, figure.site, period.before(), period) for figure in found]
-    shown = discoveries([None if one is None else one.read.p for one in told])
+    shown = discoveries([None if one is None else one.best.p for one in told])
     return [
         None
         if one is None
-        else {"by": one.read.by, "low": one.read.low, "high": one.read.high, "p": one.read.p, "shown": is_shown}
+        else {
+            "of": "index" if one.corrected is None else "index_corrected",
+            "by": one.best.by,
+            "low": one.best.low,
+            "high": one.best.high,
+            "p": one.best.p,
+            "shown": is_shown,
+        }
         for one, is_shown in zip(told, shown, strict=True)
     ]
 
@@ -141,7 +148,8 @@ def _told(figure: Figure, told: dict[str, Any] | None) -> str:
         return f"{figure.site}: nothing to compare with 28 days before"
     arrow = "no change shown" if not told["shown"] else "▲ happier" if told["by"] > 0 else "▼ less happy"
     return (
-        f"{figure.site}: {arrow} against 28 days before: {100 * told['by']:+.1f} points as read "
+        f"{figure.site}: {arrow} against 28 days before: {100 * told['by']:+.1f} points "
+        f"{'as read' if told['of'] == 'index' else 'corrected'} "
         f"({100 * told['low']:+.1f} to {100 * told['high']:+.1f})"
     )
 

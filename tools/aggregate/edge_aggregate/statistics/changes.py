@@ -35,6 +35,11 @@ class Change:
     read: Difference
     corrected: Difference | None
 
+    @property
+    def best(self) -> Difference:
+        """Corrected where that is known: people who merely look sadder change what is read, and nothing else."""
+        return self.read if self.corrected is None else self.corrected
+
 
 def _difference(by: float, variance: float) -> Difference:
     spread = math.sqrt(variance)

@@ -46,7 +46,7 @@ class Moved:
 
 def _moves(store: Store, period: Period, found: Sequence[Figure]) -> dict[str, Moved]:
     changes = {figure.site: change(store, figure.site, period.before(), period) for figure in found}
-    shown = discoveries([None if one is None else one.read.p for one in changes.values()])
+    shown = discoveries([None if one is None else one.best.p for one in changes.values()])
     return {site: Moved(one, is_shown) for (site, one), is_shown in zip(changes.items(), shown, strict=True)}
 
 
