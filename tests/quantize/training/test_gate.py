@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,9 +17,6 @@ pytest.importorskip("torch", reason="PyTorch is not installed: make torch")
 
 from edge_quantize.training import gate, predict
 from edge_quantize.training.torch_net import torch_net, torch_weights
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 FACES = 1000
 FLAT, TURNED, REAL = 201, 202, 203
@@ -58,7 +55,7 @@ def test_a_share_of_the_masks_is_on_turned_heads_and_what_is_no_bare_face_is_lef
     faces: Fer2013, masks: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(samples, "load_fer2013", lambda: faces)
-    monkeypatch.setattr(samples.Fer2013, "train_val", lambda self: (self.train_rows()[80:], self.train_rows()[:80]))
+    monkeypatch.setattr(Fer2013, "train_val", lambda self: (self.train_rows()[80:], self.train_rows()[:80]))
     monkeypatch.setattr(samples, "NOT_BARE", (100, 101, 102))
     recipe = replace(load_recipe("gate_turned"), worn_share=0.6, real_repeats=1)
     made = samples.load_samples(recipe, masks)
@@ -116,3 +113,11 @@ def test_the_threshold_is_the_middle_of_those_that_err_least_and_moves_to_a_half
     after = predict.probabilities(torch_net(net, gate.moved(torch_weights(torch_net(net, weights)), threshold)), chips)
     np.testing.assert_array_equal(after[:, 1] > 0.5, before > threshold)
     assert (after[:, 1] > 0.5).mean() == pytest.approx(0.7, abs=0.02)
+
+
+def test_the_committed_weights_fit_the_net_of_their_recipe() -> None:
+    recipe = load_recipe("gate_turned_more")
+    assert recipe.init is not None
+    with np.load(Path(__file__).parents[3] / recipe.init) as kept:
+        nets.check_weights(nets.NETS[recipe.net], dict(kept))
+        assert all(kept[name].dtype == np.float16 for name in kept.files if kept[name].ndim > 1)

@@ -66,9 +66,9 @@ class Camera:
     matrix: F64
     shift: F64
 
-    def project(self, points: F64) -> F64:
+    def project(self, points: F32 | F64) -> F64:
         """Pixels (..., 2) of points (..., 3)."""
-        return np.asarray(points @ self.matrix.T + self.shift)
+        return np.asarray(points @ self.matrix.T + self.shift, dtype=np.float64)
 
     @property
     def away(self) -> F64:

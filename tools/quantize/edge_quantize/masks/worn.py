@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Final
 import cv2
 import numpy as np
 
-from edge_quantize.masks.families import FAMILIES, NEVER_SEEN, SCALE, TEST_VARIANTS, TRAINED, VARIANTS, draw
+from edge_quantize.masks.fabric import SCALE
+from edge_quantize.masks.families import FAMILIES, NEVER_SEEN, TEST_VARIANTS, TRAINED, VARIANTS, draw
 from edge_quantize.masks.landmarks import POINT
 from edge_quantize.masks.surface import CHIN, MEAN_HEAD, Camera, find_camera, head_at, shell, stretched, turned
 from edge_quantize.masks.synthesis import eye_centres
@@ -305,4 +306,4 @@ def render_worn(
             parts.append(part)
             progress(min(len(parts) * _CHUNK, len(seen)), len(seen))
     stacked = [np.concatenate([part[n] for part in parts]) for n in range(4)]
-    return WornSet(stacked[0], stacked[1], stacked[2], stacked[3])  # type: ignore[arg-type]
+    return WornSet(stacked[0], stacked[1], stacked[2], stacked[3])
