@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from edge_quantize.commands import masks as command
+from edge_quantize.datasets.fer2013 import Fer2013, load_rendered
 from edge_quantize.masks import surface, worn
 from edge_quantize.masks.families import FAMILIES, NEVER_SEEN, TEST_VARIANTS, TRAINED, VARIANTS, draw
 from edge_quantize.masks.landmarks import MESH_POINTS, POINT, Landmarks
@@ -124,11 +127,28 @@ def test_training_wears_no_family_of_the_never_seen_and_no_drawing_of_the_tests(
 
 
 def test_a_set_is_read_as_the_flat_renderings_are(tmp_path: Path) -> None:
-    from edge_quantize.datasets.fer2013 import load_rendered
-
     marks = Landmarks(head(20.0)[None], np.ones(1, bool))
     made = worn.render_worn(FACE[None], np.arange(1), marks, 1, processes=1)
     made.save(tmp_path / "worn.npz")
     again = load_rendered(tmp_path / "worn.npz")
     np.testing.assert_array_equal(again.images, made.images)
     assert made.turned[0] == pytest.approx(20, abs=0.1)
+
+
+def test_the_command_writes_every_set_once_with_sheets_to_look_at(tmp_path: Path) -> None:
+    count = 24
+    public = np.arange(count) >= count // 2
+    fer = Fer2013(np.stack([FACE] * count), np.zeros(count, np.uint8), public, np.zeros((count, 10), np.int16),
+                  np.arange(count, dtype=np.int32), ~public)  # fmt: skip
+    marks = Landmarks(np.stack([head(0.0)] * count), np.ones(count, bool))
+    args = argparse.Namespace(folder=tmp_path, renderings=1, seed=1, processes=1, again=False)
+    command._worn(args, fer, marks)
+    sets = sorted(tmp_path.glob("*.npz"))
+    names = ["worn-never-seen", "worn-public", "worn-train-0", "worn-validation"]
+    assert [path.stem for path in sets] == names
+    assert load_rendered(tmp_path / "worn-train-0.npz").index.max() < count // 2
+    assert load_rendered(tmp_path / "worn-never-seen.npz").index.min() >= count // 2
+    assert {path.stem for path in tmp_path.glob("*.png")} & {f"sheet-worn-{name}" for name in NEVER_SEEN}
+    written = [path.stat().st_mtime_ns for path in sets]
+    command._worn(args, fer, marks)
+    assert [path.stat().st_mtime_ns for path in sets] == written

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,9 +17,6 @@ pytest.importorskip("torch", reason="PyTorch is not installed: make torch")
 
 from edge_quantize.training import gate, predict
 from edge_quantize.training.torch_net import torch_net, torch_weights
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 FACES = 1000
 FLAT, TURNED, REAL = 201, 202, 203
@@ -116,3 +113,11 @@ def test_the_threshold_is_the_middle_of_those_that_err_least_and_moves_to_a_half
     after = predict.probabilities(torch_net(net, gate.moved(torch_weights(torch_net(net, weights)), threshold)), chips)
     np.testing.assert_array_equal(after[:, 1] > 0.5, before > threshold)
     assert (after[:, 1] > 0.5).mean() == pytest.approx(0.7, abs=0.02)
+
+
+def test_the_committed_weights_fit_the_net_of_their_recipe() -> None:
+    recipe = load_recipe("gate_turned_more")
+    assert recipe.init is not None
+    with np.load(Path(__file__).parents[3] / recipe.init) as kept:
+        nets.check_weights(nets.NETS[recipe.net], dict(kept))
+        assert all(kept[name].dtype == np.float16 for name in kept.files if kept[name].ndim > 1)

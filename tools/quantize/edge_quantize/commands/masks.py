@@ -57,6 +57,7 @@ def _photo(args: argparse.Namespace) -> int:
 
 def contact_sheet(faces: U8, made: U8, columns: int = 16, rows: int = 6) -> U8:
     """Rows of faces, each above its masked rendering, enlarged twice, for looking at."""
+    columns = min(columns, len(made))
     count = min(len(made), columns * rows) // columns * columns
     pairs = np.concatenate([faces[:count], made[:count]], axis=1)
     sheet = pairs.reshape(-1, columns, 96, 48).swapaxes(1, 2).reshape(-1, columns * 48)
