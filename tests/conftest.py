@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from edge.bundle.newest import newest_bundle
 from edge.config import Config, StorageSection, development
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from edge.types import U8
+
+settings.register_profile("edge", deadline=None)  # no test depends on speed
+settings.load_profile("edge")
 
 ROOT = Path(__file__).resolve().parents[1]
 MATERIAL = ROOT / "edge" / "demo_material"
