@@ -83,7 +83,7 @@ class Watch(threading.Thread):
         from pyspark import SparkContext
 
         context = SparkContext._active_spark_context
-        if context is None:
+        if context is None or not hasattr(context, "_jsc"):  # not begun, or not yet whole
             return []
         tracker = context.statusTracker()
         found = [tracker.getStageInfo(stage) for stage in tracker.getActiveStageIds()]

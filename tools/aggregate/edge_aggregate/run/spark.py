@@ -44,6 +44,8 @@ _SETTINGS: Final = {
     "spark.log.level": "OFF",  # what fails is told once, in a line
     "spark.driver.memory": "512m",
     "spark.driver.bindAddress": "127.0.0.1",
+    "spark.ui.showConsoleProgress": "false",
+    "spark.sql.sources.parallelPartitionDiscovery.threshold": "100000",  # a job to list what the stream has listed
     "spark.sql.files.maxPartitionBytes": "8m",  # of small segments together: a task's share
     "spark.sql.files.openCostInBytes": "64k",
 }
@@ -53,12 +55,13 @@ _SETTINGS: Final = {
 class Part(NamedTuple):
     """What an executor made of a part of a segment: a pickled `Batch`, or why there is none.
 
-    `whole` is the (size, sha256) of the segment, in its last part.
+    `whole` is the (size, sha256) of the segment, in its last part; `lines` are those of this part.
     """
 
     name: str
     number: int
     batch: bytes
+    lines: int = 0
     whole: tuple[int, str] | None = None
     error: str | None = None
 
@@ -199,8 +202,8 @@ class _Merging:
 
     def _counted(self, parts: Iterable[Part]) -> Iterator[Batch]:
         for part in parts:
+            self.lines += part.lines
             batch: Batch = pickle.loads(part.batch)  # noqa: S301 - our own executor's
-            self.lines += len(batch.rows) + len(batch.dead)
             yield batch
 
 
@@ -228,7 +231,9 @@ class _Decoding:
         for number, batch in enumerate(batches_of(name, file, start, BATCH_LINES)):
             size, digest = batch.progress.bytes, batch.progress.sha256
             whole = (size, digest) if size == len(content) else None
-            yield Part(name, number, pickle.dumps(batch, protocol=5), whole)
+            lines = batch.progress.lines - start.lines
+            start = batch.progress
+            yield Part(name, number, pickle.dumps(batch, protocol=5), lines, whole)
 
 
 def _session(master: str | None, settings: Mapping[str, str]) -> SparkSession:
