@@ -36,6 +36,9 @@ MASTER: Final = "local[*]"
 SEGMENT_LIMIT: Final = 256 << 20
 """Bytes of a segment, which one executor holds in memory; the subscriber's have some megabytes."""
 
+DECODING: Final = "decode"
+"""The group of the jobs that decode, in Spark's own pages."""
+
 MICRO_BATCH: Final = 64 << 20
 """Bytes of segments that are decoded and committed together: what the driver holds, five times smaller."""
 
@@ -176,6 +179,7 @@ class _Merging:
             self.skipped += len(known)
             return
         rows = segments.select("path", "content").rdd  # not mapInArrow, which asks for pandas
+        rows.context.setJobGroup(DECODING, f"{left} segments")
         parts: list[Part] = sorted(rows.mapPartitions(_Decoding(known)).collect(), key=lambda part: part[:2])
         for part in parts:
             if part.error is not None:
