@@ -36,6 +36,9 @@ MASTER: Final = "local[*]"
 SEGMENT_LIMIT: Final = 256 << 20
 """Bytes of a segment, which one executor holds in memory; the subscriber's have some megabytes."""
 
+DECODING: Final = "decode"
+"""The group of the jobs that decode, in Spark's own pages."""
+
 MICRO_BATCH: Final = 64 << 20
 """Bytes of segments that are decoded and committed together: what the driver holds, five times smaller."""
 
@@ -44,6 +47,8 @@ _SETTINGS: Final = {
     "spark.log.level": "OFF",  # what fails is told once, in a line
     "spark.driver.memory": "512m",
     "spark.driver.bindAddress": "127.0.0.1",
+    "spark.ui.showConsoleProgress": "false",
+    "spark.sql.sources.parallelPartitionDiscovery.threshold": "100000",  # a job to list what the stream has listed
     "spark.sql.files.maxPartitionBytes": "8m",  # of small segments together: a task's share
     "spark.sql.files.openCostInBytes": "64k",
 }
@@ -53,12 +58,13 @@ _SETTINGS: Final = {
 class Part(NamedTuple):
     """What an executor made of a part of a segment: a pickled `Batch`, or why there is none.
 
-    `whole` is the (size, sha256) of the segment, in its last part.
+    `whole` is the (size, sha256) of the segment, in its last part; `lines` are those of this part.
     """
 
     name: str
     number: int
     batch: bytes
+    lines: int = 0
     whole: tuple[int, str] | None = None
     error: str | None = None
 
@@ -173,6 +179,7 @@ class _Merging:
             self.skipped += len(known)
             return
         rows = segments.select("path", "content").rdd  # not mapInArrow, which asks for pandas
+        rows.context.setJobGroup(DECODING, f"{left} segments")
         parts: list[Part] = sorted(rows.mapPartitions(_Decoding(known)).collect(), key=lambda part: part[:2])
         for part in parts:
             if part.error is not None:
@@ -199,8 +206,8 @@ class _Merging:
 
     def _counted(self, parts: Iterable[Part]) -> Iterator[Batch]:
         for part in parts:
+            self.lines += part.lines
             batch: Batch = pickle.loads(part.batch)  # noqa: S301 - our own executor's
-            self.lines += len(batch.rows) + len(batch.dead)
             yield batch
 
 
@@ -228,7 +235,9 @@ class _Decoding:
         for number, batch in enumerate(batches_of(name, file, start, BATCH_LINES)):
             size, digest = batch.progress.bytes, batch.progress.sha256
             whole = (size, digest) if size == len(content) else None
-            yield Part(name, number, pickle.dumps(batch, protocol=5), whole)
+            lines = batch.progress.lines - start.lines
+            start = batch.progress
+            yield Part(name, number, pickle.dumps(batch, protocol=5), lines, whole)
 
 
 def _session(master: str | None, settings: Mapping[str, str]) -> SparkSession:

@@ -119,7 +119,7 @@ def _wrong_boots(engine: Engine) -> list[str]:
     found = []
     for number, name, boot_id, floor, top, held in engine.fetch(
         "SELECT b.id, d.name, b.boot_id, b.floor_seq, b.top_seq,"
-        " (SELECT COALESCE(MAX(seq), b.floor_seq) FROM windows w WHERE w.boot = b.id)"
+        " (SELECT COALESCE(MAX(seq), 0) FROM windows w WHERE w.boot = b.id)"
         " FROM boots b JOIN devices d ON d.id = b.device ORDER BY b.id"
     ):
         if gaps.get(number, []) != gaps_of(engine, number, floor, floor):
