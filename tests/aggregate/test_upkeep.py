@@ -10,7 +10,7 @@ from edge_aggregate.decode import milliseconds
 from edge_aggregate.figures import figures
 from edge_aggregate.ingest import ingest_files
 from edge_aggregate.periods import Period
-from edge_aggregate.store import open_store, schema
+from edge_aggregate.store import open_store
 from edge_aggregate.store import store as store_module
 from edge_aggregate.store.schema import VERSION
 from edge_aggregate.store.upkeep import backup, check_store, restore, retain
@@ -117,13 +117,8 @@ def test_an_older_store_is_brought_up_once_and_all_or_nothing(
     place = address()
     with open_store(place, create=True) as store:
         ingest_files(store, [write_log(tmp_path / "log.jsonl", [window(1)])])
-<<<<<<< HEAD
-        store.engine.run("UPDATE meta SET value = ? WHERE key = 'schema'", (schema.VERSION,))
-    new = schema.VERSION + 1
-=======
         store.engine.run("UPDATE meta SET value = ? WHERE key = 'schema'", (VERSION,))
     new = VERSION + 1
->>>>>>> cluster
     monkeypatch.setattr(store_module, "VERSION", new)
     broken = ("ALTER TABLE terms ADD COLUMN note TEXT", "ALTER TABLE nothing ADD COLUMN note TEXT")
     monkeypatch.setattr(store_module, "MIGRATIONS", {new - 1: broken})
