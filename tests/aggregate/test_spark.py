@@ -7,6 +7,7 @@ import shutil
 import signal
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,12 +85,12 @@ class Watch(threading.Thread):
         from edge_aggregate.run.spark import DECODING
         from pyspark import SparkContext
 
+        found: list[Any] = []
         with suppress(AttributeError):  # of a context that begins or ends just now
-            tracker = SparkContext._active_spark_context.statusTracker()  # type: ignore[union-attr]
+            tracker = SparkContext._active_spark_context.statusTracker()
             jobs = [tracker.getJobInfo(job) for job in tracker.getJobIdsForGroup(DECODING)]
             found = [tracker.getStageInfo(stage) for job in jobs if job for stage in job.stageIds]
-            return [stage for stage in found if stage is not None]
-        return []
+        return [stage for stage in found if stage is not None]
 
 
 def test_a_cluster_that_loses_an_executor_makes_the_same_bits(tmp_path: Path) -> None:

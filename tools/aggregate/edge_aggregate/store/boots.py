@@ -84,14 +84,14 @@ def renew(engine: Engine, touched: Collection[Boot], claims: Mapping[tuple[int, 
         ):
             holes.append((boot, min([top, *(seq - 1 for seq in fresh[:1])])))
     engine.upsert("boots", BOOT_COLUMNS, ("id",), _BOOT_CHANGES, [boot.columns() for boot in touched if boot.changed])
-    for boot, since in holes:
-        find_gaps(engine, boot.id, boot.floor_seq, since)
+    gaps = [gap for boot, since in holes for gap in find_gaps(engine, boot.id, boot.floor_seq, since)]
     for boot in touched:
         if boot.recount:
             _look_again(engine, boot)
     others = sorted(claimed - {boot.id for boot in touched})  # a claim that was taken back
     for number, floor in engine.match("boots", ("id",), [(other,) for other in others], ("id", "floor_seq")):
-        find_gaps(engine, number, floor, floor)
+        gaps += find_gaps(engine, number, floor, floor)
+    engine.load("gaps", GAP_COLUMNS, gaps)
 
 
 _BOOT_CHANGES: Final = {
@@ -152,12 +152,12 @@ _HOLES: Final = (
 GAP_COLUMNS: Final = ("boot", "first_seq", "last_seq", "site", "after_ms", "before_ms")
 
 
-def find_gaps(engine: Engine, boot: int, floor: int, since: int) -> None:
-    """Write the gaps of a boot beyond `since` anew."""
+def find_gaps(engine: Engine, boot: int, floor: int, since: int) -> list[tuple[int | None, ...]]:
+    """Drop the gaps of a boot beyond `since`, and find them anew: `GAP_COLUMNS`, to be written."""
     found = engine.fetch("SELECT MAX(seq) FROM windows WHERE boot = ? AND seq <= ?", (boot, since))
     since = max(floor, found[0][0] or 0)  # a window that is held: no gap goes across it
     engine.run("DELETE FROM gaps WHERE boot = ? AND first_seq > ?", (boot, since))
-    engine.load("gaps", GAP_COLUMNS, gaps_of(engine, boot, floor, since))
+    return gaps_of(engine, boot, floor, since)
 
 
 def gaps_of(engine: Engine, boot: int, floor: int, since: int) -> list[tuple[int | None, ...]]:

@@ -83,6 +83,7 @@ def merge(engine: Engine, batches: Iterable[Batch]) -> Merged:
     return total
 
 
+VARIANT_COLUMNS: Final = ("boot", "seq", "digest", "payload", "lines", "received_ms", "segment", "line")
 KEPT_FROM: Final = "kept_from_ms"
 
 
@@ -194,6 +195,7 @@ class _Merge:
     def _write(self, cases: dict[Key, Case], stored: dict[Key, Row]) -> None:
         ids = self._ids
         fresh: list[tuple[Any, ...]] = []
+        others: list[tuple[Any, ...]] = []
         days: dict[DayKey, list[tuple[Any, ...]]] = defaultdict(list)
         again: set[tuple[int, int]] = set()
         claims: dict[tuple[int, int], boots.Claim] = {}
@@ -211,7 +213,7 @@ class _Merge:
                 again |= {(ids.sites[r.site], r.start_ms // DAY_MS) for r in (was, row)}
                 boot.recount = boot.recount or was != row
             if case.others:
-                self._others(case, boot)
+                others += self._others(case, boot)
             if prev is not None and row.prev_seq is not None:
                 claim = (-row.prev_seq, row.start_ms, site)
                 if claims.get((prev, boot.id), claim) >= claim:
@@ -219,6 +221,7 @@ class _Merge:
             boot.note(row)
         fresh.sort()  # neighbours in the table, and boot and number are no two's
         self._engine.load("windows", WINDOW_COLUMNS, fresh)
+        self._engine.load("variants", VARIANT_COLUMNS, others)
         boots.renew(self._engine, ids.boots.values(), claims)
         write_days(self._engine, days, {(site, day) for site, day in again if day * DAY_MS >= self._kept_from})
 
@@ -226,17 +229,14 @@ class _Merge:
         self._engine.run("DELETE FROM windows WHERE boot = ? AND seq = ?", values[:2])
         self._engine.load("windows", WINDOW_COLUMNS, [values])
 
-    def _others(self, case: Case, boot: boots.Boot) -> None:
+    def _others(self, case: Case, boot: boots.Boot) -> list[tuple[Any, ...]]:
+        """`VARIANT_COLUMNS` of the payloads that lost a key; what was written of them before is dropped."""
         seq = case.row.seq
         self._engine.run("DELETE FROM variants WHERE boot = ? AND seq = ?", (boot.id, seq))
-        self._engine.load(
-            "variants",
-            ("boot", "seq", "digest", "payload", "lines", "received_ms", "segment", "line"),
-            [
-                (boot.id, seq, digest, canonical(p.row).decode(), p.lines, p.row.received_ms, *p.origin)
-                for digest, p in sorted((case.others or {}).items())
-            ],
-        )
+        return [
+            (boot.id, seq, digest, canonical(p.row).decode(), p.lines, p.row.received_ms, *p.origin)
+            for digest, p in sorted((case.others or {}).items())
+        ]
 
     def _bury(self) -> None:
         """Count every dead letter; keep the newest `DEAD_KEPT`."""

@@ -201,4 +201,4 @@ def _retire(engine: Engine, boot: int, before: int) -> None:
         engine.run(f"DELETE FROM {table} WHERE boot = ? AND seq <= ?", (boot, floor))
     for table in ("gaps", "replays"):
         engine.run(f"DELETE FROM {table} WHERE boot = ? AND last_seq <= ?", (boot, floor))
-    find_gaps(engine, boot, floor, floor)
+    engine.load("gaps", GAP_COLUMNS, find_gaps(engine, boot, floor, floor))
