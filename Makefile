@@ -41,7 +41,7 @@ test: .venv/dev.stamp system  ## every test but the long ones
 
 test-aggregate: SYSTEM += java:openjdk-17-jre-headless chromium:chromium
 test-aggregate: .venv/dev.stamp system  ## the aggregator against a broker, PostgreSQL, Spark and a browser
-	.venv/bin/python -m pytest -m aggregate tests/aggregate tests/browser
+	.venv/bin/python -m pytest -m aggregate --numprocesses 2 --dist loadfile tests/aggregate tests/browser
 
 test-faults soak: SYSTEM += linux.uml:user-mode-linux
 test-faults: .venv/dev.stamp system  ## faults of processes, power, disk and network; build/faults.jsonl says how often

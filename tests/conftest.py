@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import cv2
+import hypothesis
 import numpy as np
 import pytest
-from hypothesis import settings
 
 from edge.bundle.newest import newest_bundle
 from edge.config import Config, StorageSection, development
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from edge.types import U8
 
-settings.register_profile("edge", deadline=None)  # no test depends on speed
-settings.load_profile("edge")
+hypothesis.settings.register_profile("edge", deadline=None)  # no test depends on speed
+hypothesis.settings.load_profile("edge")
 
 ROOT = Path(__file__).resolve().parents[1]
 MATERIAL = ROOT / "edge" / "demo_material"

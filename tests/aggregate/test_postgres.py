@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 YEAR = Period(1_767_225_600_000, 1_798_761_600_000)
 
+pytestmark = pytest.mark.aggregate
+
 
 def in_a_file(folder: Path, lines: list[Any]) -> tuple[dict[str, list[str]], list[Any]]:
     with open_store(":memory:", create=True) as store:

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 HAPPY = [Vote("unmasked", "happy")] * 3
 OFTEN = "from edge_aggregate.commands import subscribe; subscribe.duration = lambda text: 1.0"
 
+pytestmark = pytest.mark.aggregate
+
 
 @pytest.fixture(autouse=True)
 def _signals() -> Iterator[None]:

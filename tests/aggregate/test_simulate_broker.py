@@ -43,6 +43,8 @@ FLEET = (
 
 LATER_MS = 1_800_000_000_000
 
+pytestmark = pytest.mark.aggregate
+
 
 def plan_of(*options: str) -> Plan:
     """The plan of such a command line."""

@@ -27,7 +27,7 @@ from tests.support.windows import BOOT, window
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = needs_mosquitto
+pytestmark = [pytest.mark.aggregate, needs_mosquitto]
 
 PERSISTENT = "persistence true\npersistence_location {}/\nautosave_interval 1\nautosave_on_changes true\n"
 

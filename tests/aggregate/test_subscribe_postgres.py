@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.support.broker import Mosquitto, needs_mosquitto
 from tests.support.postgres import Postgres
 from tests.support.subscriber import Devices, Process, until
@@ -12,7 +14,7 @@ from tests.support.windows import window
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = needs_mosquitto
+pytestmark = [pytest.mark.aggregate, needs_mosquitto]
 STATUS = {"state": "online", "boot_id": None, "version": "1.0", "since": "2026-11-21T10:00:00Z"}
 
 
