@@ -40,16 +40,12 @@ test: .venv/dev.stamp system  ## every test but the long ones
 	.venv/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 
 test-aggregate: SYSTEM += java:openjdk-17-jre-headless chromium:chromium
-test-aggregate: .venv/dev.stamp system  ## the aggregator against a broker, PostgreSQL, Spark and a browser
+test-aggregate: .venv/dev.stamp system  ## the aggregator on a cluster, in a browser, and when its disk, server or power fails
 	.venv/bin/python -m pytest -m aggregate tests/aggregate tests/browser
 
 test-faults soak: SYSTEM += linux.uml:user-mode-linux
 test-faults: .venv/dev.stamp system  ## faults of processes, power, disk and network; build/faults.jsonl says how often
 	.venv/bin/python -m pytest -m faults tests/faults
-
-test-aggregate: SYSTEM += java:openjdk-17-jre-headless
-test-aggregate: .venv/dev.stamp system  ## the aggregator on a cluster, and when its disk, server or power fails: under 4 minutes
-	.venv/bin/python -m pytest -m aggregate tests/aggregate
 
 soak: .venv/dev.stamp system  ## the same for hours, added to bench/soak.jsonl: MINUTES=60, again and again
 	EDGE_FUZZ_SECONDS=$(or $(FUZZ),600) EDGE_FUZZ_SEED=$$RANDOM .venv/bin/python -m pytest tests/fuzz
