@@ -176,6 +176,29 @@ def test_what_replay_can_close_is_told(tmp_path: Path) -> None:
     assert int(summed) == told["after_replay"]["happy"]
 
 
+def test_what_is_late_at_the_end_has_not_come_yet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = replace(PLAN, minutes=14 * 1440, faults=replace(ROUGH, late=0.2))
+    told = {end: simulate(replace(plan, minutes=end * 1440)) for end in (14, 60)}
+    for days, (messages, truth) in told.items():
+        end_ms = plan.start_ms + days * DAY_MS
+        assert end_ms - 3_600_000 <= max(m.received_ms for m in messages) <= end_ms + 60_000, truth["last_received"]
+    # Both fleets lived the same two weeks; what the longer one received later, the other's devices still have.
+    at, (short, truth) = plan.end_ms, told[14]
+    later = [m.window for m in told[60][0] if m.window is not None and m.window.closed_ms <= at and not m.contradicts]
+    came = {(m.topic, m.window.boot_id, m.window.seq) for m in short if m.window is not None and not m.contradicts}
+    all_keys = {(f"edge/v1/{w.site}/{w.device}/counts", w.boot_id, w.seq) for w in later}
+    assert came < all_keys
+    assert truth["whole"]["after_replay"]["windows"] >= len(all_keys) > truth["whole"]["windows"]
+    # The newcomer's first look: the last week is the last of the fleet's, and not one after it.
+    log, truth = run(tmp_path, "--late", ".2")
+    assert main(["ingest", "--store", str(tmp_path / "store"), "--files", f"{log}/*.jsonl"]) == 0
+    capsys.readouterr()
+    assert main(["index", "--store", str(tmp_path / "store"), "--last", "7d", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert len(rows) == 4
+    assert sum(row["windows"] for row in rows) > 0.8 * 9 * 7 * 24
+
+
 def test_without_noise_and_faults_the_sums_are_the_votes(tmp_path: Path) -> None:
     options = ("--faultless", "--epsilon", "off", "--min-count", "1", "--minutes", "1500", "--start", "2026-11-02")
     _, truth = run(tmp_path, *options)

@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
         log = folder / "demo.jsonl"
         log.write_text("".join(_lines(args.counts, now)), encoding="utf-8")
         store, places = str(folder / "store.db"), folder / "sites.toml"
-        simulate = ["simulate", f"--devices={KIOSKS}", f"--minutes={DAYS * 1440}", "--seed=7", "--late=0"]
+        simulate = ["simulate", f"--devices={KIOSKS}", f"--minutes={DAYS * 1440}", "--seed=7"]
         simulate += ["--out", str(folder / "log"), "--places", str(places)]
         simulate += ["--manifest", str(args.manifest)] if args.manifest is not None else []
         print(f"\n{KIOSKS} simulated kiosks beside it, {DAYS} days:")

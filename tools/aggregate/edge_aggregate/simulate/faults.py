@@ -23,7 +23,7 @@ _BURST_MS: Final = 20
 """Between two rows that come after an outage."""
 
 Loss = Literal["", "gap", "gone"]
-"""A window that never comes: the device still has it, or it is gone there too."""
+"""A window that never comes, or has not yet: the device still has it, or it is gone there too."""
 
 
 class Delivery(NamedTuple):
@@ -32,6 +32,13 @@ class Delivery(NamedTuple):
     times: tuple[int, ...]
     loss: Loss
     conflict_ms: int | None
+
+    def by(self, end_ms: int) -> Delivery:
+        """What of it has come then. Of a window that has not, nothing has: the device still has it."""
+        if self.loss or self.times[0] > end_ms:
+            return Delivery((), self.loss or "gap", None)
+        conflict = None if self.conflict_ms is None or self.conflict_ms > end_ms else self.conflict_ms
+        return Delivery(tuple(at for at in self.times if at <= end_ms), "", conflict)
 
 
 class _Fate:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 
 FOREVER_MS: Final = 1 << 60
+TAIL_MS: Final = 60_000
+"""A log goes on so long after the plan's end: a window that ends with it is still received, one that is late is not."""
 
 
 class Message(NamedTuple):
@@ -70,6 +72,7 @@ class Fleet:
         self._strangers = Strangers(rng, lines=plan.lines)
         self._waiting: list[tuple[int, int, Message]] = []
         self._number = 0
+        self._until_ms = FOREVER_MS
         self.kept: Kept = _nobody
         """Told of each window as it is closed."""
 
@@ -83,7 +86,7 @@ class Fleet:
         )
 
     def messages(self) -> Iterator[Message]:
-        """All of them; after the last window what is still under way comes too."""
+        """All that is received by the plan's end: what is late then has not come yet."""
         return (message for message in self.paced(_no_clock) if message is not None)
 
     def paced(
@@ -96,6 +99,7 @@ class Fleet:
         """
         waiting, truth = self._waiting, self._truth
         end = FOREVER_MS if endless else self._plan.end_ms
+        self._until_ms = end + TAIL_MS
         due = [(device.next_ms, number) for number, device in enumerate(self.devices)]
         heapq.heapify(due)
         while due[0][0] <= end and not stopping():
@@ -130,7 +134,7 @@ class Fleet:
 
     def _send(self, device: Device, found: Counted) -> None:
         window = found.window
-        delivery = self._weather.deliver(device, window)
+        delivery = self._weather.deliver(device, window).by(self._until_ms)
         payload = self._writer.payload(window).encode()
         for received_ms in delivery.times:
             self._push(Message(received_ms, device.topic, payload, window))

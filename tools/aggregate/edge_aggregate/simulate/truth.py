@@ -21,7 +21,8 @@ the true day. It has
 - `seconds`, `covered_ppm_s`: of all windows that came, their length and what of it was looked at, in millionths;
 - `last_received`: when the last of its windows came for the first time, by the log's clock: over 30 days after the day
   its figures are restated (null: none came);
-- `after_replay`: `released`, `draws`, `happy`, `n`, `windows`, `unsynced`, `missing` once all was replayed that can be.
+- `after_replay`: `released`, `draws`, `happy`, `n`, `windows`, `unsynced`, `missing` once all was replayed that can be,
+  and what was late at the end has come.
 """
 
 from __future__ import annotations
