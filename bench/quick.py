@@ -1,6 +1,6 @@
 """The working tree against the last release, in turn, in one run: `make bench-quick`.
 
-    .venv/bin/python bench/quick.py [CLIP ...] [--rounds N] [--all]
+    .venv/bin/python bench/quick.py [CLIP ...] [--rounds N] [--frames N] [--all]
 
 The release is the commit that `bench/BASELINE` names; its tree is laid out under `build/`, and runs in the same
 environment. Each round runs both, on the demo's clip, on one with two faces and on each CLIP, the order turning from
@@ -45,12 +45,12 @@ def released(commit: str) -> Path:
     return tree
 
 
-def run(tree: Path, clip: Path, bundle: Path) -> dict[str, float]:
-    """Figures of one run of a tree's vision service on a clip."""
+def run(tree: Path, clip: Path, bundle: Path, frames: int) -> dict[str, float]:
+    """Figures of one run of a tree's vision service on the first frames of a clip."""
     with tempfile.TemporaryDirectory() as name:
         config = configure(Path(name), clip, bundle)
         done = subprocess.run(
-            [sys.executable, ROOT / "bench" / "drive.py", config, str(FRAMES), str(time.monotonic())],
+            [sys.executable, ROOT / "bench" / "drive.py", config, str(frames), str(time.monotonic())],
             env=os.environ | {"PYTHONPATH": str(tree)},
             check=True,
             capture_output=True,
@@ -89,6 +89,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("clips", nargs="*", type=Path, help="further films")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--frames", type=int, default=FRAMES, help="of each clip")
     parser.add_argument("--all", action="store_true", help="also what moved by no more than the noise")
     args = parser.parse_args()
     commit = (ROOT / "bench" / "BASELINE").read_text().split()[0]
@@ -103,7 +104,7 @@ def main() -> int:
             print(f"round {number + 1} of {args.rounds} …", file=sys.stderr)
             for clip, path in clips.items():
                 for tree in (ROOT, release)[:: 1 if number % 2 else -1]:
-                    for figure, value in run(tree, path, bundle).items():
+                    for figure, value in run(tree, path, bundle, args.frames).items():
                         found[tree][clip].setdefault(figure, []).append(value)
     print(f"Release {commit[:12]}, {args.rounds} rounds, load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores.\n")
     print("| figure | release, median (range) | working tree | ratio |\n|---|---|---|---|")
