@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from edge_aggregate.cli import main
 from edge_aggregate.decode import milliseconds
 from edge_aggregate.figures import figures
 from edge_aggregate.ingest import ingest_files
@@ -133,3 +134,22 @@ def test_an_older_store_is_brought_up_once_and_all_or_nothing(
     monkeypatch.undo()
     with pytest.raises(StorageError, match="newer edge-aggregate"):
         open_store(place)
+
+
+def test_the_commands_back_up_check_retain_and_restore(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store, copy, new = (str(tmp_path / name) for name in ("store.db", "copy.db", "new.db"))
+    with open_store(store, create=True) as opened:
+        ingest_files(opened, [write_log(tmp_path / "log.jsonl", old_and_new())])
+        before = dump(opened)
+    assert main(["backup", "--store", store, copy]) == 0
+    assert main(["backup", "--store", store, copy]) == 74, "never over another file"
+    assert main(["restore", "--store", new, copy]) == 0
+    with open_store(new, read_only=True) as opened:
+        assert dump(opened) == before
+    assert main(["retain", "--store", store, "--days", "70"]) == 0
+    assert main(["check", "--store", store]) == 0
+    assert "dropped what began before 2026-04-01: 35 windows" in capsys.readouterr().out
+    with open_store(new) as opened:
+        opened.engine.run("UPDATE days SET unmasked_happy = unmasked_happy + 1 WHERE day = (SELECT MIN(day) FROM days)")
+    assert main(["check", "--store", new]) == 1
+    assert "is not the sum of its windows" in capsys.readouterr().out

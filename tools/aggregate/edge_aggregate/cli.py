@@ -18,14 +18,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code. Never shows a user a traceback."""
     try:
         from edge.errors import EdgeError
-        from edge_aggregate.commands import calibrate, check, demo, export, gaps, index, ingest, replay, serve
+        from edge_aggregate.commands import calibrate, check, demo, export, gaps, index, ingest, replay, serve, upkeep
         from edge_aggregate.simulate.command import add_parser as add_simulate
     except ImportError as error:
         print(f'edge-aggregate: {error.name} is not installed: pip install "edge-fer[aggregate]"', file=sys.stderr)
         return 2
     parser = argparse.ArgumentParser(prog="edge-aggregate", description="From the counts of many kiosks to figures.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (ingest, calibrate, index, gaps, replay, export, serve, check, demo):
+    for command in (ingest, calibrate, index, gaps, replay, export, serve, check, upkeep, demo):
         command.add(commands)
     add_simulate(commands)
     args = parser.parse_args(argv)

@@ -1,4 +1,4 @@
-"""`edge-aggregate check`: whether a log is sound."""
+"""`edge-aggregate check`: whether a log, or a store, is sound."""
 
 from __future__ import annotations
 
@@ -7,22 +7,30 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edge.errors import ConfigError
+
 if TYPE_CHECKING:
     import argparse
 
 
 def add(commands: argparse._SubParsersAction[Any]) -> None:
     """Its arguments."""
-    parser = commands.add_parser("check", help="duplicates, conflicts, gaps and dead letters of an ingest log")
-    parser.add_argument("log", type=Path, help="one JSON object a line: topic, received, payload")
+    parser = commands.add_parser("check", help="what is wrong with an ingest log, or with a store")
+    parser.add_argument("log", type=Path, nargs="?", help="one JSON object a line: topic, received, payload")
+    parser.add_argument("--store", metavar="ADDRESS", help="a store instead: damage, days that are no sums, wrong gaps")
     parser.add_argument("--json", action="store_true", help="for programs")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Its findings, dead letters line by line."""
+    """Its findings, dead letters line by line; of a store 1 when something is wrong."""
     from edge_aggregate.check import check_log
 
+    if (args.log is None) == (args.store is None):
+        msg = "give a log, or --store ADDRESS"
+        raise ConfigError(msg)
+    if args.store is not None:
+        return _store(args.store, as_json=args.json)
     found = check_log(args.log)
     if args.json:
         print(json.dumps(asdict(found)))
@@ -34,3 +42,16 @@ def run(args: argparse.Namespace) -> int:
         f"{found.missing} missing, {len(found.dead)} dead letters"
     )
     return 0
+
+
+def _store(address: str, *, as_json: bool) -> int:
+    from edge_aggregate.store import open_store
+    from edge_aggregate.store.upkeep import check_store
+
+    with open_store(address, read_only=True) as store:
+        found = check_store(store)
+    if as_json:
+        print(json.dumps(found))
+    else:
+        print("\n".join(found) or "sound: days and gaps are what the windows say")
+    return 1 if found else 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge.errors import ConfigError
@@ -10,7 +11,6 @@ from edge_aggregate.commands import subscribe
 
 if TYPE_CHECKING:
     import argparse
-    from pathlib import Path
 
     from edge_aggregate.store import Merged
 
@@ -23,6 +23,12 @@ def add(commands: argparse._SubParsersAction[Any]) -> None:
         "--files", nargs="+", metavar="PATTERN", help="landing logs: one JSON object a line (topic, received, payload)"
     )
     parser.add_argument("--quiet", action="store_true", help="only the last line")
+    parser.add_argument(
+        "--runner", choices=("sqlite", "spark"), default="sqlite", help="who decodes files: this process, or a cluster"
+    )
+    parser.add_argument("--master", metavar="URL", help="of Spark: spark://host:7077 (default: all cores here)")
+    parser.add_argument("--follow", action="store_true", help="Spark goes on with segments that come, until Ctrl-C")
+    parser.add_argument("--checkpoint", type=Path, metavar="FOLDER", help="where Spark notes what it has read")
     subscribe.add_arguments(parser)
     parser.set_defaults(run=run)
 
@@ -40,7 +46,9 @@ def run(args: argparse.Namespace) -> int:
     if not args.files:
         msg = "give --files 'DIR/*.jsonl', or --broker HOST and --landing FOLDER"
         raise ConfigError(msg)
-    files = expand(args.files)
+    if args.runner != "spark" and (args.master or args.follow or args.checkpoint):
+        msg = "--master, --follow and --checkpoint are of --runner spark"
+        raise ConfigError(msg)
 
     def told(path: Path, lines: int, merged: Merged) -> None:
         print(f"{path.name}: {lines} lines, {merged.windows} windows more", file=sys.stderr)
@@ -49,7 +57,15 @@ def run(args: argparse.Namespace) -> int:
         pass
 
     with open_store(args.store, create=True) as store:
-        done = ingest_files(store, files, told=quiet if args.quiet else told)
+        tell = quiet if args.quiet else told
+        if args.runner == "spark":
+            from edge_aggregate.run.spark import run_spark
+
+            done = run_spark(
+                store, args.files, master=args.master, follow=args.follow, checkpoint=args.checkpoint, told=tell
+            )
+        else:
+            done = ingest_files(store, expand(args.files), told=tell)
     m = done.merged
     skipped = f" ({done.skipped} were in already)" if done.skipped else ""
     print(
