@@ -104,7 +104,7 @@ def series(store: Store, periods: Sequence[Period], sites: Iterable[str] | None 
     with store.engine.reading():
         tables = corrections(store)
         whole = range(min(one.days.start for one in periods), max(one.days.stop for one in periods))
-        states = States(store, whole)
+        states = States(store, whole, sites)
         for period in periods:
             for name, sums in site_sums(store, period, sites).items():
                 shown.append(_figure(name, period, sums, tables, states.period(name, period)))
@@ -140,7 +140,7 @@ def city_figure(
     with store.engine.reading():
         found = site_sums(store, period, sites)
         tables = corrections(store)
-        states = States(store, period.days)
+        states = States(store, period.days, found)
     each = [states.period(site, period) for site in found]
     state: State = "provisional" if "provisional" in each else "restated" if "restated" in each else "final"
     lists = [(sums.part_list(), sums.held_tuple()) for sums in found.values()]

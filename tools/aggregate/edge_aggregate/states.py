@@ -48,11 +48,14 @@ class _Site:
 class States:
     """States of days and periods of some sites, read once. Day numbers are counted from 1970."""
 
-    def __init__(self, store: Store, days: range) -> None:
+    def __init__(self, store: Store, days: range, sites: Iterable[str] | None = None) -> None:
         self._newest_ms = store.newest_ms
         self._sites: dict[str, _Site] = defaultdict(_Site)
         engine = store.engine
         names = dict(engine.fetch("SELECT id, name FROM sites"))
+        wanted = None if sites is None else set(sites)
+        ids = [str(number) for number, name in names.items() if wanted is None or name in wanted]
+        of_sites = "" if wanted is None else f" AND site IN ({', '.join(ids) or 'NULL'})"
         of_boots = {
             device: (closed or 0, first)
             for device, closed, first in engine.fetch(
@@ -62,23 +65,24 @@ class States:
         }
         since = max(days.start, self._newest_ms // DAY_MS - PATIENCE_DAYS)
         for site, device, first_day, last_day in engine.fetch(
-            "SELECT site, device, MIN(day), MAX(day) FROM days WHERE day >= ? GROUP BY site, device",
+            f"SELECT site, device, MIN(day), MAX(day) FROM days WHERE day >= ?{of_sites} GROUP BY site, device",
             (since - PATIENCE_DAYS,),
         ):
             self._sites[names[site]].devices[device] = _Device(first_day, last_day, *of_boots[device])
         for site, after_ms, before_ms in engine.fetch(
             "SELECT g.site, COALESCE(g.after_ms, g.before_ms), g.before_ms FROM gaps g WHERE g.before_ms >= ?"
+            f"{of_sites.replace('site', 'g.site')}"
             " AND NOT EXISTS (SELECT 1 FROM replays r WHERE r.boot = g.boot AND r.gone = 1"
             " AND r.first_seq <= g.first_seq AND r.last_seq >= g.last_seq)",
             (since * DAY_MS,),
         ):
             self._sites[names[site]].gaps.append((after_ms, before_ms))
         late = engine.fetch(
-            "SELECT DISTINCT site, day FROM days WHERE day >= ? AND day < ?"
+            f"SELECT DISTINCT site, day FROM days WHERE day >= ? AND day < ?{of_sites}"
             f" AND last_received_ms > (day + 1) * {DAY_MS} + {PATIENCE_DAYS * DAY_MS}",
             (days.start, days.stop),
         )
-        for site, day in [*late, *_strangers(store, days, of_boots)]:
+        for site, day in [*late, *_strangers(store, days, of_boots, of_sites)]:
             self._sites[names[site]].late.add(day)
 
     def day(self, site: str, day: int) -> State:
@@ -101,17 +105,24 @@ class States:
 
     def period(self, site: str, period: Period) -> State:
         """Provisional when one of its days is, or when it is not over; restated when one is; else final."""
-        states = {self.day(site, day) for day in period.days}
-        if "provisional" in states or self._newest_ms < period.end_ms:
+        if self._newest_ms < period.end_ms:
             return "provisional"
-        return "restated" if "restated" in states else "final"
+        found = self._sites.get(site) or _Site()
+        recent = range(max(period.days.start, self._newest_ms // DAY_MS - PATIENCE_DAYS), period.days.stop)
+        closed_ms = min([device.closed_ms for device in found.devices.values()], default=0)
+        settled = not found.gaps and closed_ms >= period.days.stop * DAY_MS
+        if not settled and any(self.day(site, day) == "provisional" for day in recent):
+            return "provisional"
+        return "restated" if any(day in period.days for day in found.late) else "final"
 
 
-def _strangers(store: Store, days: range, of_boots: dict[int, tuple[int, int]]) -> Iterable[tuple[int, int]]:
+def _strangers(
+    store: Store, days: range, of_boots: dict[int, tuple[int, int]], of_sites: str
+) -> Iterable[tuple[int, int]]:
     """(site, day) of which a device told after all others had, that was not known when the day ended."""
     told: dict[tuple[int, int], list[tuple[int, int, bool]]] = defaultdict(list)
     doubtful = (
-        "SELECT site, day FROM days WHERE day >= ? AND day < ? GROUP BY site, day"
+        f"SELECT site, day FROM days WHERE day >= ? AND day < ?{of_sites} GROUP BY site, day"
         f" HAVING COUNT(DISTINCT device) > 1 AND MAX(first_received_ms) > (day + 1) * {DAY_MS}"
     )
     for site, day, device, first_ms, last_ms in store.engine.fetch(
