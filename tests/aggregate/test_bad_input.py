@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import sqlite3
 import subprocess
 import sys
+import threading
 from datetime import timedelta
 from pathlib import Path
 
+import anyio
 import pytest
 from edge_aggregate.cli import main
 from edge_aggregate.decode import Row, decode_line
 from edge_aggregate.ingest import ingest_files
 from edge_aggregate.store import open_store
+from edge_aggregate.web.auth import VERIFIED_AT_ONCE, BasicAuth, hash_password
+from starlette.applications import Starlette
 
 from tests.support.windows import DAY, window, write_log
 
@@ -158,6 +163,40 @@ def test_a_terminal_without_dashes_shows_figures(store: Path) -> None:
         check=True,
     )
     assert "lobby" in done.stdout
+
+
+class Counted(BasicAuth):
+    """Knows how many passwords were looked at at once."""
+
+    now = peak = 0
+    lock = threading.Lock()
+
+    def _verify(self, name: str, password: str) -> bool:
+        with self.lock:
+            self.now += 1
+            self.peak = max(self.peak, self.now)
+        try:
+            return super()._verify(name, password)
+        finally:
+            with self.lock:
+                self.now -= 1
+
+
+def test_a_flood_of_passwords_does_not_take_every_thread_and_the_memory() -> None:
+    auth = Counted(Starlette(), {"anna": hash_password("right")})
+    known: list[bool] = []
+
+    async def ask(number: int) -> None:
+        known.append(await auth._known("Basic " + base64.b64encode(f"anna:{number}".encode()).decode()))
+
+    async def flood() -> None:
+        async with anyio.create_task_group() as tasks:
+            for number in range(12):
+                tasks.start_soon(ask, number)
+
+    anyio.run(flood)
+    assert known == [False] * 12
+    assert 1 <= auth.peak <= VERIFIED_AT_ONCE
 
 
 def test_a_coverage_of_minus_nothing_is_nothing() -> None:

@@ -82,7 +82,7 @@ def oracle(windows: dict[Any, Line], doubled: dict[Any, int], site: str, start: 
     classes = set(CELLS) - {"uncertain"}
     happy = sum(told(payload, "counts", {"happy"}) for payload in synced)
     n = sum(told(payload, "counts", classes) for payload in synced)
-    figure = {
+    figure: dict[str, Any] = {
         "happy": happy,
         "n": n,
         "index": min(max(happy / n, 0), 1) if n > 0 else None,
