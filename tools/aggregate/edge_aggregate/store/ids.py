@@ -48,6 +48,8 @@ class Ids:
         if not new:
             return range(0)
         first = next_id(self._engine, table)
+        if table == "boots":  # which are written at the end of a batch
+            first = max([first, *(boot.id + 1 for boot in self.boots.values())])
         return range(first, first + len(new))
 
     def _terms(self, wanted: set[Terms]) -> dict[Terms, int]:
