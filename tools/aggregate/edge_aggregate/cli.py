@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
+
+from edge.errors import EdgeError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,7 +21,6 @@ EXTRAS: Final = {"psycopg": "postgres", "pyarrow": "parquet", "pyspark": "spark"
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code. Never shows a user a traceback."""
     try:
-        from edge.errors import EdgeError
         from edge_aggregate.commands import calibrate, check, demo, export, gaps, index, ingest, replay, serve, upkeep
         from edge_aggregate.simulate.command import add_parser as add_simulate
     except ImportError as error:
@@ -30,17 +33,40 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_simulate(commands)
     args = parser.parse_args(argv)
     args.main = main
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal that has no dash still shows the figures
+        sys.stdout.reconfigure(errors="replace")
+    return _run(args)
+
+
+def _run(args: argparse.Namespace) -> int:
+    """The exit code; whatever went wrong is told in a line."""
+    told = None
     try:
-        return int(args.run(args))
+        code = int(args.run(args))
+        if sys.stdout is not None:  # closed by who called
+            sys.stdout.flush()  # here, where a full disk can be told
     except EdgeError as error:
-        print(f"edge-aggregate: {error}", file=sys.stderr)
-        return error.exit_code
+        told, code = str(error), error.exit_code
     except ModuleNotFoundError as error:
         extra = EXTRAS.get((error.name or "").partition(".")[0], "aggregate")
-        print(f'edge-aggregate: {error.name} is not installed: pip install "edge-fer[{extra}]"', file=sys.stderr)
-        return 2
+        told, code = f'{error.name} is not installed: pip install "edge-fer[{extra}]"', 2
+    except ImportError as error:  # two packages that do not fit each other
+        told, code = str(error), 2
     except BrokenPipeError:  # `… | head`: who reads has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        _discard()
+        code = 0
+    except OSError as error:
+        where = "output" if error.filename is None else ascii(error.filename)[1:-1]
+        told, code = f"{where}: {error.strerror or error}", 74
+        _discard()
     except KeyboardInterrupt:
-        return 130
+        code = 130
+    if told is not None:
+        print(f"edge-aggregate: {told}", file=sys.stderr)
+    return code
+
+
+def _discard() -> None:
+    """What is still to be written goes nowhere: the interpreter would try once more, and complain."""
+    with suppress(AttributeError, OSError, ValueError):  # closed, or no file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -222,7 +222,7 @@ def row_of(payload: Counts, received_ms: int) -> Row:
         milliseconds(window.start),
         float(window.seconds),
         _QUALITY[window.time_quality],
-        float(payload.coverage),
+        float(payload.coverage) + 0.0,  # -0.0 is 0.0: equal rows must have one digest
         _SCENE[payload.scene],
         payload.flush,
         payload.suppressed_cells,

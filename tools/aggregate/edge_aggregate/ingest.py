@@ -34,15 +34,34 @@ def expand(patterns: Sequence[str]) -> list[Path]:
     found: dict[Path, None] = {}
     for pattern in patterns:
         path = Path(pattern)
-        if path.is_dir():
-            msg = f"{pattern}: is a folder: name its files, as in '{pattern.rstrip('/')}/*.jsonl'"
-            raise SourceError(msg)
-        names = [path] if path.exists() else sorted(_glob(path))
+        try:
+            if path.is_dir():
+                msg = f"{pattern}: is a folder: name its files, as in '{pattern.rstrip('/')}/*.jsonl'"
+                raise SourceError(msg)
+            names = [path] if path.exists() else sorted(_glob(path))
+        except (OSError, ValueError) as error:  # a name too long, a folder that may not be looked into, `**x`
+            why = getattr(error, "strerror", None) or error
+            msg = f"{pattern:.200}: {why}: give paths, or a pattern like 'log/*.jsonl'"
+            raise SourceError(msg) from error
+        if names == [path]:
+            _regular(path)
         if not names:
             msg = f"{pattern}: no such file: give landing logs, one JSON object a line, as in 'log/*.jsonl'"
             raise SourceError(msg)
         found |= dict.fromkeys(name.resolve() for name in names if name.is_file())
     return list(found)
+
+
+def _regular(path: Path) -> None:
+    """Refuse a pipe or a device, which cannot be read again, and a name no store takes. Raises SourceError."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        msg = f"{ascii(str(path))[1:-1]}: its name is no UTF-8: rename it"
+        raise SourceError(msg) from error
+    if path.exists() and not path.is_file():
+        msg = f"{path}: is {'a folder' if path.is_dir() else 'no regular file'}: give a landing log as a file"
+        raise SourceError(msg)
 
 
 def _glob(path: Path) -> Iterator[Path]:
@@ -74,6 +93,7 @@ def ingest_files(
     total, lines, skipped = Merged(), 0, 0
     for path in files:
         try:
+            _regular(path)  # before it is opened: opening a pipe waits
             with path.open("rb") as file:
                 start = _start(store, path, file)
                 if start is None:

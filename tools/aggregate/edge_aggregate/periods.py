@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 _LAST: Final = re.compile(r"([1-9][0-9]{0,4})([hdw])")
 _UNIT_MS: Final = {"h": DAY_MS // 24, "d": DAY_MS, "w": 7 * DAY_MS}
+_YEARS: Final = range(2, 9999)
+"""Within these, every zone has every moment, and a day before and after it."""
+DAYS_LIMIT: Final = 3660
+"""Days that are told one by one: ten years."""
 _DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 
@@ -68,12 +72,15 @@ def zone(name: str) -> tzinfo:
 def moment(text: str, place: tzinfo) -> int:
     """Milliseconds of a date (its midnight in `place`) or of an RFC 3339 instant. Raises ConfigError."""
     try:
-        if _DATE.fullmatch(text):
-            return midnight(date.fromisoformat(text), place)
-        return milliseconds(parse_utc(text))
+        day = date.fromisoformat(text) if _DATE.fullmatch(text) else None
+        when = day or parse_utc(text)
     except ValueError as error:
         msg = f"{text!r:.80} is no time: give a date (2026-11-29) or an instant (2026-11-29T10:00:00Z)"
         raise ConfigError(msg) from error
+    if when.year not in _YEARS:
+        msg = f"{text!r:.80} is no time of the years {_YEARS.start} to {_YEARS.stop - 1}"
+        raise ConfigError(msg)
+    return milliseconds(parse_utc(text)) if day is None else midnight(day, place)
 
 
 def midnight(day: date, place: tzinfo) -> int:
@@ -82,7 +89,13 @@ def midnight(day: date, place: tzinfo) -> int:
 
 
 def local_days(period: Period, place: tzinfo) -> Iterator[tuple[date, Period]]:
-    """The local days that a period touches, each whole: 23 or 25 hours where the clocks are changed."""
+    """The local days that a period touches, each whole: 23 or 25 hours where the clocks are changed.
+
+    Raises ConfigError for more than `DAYS_LIMIT` of them.
+    """
+    if len(period.days) > DAYS_LIMIT:
+        msg = f"a row for each of {len(period.days)} days: give a period of at most {DAYS_LIMIT} days"
+        raise ConfigError(msg)
     day = instant(period.start_ms).astimezone(place).date()
     while (start := midnight(day, place)) < period.end_ms:
         after = day + timedelta(days=1)

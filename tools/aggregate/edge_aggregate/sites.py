@@ -158,6 +158,9 @@ def read_sites(path: Path | None) -> Sites:
     if path is None:
         return Sites({})
     try:
+        if path.exists() and not (path.is_file() or path.is_dir()):  # opening a pipe waits
+            msg = f"{path}: is no regular file: give a sites file"
+            raise ConfigError(msg)
         with path.open("rb") as file:
             data = file.read(_SIZE_LIMIT + 1)
         if len(data) > _SIZE_LIMIT:

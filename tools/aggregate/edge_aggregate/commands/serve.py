@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import ipaddress
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -42,10 +43,18 @@ def run(args: argparse.Namespace) -> int:
     from edge_aggregate.web.auth import hash_password, read_passwords
 
     if args.hash_password is not None:
-        if ":" in args.hash_password:
-            msg = "--hash-password: a name has no colon"
+        name = args.hash_password
+        if ":" in name or name != name.strip() or not name.isprintable() or not name or name.startswith("#"):
+            msg = "--hash-password: a name is printable, has no colon, and begins with no #"
             raise ConfigError(msg)
-        print(f"{args.hash_password}:{hash_password(getpass.getpass('password: '))}")
+        try:
+            password = getpass.getpass("password: ")
+        except EOFError:
+            password = ""
+        if not password:
+            msg = "--hash-password: no password was typed"
+            raise ConfigError(msg)
+        print(f"{name}:{hash_password(password)}")
         return 0
     if args.store is None:
         msg = "give --store ADDRESS"
@@ -64,6 +73,12 @@ def run(args: argparse.Namespace) -> int:
         ssl_keyfile=args.tls_key,
     )
     try:
+        config.load()
+    except (OSError, ValueError) as error:  # ssl.SSLError is one
+        why = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
+        msg = f"--tls-cert {args.tls_cert}, --tls-key {args.tls_key}: {why}: give a PEM certificate and its key"
+        raise ConfigError(msg) from error
+    try:
         sockets = [config.bind_socket()]
     except SystemExit:  # uvicorn has said why, in its own words
         return 74
@@ -78,8 +93,8 @@ def _listen(args: argparse.Namespace) -> tuple[str, int]:
     """Where to listen. Raises ConfigError where strangers could look, or listen in on a password."""
     host, _, port = args.listen.rpartition(":")
     host = host.strip("[]")
-    if not host or not port.isdigit() or not 0 <= int(port) < 65536:
-        msg = f"--listen {args.listen}: give HOST:PORT, as in 127.0.0.1:8400"
+    if not host or not re.fullmatch("[0-9]{1,5}", port) or int(port) > 65535:
+        msg = f"--listen {args.listen:.200}: give HOST:PORT, as in 127.0.0.1:8400"
         raise ConfigError(msg)
     if (args.tls_cert is None) != (args.tls_key is None):
         msg = "--tls-cert and --tls-key go together"

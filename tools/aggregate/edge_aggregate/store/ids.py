@@ -22,10 +22,18 @@ class Ids:
 
     def __init__(self, engine: Engine, rows: Sequence[tuple[int, Row]]) -> None:
         self._engine = engine
-        self.sites = self._named("sites", {row.site for _, row in rows})
-        self.terms = self._terms({row.terms for _, row in rows})
-        runs = {row[:2] for _, row in rows} | {(row.device, row.prev_boot) for _, row in rows if row.prev_boot}
-        self.boots = self._boots(runs)
+        self.sites: dict[str, int] = {}
+        self.terms: dict[Terms, int] = {}
+        self.boots: dict[tuple[str, str], Boot] = {}
+        self.add([row for _, row in rows])
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Take what these rows mention too: the store's own, which a payload of the batch contradicts."""
+        self.sites |= self._named("sites", {row.site for row in rows} - self.sites.keys())
+        if terms := {row.terms for row in rows} - self.terms.keys():
+            self.terms |= self._terms(terms)
+        runs = {row[:2] for row in rows} | {(row.device, row.prev_boot) for row in rows if row.prev_boot}
+        self.boots |= self._boots(runs - self.boots.keys())
 
     def _named(self, table: str, names: Iterable[str]) -> dict[str, int]:
         wanted = sorted(names)
@@ -40,6 +48,8 @@ class Ids:
         if not new:
             return range(0)
         first = next_id(self._engine, table)
+        if table == "boots":  # which are written at the end of a batch
+            first = max([first, *(boot.id + 1 for boot in self.boots.values())])
         return range(first, first + len(new))
 
     def _terms(self, wanted: set[Terms]) -> dict[Terms, int]:

@@ -150,7 +150,10 @@ class _Merge:
         wanted = {
             (boot.id, row.seq) for _, row in self._rows if row.seq <= (boot := boots[row.device, row.boot_id]).top_seq
         }
-        return load_cases(self._engine, sorted(wanted)) if wanted else {}
+        cases = load_cases(self._engine, sorted(wanted)) if wanted else {}
+        payloads = (payload for case in cases.values() for payload in (case, *(case.others or {}).values()))
+        self._ids.add([payload.row for payload in payloads])
+        return cases
 
     def _weigh(self, cases: dict[Key, Case]) -> None:
         """Each key of the batch gets its case, those that are there carried on."""

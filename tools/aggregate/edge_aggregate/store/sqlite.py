@@ -5,6 +5,7 @@ WAL, so that dashboards read while it is written; FULL, so that what was acknowl
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -31,17 +32,22 @@ class SqliteEngine:
         self.name = path
         self._busy_s = busy_s
         self._read_only = read_only
+        if not path:
+            msg = "the store's address is empty: give the path of a file"
+            raise StorageError(msg)
         if path != ":memory:":
             file = Path(path)
-            if not create and not file.exists():
+            # No `Path.exists`: it raises for a name too long, and for a folder that may not be looked into.
+            if not create and not os.path.exists(path):  # noqa: PTH110
                 msg = f"{path}: no store is there: `edge-aggregate ingest --store {path} …` makes one"
                 raise StorageError(msg)
-            if create and not file.parent.is_dir():
+            if create and not os.path.isdir(file.parent):  # noqa: PTH112
                 msg = f"{path}: the folder {file.parent} is not there: make it first"
                 raise StorageError(msg)
         with self._told():
             self._database = sqlite3.connect(path, timeout=busy_s, isolation_level=None, cached_statements=256)
             self._database.execute("PRAGMA cache_size = -65536")
+            self.version()  # before anything is changed: another program's database stays as it is
             if read_only:
                 self._database.execute("PRAGMA query_only = ON")
             else:
@@ -123,10 +129,14 @@ class SqliteEngine:
         tables = {name for (name,) in self.fetch("SELECT name FROM sqlite_schema WHERE type = 'table'")}
         if not tables:
             return None
-        if not {"meta", "windows", "segments"} <= tables:
+        found: list[tuple[Any, ...]] = []
+        if {"meta", "windows", "segments"} <= tables:
+            with suppress(StorageError):  # a table of that name with other columns
+                found = self.fetch("SELECT value FROM meta WHERE key = 'schema'")
+        if not found or not isinstance(found[0][0], int):
             msg = f"{self.name}: is a database of another program: name another path"
             raise StorageError(msg)
-        return int(self.fetch("SELECT value FROM meta WHERE key = 'schema'")[0][0])
+        return found[0][0]
 
     def backup(self, path: Path) -> None:
         """A copy of the whole store as it is now, while it is written. Raises StorageError if `path` is there."""
