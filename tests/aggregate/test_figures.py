@@ -294,3 +294,13 @@ def test_an_export_names_its_zone_and_granularity(tmp_path: Path, capsys: pytest
     assert main([*ask, "--dead-letters"]) == 0
     letters = capsys.readouterr().out
     assert "'=cmd()" in letters, "a spreadsheet runs nothing of it"
+
+
+def test_a_parquet_file_has_the_rows_of_the_csv(tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    stored(tmp_path, a_day(cells={"masked_happy": 3})).close()
+    ask = ["export", "--store", str(tmp_path / "store.db"), "--from", "2026-03-02", "--to", "2026-03-03"]
+    assert main([*ask, "--out", str(tmp_path / "out.parquet")]) == 0
+    (row,) = pq.read_table(tmp_path / "out.parquet").to_pylist()
+    assert (row["site"], row["zone"], row["masked_happy"], row["n"]) == ("lobby", "UTC", 24 * 3, 24 * 3)
