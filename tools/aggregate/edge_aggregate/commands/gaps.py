@@ -22,24 +22,22 @@ def run(args: argparse.Namespace) -> int:
     from edge.contract import utc_text
     from edge_aggregate.decode import instant
     from edge_aggregate.store import open_store
+    from edge_aggregate.store.replays import numbers, read_gaps
 
     with open_store(args.store, read_only=True) as store:
-        found = store.engine.fetch(
-            "SELECT s.name, d.name, b.boot_id, g.first_seq, g.last_seq, g.after_ms, g.before_ms FROM gaps g"
-            " JOIN boots b ON b.id = g.boot JOIN devices d ON d.id = b.device JOIN sites s ON s.id = g.site"
-            " ORDER BY s.name, d.name, g.before_ms, g.first_seq"
-        )
-    rows = [
+        found = sorted(read_gaps(store.engine), key=lambda gap: (gap.site, gap.device, gap.before_ms, gap.first_seq))
+    rows: list[dict[str, Any]] = [
         {
-            "site": site,
-            "device": device,
-            "boot_id": boot_id,
-            "from": first,
-            "to": last,
-            "after": None if after_ms is None else utc_text(instant(after_ms)),
-            "before": utc_text(instant(before_ms)),
+            "site": gap.site,
+            "device": gap.device,
+            "boot_id": gap.boot_id,
+            "from": gap.first_seq,
+            "to": gap.last_seq,
+            "after": None if gap.after_ms is None else utc_text(instant(gap.after_ms)),
+            "before": utc_text(instant(gap.before_ms)),
+            "lost": gap.lost,
         }
-        for site, device, boot_id, first, last, after_ms, before_ms in found
+        for gap in found
     ]
     if args.json:
         print(json.dumps(rows))
@@ -47,7 +45,8 @@ def run(args: argparse.Namespace) -> int:
     for row in rows:
         count = row["to"] - row["from"] + 1
         print(
-            f"{row['site']}/{row['device']}: {count} missing, {row['boot_id'][:8]}…/{row['from']} to {row['to']}, "
+            f"{row['site']}/{row['device']}: {count} {'lost for good' if row['lost'] else 'missing'}, "
+            f"{row['boot_id'][:8]}…/{numbers(row['from'], row['to'])}, "
             f"between {row['after'] or 'the start'} and {row['before']}"
         )
     print(f"{sum(row['to'] - row['from'] + 1 for row in rows)} windows missing in {len(rows)} gaps")
