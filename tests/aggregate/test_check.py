@@ -132,3 +132,17 @@ def test_the_smallest_received_is_kept_as_an_instant(tmp_path: Path, capsys: pyt
     early = entry(1) | {"received": "2026-11-21T21:00:00+12:00"}
     found = run(tmp_path / "log", [late, early], capsys)
     assert (found["conflicts"], found["missing"]) == (1, 0), "the earlier one knows of no lost tail"
+
+
+def test_a_log_of_several_files_is_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As a subscriber writes it: the conflict lies across two of its segments."""
+    one, other = [json.dumps(entry(1)), "x"], [json.dumps(entry(3)), json.dumps(entry(1, coverage=0.5))]
+    (tmp_path / "1.jsonl").write_text("\n".join(one))
+    (tmp_path / "2.jsonl").write_text("\n".join(other))
+    assert main(["check", f"{tmp_path}/*.jsonl"]) == 0
+    first, second, last = capsys.readouterr().out.splitlines()
+    assert first.startswith(f"{tmp_path}/1.jsonl:2: dead letter: not JSON")
+    assert second.startswith(f"{tmp_path}/2.jsonl:2: dead letter: conflict: another payload for kiosk-07")
+    assert last == "2 windows, 0 duplicates, 1 conflicts, 1 missing, 2 dead letters"
+    assert main(["check", str(tmp_path)]) == 66
+    assert "is a folder: name its files, as in" in capsys.readouterr().err

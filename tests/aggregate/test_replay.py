@@ -117,6 +117,9 @@ def test_what_is_gone_is_lost_and_not_asked_for_again(
     assert replay(process, broker.port) == 0
     assert "0 windows are sent again, 4 are gone" in capsys.readouterr().out
     assert gaps(process.store) == [(8, 11, True)]
+    capsys.readouterr()
+    assert main(["gaps", "--store", process.store]) == 0
+    assert f"lobby/kiosk-07: 4 lost for good, {BOOT[:8]}…/8 to 11, between " in capsys.readouterr().out
     assert replay(process, broker.port) == 0
     assert "0 to ask for, 1 lost for good, 0 not now" in capsys.readouterr().out
 

@@ -197,6 +197,15 @@ def test_what_is_late_at_the_end_has_not_come_yet(tmp_path: Path, capsys: pytest
     rows = json.loads(capsys.readouterr().out)
     assert len(rows) == 4
     assert sum(row["windows"] for row in rows) > 0.8 * 9 * 7 * 24
+    assert main(["index", "--store", str(tmp_path / "store")]) == 0
+    assert ("unsynced: counted by a clock" in capsys.readouterr().out) == any(row["unsynced"] for row in rows)
+
+
+def test_a_store_with_nothing_in_it_says_what_fills_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with open_store(str(tmp_path / "store"), create=True):
+        pass
+    assert main(["index", "--store", str(tmp_path / "store")]) == 0
+    assert "the store is empty: `edge-aggregate ingest` fills it" in capsys.readouterr().out
 
 
 def test_without_noise_and_faults_the_sums_are_the_votes(tmp_path: Path) -> None:

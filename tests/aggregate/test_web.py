@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from datetime import timedelta
+from itertools import pairwise
 from typing import TYPE_CHECKING
 from urllib.request import urlopen
 
@@ -202,3 +203,17 @@ def test_a_map_keeps_every_place_inside_and_apart() -> None:
     assert len(set(heights)) == 3, "labels do not lie on one another"
     assert 'class="land"' not in atlas.draw("where", dots[:2]), "too coarse for a city"
     assert atlas.draw("where", dots[:1])
+
+
+def test_land_that_crosses_the_date_line_is_not_drawn_across_the_map() -> None:
+    for ring in atlas._land():
+        assert all(abs(a[0] - b[0]) < 180 or a[1] == b[1] == -90 for a, b in pairwise(ring))
+    dots = [atlas.Dot(lat, lon, "p", "/", 0.5) for lat, lon in ((60.2, 24.9), (38.7, -9.1), (40.7, -74.0))]
+    for path in atlas.draw("where", dots).split('class="land" d="M')[1:]:
+        places = [float(place.split()[0]) for place in path.split("Z")[0].split("L")]
+        assert all(abs(a - b) < atlas.WIDTH / 2 for a, b in pairwise(places)), "no coast is so straight"
+    # From Alaska one sees Chukotka, whose ring goes on beyond 180° now.
+    dots = [atlas.Dot(lat, lon, "p", "/", 0.5) for lat, lon in ((64.5, -165.4), (66.9, -162.6))]
+    paths = [path.split("Z")[0].split("L") for path in atlas.draw("where", dots).split('class="land" d="M')[1:]]
+    seen = [[float(number) for number in place.split()] for path in paths for place in path]
+    assert any(0 < x < 80 and 0 < y < atlas.HEIGHT for x, y in seen)

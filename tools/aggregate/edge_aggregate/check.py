@@ -14,29 +14,35 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Findings:
-    """`dead` holds (line number, reason); `conflicts` counts payloads set aside; the rest as the contract says."""
+    """`dead` holds (line number, reason), `files` the file of each of them; `conflicts` counts payloads set aside.
+
+    The rest as the contract says.
+    """
 
     windows: int = 0
     duplicates: int = 0
     conflicts: int = 0
     missing: int = 0
     dead: list[tuple[int, str]] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)
 
 
-def check_log(path: Path) -> Findings:
-    """Read an ingest log (one JSON object a line: topic, received, payload). Raises SourceError if unreadable."""
+def check_log(*paths: Path) -> Findings:
+    """Read the files of a log (one JSON object a line: topic, received, payload) as one. Raises SourceError."""
     with open_store(":memory:", create=True) as store:
-        merged = ingest_files(store, [path]).merged
+        merged = ingest_files(store, paths).merged
         fetch = store.engine.fetch
         found = Findings(merged.windows, merged.duplicates, merged.conflicts)
         found.missing = int(fetch("SELECT COALESCE(SUM(last_seq - first_seq + 1), 0) FROM gaps")[0][0])
-        found.dead = fetch("SELECT line, reason FROM dead")
-        found.dead += [
-            (line, f"conflict: another payload for {device} {boot_id}/{seq}")
-            for line, device, boot_id, seq in fetch(
-                "SELECT v.line, d.name, b.boot_id, v.seq FROM variants v JOIN boots b ON b.id = v.boot"
-                " JOIN devices d ON d.id = b.device"
+        dead = fetch("SELECT s.name, x.line, x.reason FROM dead x JOIN segments s ON s.id = x.segment")
+        dead += [
+            (name, line, f"conflict: another payload for {device} {boot_id}/{seq}")
+            for name, line, device, boot_id, seq in fetch(
+                "SELECT s.name, v.line, d.name, b.boot_id, v.seq FROM variants v JOIN boots b ON b.id = v.boot"
+                " JOIN devices d ON d.id = b.device JOIN segments s ON s.id = v.segment"
             )
         ]
-    found.dead.sort()
+    for name, line, reason in sorted(dead):
+        found.files.append(name)
+        found.dead.append((line, reason))
     return found

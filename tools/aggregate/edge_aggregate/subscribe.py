@@ -446,7 +446,7 @@ class Subscriber:
             figures.dead["refused"] += late
             self._teller.say("refused", f"{late} windows refused: absurd gaps, or older than what is kept", more=late)
         if merged.conflicts:
-            text = f"{merged.conflicts} conflicts: two payloads claim one window: `edge-aggregate check` lists them"
+            text = f"{merged.conflicts} conflicts: two payloads claim one window: `export --dead-letters` lists them"
             self._teller.say("conflict", text, level=logging.ERROR, more=merged.conflicts)
 
     def _alarm(self, segment: Segment) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edge.errors import ConfigError
@@ -16,7 +15,12 @@ if TYPE_CHECKING:
 def add(commands: argparse._SubParsersAction[Any]) -> None:
     """Its arguments."""
     parser = commands.add_parser("check", help="what is wrong with an ingest log, or with a store")
-    parser.add_argument("log", type=Path, nargs="?", help="one JSON object a line: topic, received, payload")
+    parser.add_argument(
+        "log",
+        nargs="*",
+        metavar="PATTERN",
+        help="its files, read as one: one JSON object a line (topic, received, payload)",
+    )
     parser.add_argument("--store", metavar="ADDRESS", help="a store instead: damage, days that are no sums, wrong gaps")
     parser.add_argument("--json", action="store_true", help="for programs")
     parser.set_defaults(run=run)
@@ -25,18 +29,19 @@ def add(commands: argparse._SubParsersAction[Any]) -> None:
 def run(args: argparse.Namespace) -> int:
     """Its findings, dead letters line by line; of a store 1 when something is wrong."""
     from edge_aggregate.check import check_log
+    from edge_aggregate.ingest import expand
 
-    if (args.log is None) == (args.store is None):
+    if bool(args.log) == (args.store is not None):
         msg = "give a log, or --store ADDRESS"
         raise ConfigError(msg)
     if args.store is not None:
         return _store(args.store, as_json=args.json)
-    found = check_log(args.log)
+    found = check_log(*expand(args.log))
     if args.json:
         print(json.dumps(asdict(found)))
         return 0
-    for number, reason in found.dead:
-        print(f"{args.log}:{number}: dead letter: {reason}")
+    for name, (number, reason) in zip(found.files, found.dead, strict=True):
+        print(f"{name}:{number}: dead letter: {reason}")
     print(
         f"{found.windows} windows, {found.duplicates} duplicates, {found.conflicts} conflicts, "
         f"{found.missing} missing, {len(found.dead)} dead letters"

@@ -22,11 +22,11 @@ def run(args: argparse.Namespace) -> int:
     from edge.contract import utc_text
     from edge_aggregate.decode import instant
     from edge_aggregate.store import open_store
-    from edge_aggregate.store.replays import read_gaps
+    from edge_aggregate.store.replays import numbers, read_gaps
 
     with open_store(args.store, read_only=True) as store:
         found = sorted(read_gaps(store.engine), key=lambda gap: (gap.site, gap.device, gap.before_ms, gap.first_seq))
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "site": gap.site,
             "device": gap.device,
@@ -42,11 +42,12 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(rows))
         return 0
-    for gap, row in zip(found, rows, strict=True):
+    for row in rows:
+        count = row["to"] - row["from"] + 1
         print(
-            f"{gap.site}/{gap.device}: {gap.missing} missing, {gap.boot_id[:8]}…/{gap.first_seq} to {gap.last_seq}, "
+            f"{row['site']}/{row['device']}: {count} {'lost for good' if row['lost'] else 'missing'}, "
+            f"{row['boot_id'][:8]}…/{numbers(row['from'], row['to'])}, "
             f"between {row['after'] or 'the start'} and {row['before']}"
-            + (", lost: the device has them no more" if gap.lost else "")
         )
-    print(f"{sum(gap.missing for gap in found)} windows missing in {len(found)} gaps")
+    print(f"{sum(row['to'] - row['from'] + 1 for row in rows)} windows missing in {len(rows)} gaps")
     return 0

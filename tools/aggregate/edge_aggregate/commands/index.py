@@ -74,7 +74,9 @@ def _until(store: Store) -> str:
     from edge_aggregate.decode import instant
 
     newest = store.engine.fetch("SELECT MAX(start_ms) FROM windows")[0][0]
-    return "" if newest is None else f": the newest began {utc_text(instant(newest))}"
+    if newest is None:
+        return ": the store is empty: `edge-aggregate ingest` fills it"
+    return f": the newest began {utc_text(instant(newest))}"
 
 
 def _fits(args: argparse.Namespace) -> None:
@@ -186,6 +188,8 @@ def show(found: list[Figure], place: tzinfo, *, by_day: bool = False) -> None:
         print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
     if any(f.state == "provisional" for f in found):
         print("* not over, or not all of it has come: it will change")
+    if any(f.unsynced for f in found):
+        print("unsynced: counted by a clock that was not set: in no share")
     if any(f.n > 0 and f.index_corrected is None for f in found):
         print(
             "– corrected: a model that counted is not known here: `edge-aggregate calibrate` with its bundle's manifest"

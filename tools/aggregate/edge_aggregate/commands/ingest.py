@@ -73,5 +73,8 @@ def run(args: argparse.Namespace) -> int:
         f"{m.conflicts} conflicts, {m.dead} dead letters"
     )
     if m.conflicts:
-        print("conflicts: two payloads claim one window; `edge-aggregate check` lists them", file=sys.stderr)
+        print(
+            "conflicts: two payloads claim one window: `edge-aggregate export --dead-letters` lists them",
+            file=sys.stderr,
+        )
     return 0

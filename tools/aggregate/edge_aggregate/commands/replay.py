@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """One round. Devices that do not answer are no failure: they are asked again later."""
     from edge_aggregate.store import open_store
-    from edge_aggregate.store.replays import read_gaps
+    from edge_aggregate.store.replays import numbers, read_gaps
 
     root = subscribe.root_of(args)
     with open_store(args.store, read_only=True) as store:
@@ -49,9 +49,8 @@ def run(args: argparse.Namespace) -> int:
     due = [gap for gap in gaps if gap.due(now_ms)]
     if args.dry_run:
         for gap in due:
-            print(
-                f"{gap.site}/{gap.device}: {gap.boot_id[:8]}…/{gap.first_seq} to {gap.last_seq}, {gap.missing} windows"
-            )
+            what = f"{gap.boot_id[:8]}…/{numbers(gap.first_seq, gap.last_seq)}, {gap.missing} windows"
+            print(f"{gap.site}/{gap.device}: {what}")
     print(_summary(gaps, due))
     if args.dry_run or not due:
         return 0

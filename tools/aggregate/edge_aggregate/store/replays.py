@@ -44,6 +44,11 @@ class Gap(NamedTuple):
         return self.asked_ms is None or not self.asked_ms - wait < now_ms < self.asked_ms + wait
 
 
+def numbers(first: int, last: int) -> str:
+    """Numbers of a run as people write them."""
+    return f"{first}" if first == last else f"{first} to {last}"
+
+
 _GAPS: Final = """
 SELECT g.boot, s.name, d.name, b.boot_id, g.first_seq, g.last_seq, g.after_ms, g.before_ms,
   EXISTS (SELECT 1 FROM replays l WHERE l.boot = g.boot AND l.gone = 1 AND l.first_seq <= g.first_seq

@@ -11,6 +11,7 @@ import math
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
 from markupsafe import Markup, escape
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 WIDTH: Final = 720
 HEIGHT: Final = 400
+LABEL: Final = 20
+"""Between two labels, as large as the style sheet makes them on a phone."""
 COARSE_DEGREES: Final = 3.0
 """Below, the outline would say nothing: a kilometre scale is drawn instead."""
 
@@ -39,7 +42,7 @@ class Dot:
 
 @cache
 def _land() -> list[Ring]:
-    """The outline's rings, (longitude, latitude) in degrees."""
+    """The outline's rings, (longitude, latitude) in degrees. One that crosses 180° goes on beyond it."""
     topology = json.loads(files("edge_aggregate.web").joinpath("land-110m.json").read_text())
     (sx, sy), (tx, ty) = topology["transform"]["scale"], topology["transform"]["translate"]
     arcs: list[Ring] = []
@@ -57,8 +60,19 @@ def _land() -> list[Ring]:
                 points: Ring = []
                 for number in ring:
                     points += arcs[number] if number >= 0 else arcs[~number][::-1]
-                rings.append(points)
+                rings.append(_unrolled(points))
     return rings
+
+
+def _unrolled(ring: Ring) -> Ring:
+    """Without the jump at 180°, which would be drawn right across the map; Antarctica is closed around its pole."""
+    points, turns = ring[:1], 0
+    for (before, _), (x, y) in pairwise(ring):
+        turns += (before - x > 180) - (x - before > 180)
+        points.append((x + 360 * turns, y))
+    if turns:
+        points += [(points[-1][0], -90.0), (points[0][0], -90.0)]
+    return points
 
 
 def draw(title: str, dots: Sequence[Dot]) -> Markup:
@@ -76,7 +90,7 @@ def draw(title: str, dots: Sequence[Dot]) -> Markup:
     parts = []
     if span >= COARSE_DEGREES:
         reach_x, reach_y = span / narrow, span
-        for ring in _land():
+        for ring in ([(x + turn, y) for x, y in ring] if turn else ring for ring in _land() for turn in (-360, 0, 360)):
             if any(abs(x - middle[0]) < reach_x and abs(y - middle[1]) < reach_y for x, y in ring):
                 path = "".join(f"{'L' if i else 'M'}{x:.1f} {y:.1f}" for i, (x, y) in enumerate(at(*p) for p in ring))
                 parts.append(f'<path class="land" d="{path}Z"/>')
@@ -86,10 +100,10 @@ def draw(title: str, dots: Sequence[Dot]) -> Markup:
         x, y = at(dot.longitude, dot.latitude)
         shade = "none" if dot.share is None else str(min(8, int(dot.share * 9)))
         share = "no figure" if dot.share is None else f"{100 * dot.share:.0f} %"
-        side, beside = ("end", x - 13) if x > WIDTH * 0.75 else ("start", x + 13)
+        side, beside = ("end", x - 13) if x > WIDTH * 0.6 else ("start", x + 13)
         beneath = y + 4
-        while any(abs(beneath - other) < 14 and abs(beside - left) < 150 for left, other in taken):
-            beneath += 14
+        while any(abs(beneath - other) < LABEL and abs(beside - left) < 250 for left, other in taken):
+            beneath += LABEL
         taken.append((beside, beneath))
         parts.append(
             f'<a href="{escape(dot.link)}" aria-label="{escape(dot.name)}: {share}">'

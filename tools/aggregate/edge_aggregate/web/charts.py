@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from edge_aggregate.figures import Figure
 
 WIDTH: Final = 720
-_LEFT, _RIGHT, _TOP, _BOTTOM = 44, 8, 10, 24
+_LEFT, _RIGHT, _TOP, _BOTTOM = 68, 32, 10, 38
+"""Room for labels as large as the style sheet makes them on a phone; on the right for half of the last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,7 @@ class Line:
 
 def line_chart(title: str, labels: Sequence[str], lines: Sequence[Line], unfinished: Sequence[bool]) -> Markup:
     """Shares from 0 to 1 over equal steps of time; steps that are not finished are hatched."""
-    height, inner_w, inner_h = 240, WIDTH - _LEFT - _RIGHT, 240 - _TOP - _BOTTOM
+    height, inner_w, inner_h = 254, WIDTH - _LEFT - _RIGHT, 254 - _TOP - _BOTTOM
     top = _ceiling([high for line in lines for _, _, high in line.points if high is not None])
     step = inner_w / max(1, len(labels))
 
@@ -78,11 +79,11 @@ def _runs(
 
 def bar_chart(title: str, rows: Sequence[tuple[str, Sequence[tuple[str, float]]]]) -> Markup:
     """Rows of shares that add up to 1, side by side. Each row: its name, and (class, share) from left to right."""
-    height, inner = 12 + 40 * len(rows), WIDTH - 96
+    height, inner = 12 + 40 * len(rows), WIDTH - 120
     parts = []
     for at, (name, shares) in enumerate(rows):
-        left, top = 92.0, 8 + 40 * at
-        parts.append(f'<text x="86" y="{top + 20}" text-anchor="end">{escape(name)}</text>')
+        left, top = 116.0, 8 + 40 * at
+        parts.append(f'<text x="110" y="{top + 20}" text-anchor="end">{escape(name)}</text>')
         for css, share in shares:
             width = max(0.0, share) * inner
             parts.append(f'<rect class="mix {css}" x="{left:.1f}" y="{top}" width="{width:.1f}" height="30"/>')
@@ -94,14 +95,14 @@ def heat_map(title: str, rows: Sequence[tuple[str, Sequence[float | None]]]) -> 
     """24 columns a row; darker is more, of what the cells hold between their least and their most."""
     known = [value for _, cells in rows for value in cells if value is not None]
     least, most = (min(known), max(known)) if known else (0.0, 1.0)
-    cell, left = (WIDTH - 52) / 24, 44.0
+    cell, left = (WIDTH - 60) / 24, 52.0
     parts = [
         f'<text x="{left + cell * (hour + 0.5):.1f}" y="14" text-anchor="middle">{hour}</text>'
         for hour in range(0, 24, 3)
     ]
     for at, (name, cells) in enumerate(rows):
         top = 20 + 22 * at
-        parts.append(f'<text x="38" y="{top + 15}" text-anchor="end">{escape(name)}</text>')
+        parts.append(f'<text x="46" y="{top + 15}" text-anchor="end">{escape(name)}</text>')
         for hour, value in enumerate(cells):
             shade = "none" if value is None else str(min(8, int(9 * (value - least) / ((most - least) or 1))))
             parts.append(
