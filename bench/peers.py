@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 ENVIRONMENT = {"fer-haar": "fer", "fer-mtcnn": "fer", "facex": "facex", "kit-retinaface": "kit"}
 START = {"demo": 17.0, "two faces": 1.0}
 """Seconds of a film before its first frame: in the demo's a masked face leaves, two bare ones come."""
+SPARSE = {"fer-mtcnn": 4, "kit-retinaface": 4}
+"""Slow ones, which see each frame for itself, are shown every fourth."""
 SEED = 20261121
 SIZE, SIDE = (480, 360), 4 * 48
 OVERLAP = 0.3
@@ -49,13 +51,15 @@ class Program:
             [python, here, name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
 
-    def ask(self, frames: Path) -> dict[str, Any]:
-        """Answer of `peers_one.py` about a file of frames."""
-        if self._process.stdin is None or self._process.stdout is None:
-            raise ValueError
-        self._process.stdin.write(f"{frames}\n")
-        self._process.stdin.flush()
-        answer: dict[str, Any] = json.loads(self._process.stdout.readline())
+    def give(self, frames: Path) -> None:
+        """Let it begin on a file of frames."""
+        if self._process.stdin is not None:
+            self._process.stdin.write(f"{frames}\n")
+            self._process.stdin.flush()
+
+    def answer(self) -> dict[str, Any]:
+        """Answer of `peers_one.py` about what was given."""
+        answer: dict[str, Any] = json.loads(self._process.stdout.readline() if self._process.stdout else "")
         return answer
 
     def close(self) -> None:
@@ -122,53 +126,63 @@ def main() -> int:
     args = parser.parse_args()
     pythons = {name: args.folder / folder / "bin" / "python" for name, folder in ENVIRONMENT.items()}
     there = {name: str(python) for name, python in pythons.items() if python.exists()}
-    programs = {n: Program(n, p) for n, p in {"edge": sys.executable, "edge-camera": sys.executable, **there}.items()}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        compose(folder / "demo.mp4")
-        data = Path(os.environ.get("EDGE_DATA", "../shared/data"))
-        films = {"demo": folder / "demo.mp4", "two faces": data / "clips/head-pose-face-detection-female-and-male.gif"}
-        for title, path in films.items():
-            clip(title, film(path, START[title], args.frames), folder / "frames.npy", programs, args.rounds)
-        programs["edge-still"] = Program("edge-still", sys.executable)
-        labelled(args.faces, folder / "frames.npy", {n: p for n, p in programs.items() if n != "edge-camera"})
-    for program in programs.values():
-        program.close()
+        if args.rounds:
+            compose(folder / "demo.mp4")
+            data = Path(os.environ.get("EDGE_DATA", "../shared/data"))
+            two = data / "clips/head-pose-face-detection-female-and-male.gif"
+            here = {"edge": sys.executable, "edge-camera": sys.executable}
+            programs = {name: Program(name, python) for name, python in (here | there).items()}
+            for title, path in {"demo": folder / "demo.mp4", "two faces": two}.items():
+                clip(title, film(path, START[title], args.frames), folder, programs, args.rounds)
+            for program in programs.values():
+                program.close()
+        if args.faces:
+            labelled(args.faces, folder / "faces.npy", {"edge-still": sys.executable} | there)
     print(f"\nLoad {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores.")
     return 0
 
 
-def clip(title: str, frames: U8, path: Path, programs: dict[str, Program], rounds: int) -> None:
+def clip(title: str, frames: U8, folder: Path, programs: dict[str, Program], rounds: int) -> None:
     """Print the table of a clip."""
-    np.save(path, frames)
-    count = len(frames) - 1
+    count, shown = len(frames) - 1, {}
+    for name in programs:
+        shown[name] = np.r_[0, 1 : count + 1 : SPARSE.get(name, 1)]
+        np.save(folder / f"{name}.npy", frames[shown[name]])
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in programs}
     for number in range(rounds):
         for name in list(programs)[:: -1 if number % 2 else 1]:
-            found[name].append(programs[name].ask(path))
+            programs[name].give(folder / f"{name}.npy")
+            found[name].append(programs[name].answer())
             print(f"{title}, round {number + 1}: {name}", file=sys.stderr, flush=True)
     print(f"\n{title}, {count} frames, {rounds} rounds\n")
-    print("| program | processor ms a frame | frames a second | edge ÷ it, processor | faces a frame | of edge's |")
+    print("| program | processor ms a frame | frames a second | times edge's | faces a frame | of edge's |")
     print("|---|---|---|---|--:|--:|", flush=True)
     ours = found["edge"]
     for name, runs in found.items():
-        faces = runs[-1]["faces"]
-        ratio = told([mine["processor"] / run["processor"] for mine, run in zip(ours, runs, strict=True)])
-        each = told([1000 * run["processor"] / count for run in runs])
-        rate = told([count / run["seconds"] for run in runs])
-        many, same = sum(map(len, faces)) / len(faces), shared(faces, ours[-1]["faces"])
+        faces, looked = runs[-1]["faces"], len(shown[name]) - 1
+        mine = [run["processor"] / count for run in ours]
+        ratio = told([run["processor"] / looked / m for m, run in zip(mine, runs, strict=True)])
+        each = told([1000 * run["processor"] / looked for run in runs])
+        rate = told([looked / run["seconds"] for run in runs])
+        same = shared(faces, [ours[-1]["faces"][at] for at in shown[name]])
+        many = sum(map(len, faces)) / len(faces)
         print(f"| {name} | {each} | {rate} | {ratio} | {many:.2f} | {same:.0%} |", flush=True)
 
 
-def labelled(count: int, path: Path, programs: dict[str, Program]) -> None:
-    """Print the table of the labelled faces."""
+def labelled(count: int, path: Path, pythons: dict[str, str]) -> None:
+    """Print the table of the labelled faces, all programs at once: nobody's time is taken."""
     frames, labels, place = portraits(count)
     np.save(path, frames)
     print(f"\n{count} labelled faces, {SIDE} pixels each\n")
     print("| program | found | right, of those found | right, of all |\n|---|--:|--:|--:|", flush=True)
+    programs = {name: Program(name, python) for name, python in pythons.items()}
+    for program in programs.values():
+        program.give(path)
     for name, program in programs.items():
         right, found = np.zeros(count, bool), np.zeros(count, bool)
-        for at, faces in enumerate(program.ask(path)["faces"][1:]):
+        for at, faces in enumerate(program.answer()["faces"][1:]):
             if faces:
                 overlap = overlaps(place, faces)
                 found[at] = overlap.max() >= OVERLAP
@@ -176,6 +190,7 @@ def labelled(count: int, path: Path, programs: dict[str, Program]) -> None:
         shares = (metrics.share(hits) for hits in (found, right[found], right) if len(hits))
         cells = " | ".join(f"{s['accuracy']:.1%} ({s['low']:.1%} to {s['high']:.1%})" for s in shares)
         print(f"| {name} | {cells} |", flush=True)
+        program.close()
 
 
 if __name__ == "__main__":
