@@ -1,0 +1,197 @@
+"""What a user would take instead, on the same frames and the same labelled faces, in turn, in one run.
+
+    .venv/bin/python bench/peers.py FOLDER [--rounds N] [--frames N] [--faces N]
+
+`FOLDER` holds a virtual environment each: `fer`, `facex`, `kit` (face-analysis-kit); those that are missing are left
+out. Prints Markdown tables. Decoding is in nobody's time; of each film the first frame warms up. EDGE_DATA is the
+data's folder.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+from edge_quantize.evaluation import metrics
+from edge_quantize.evaluation.chips import fer2013
+
+from edge.commands.demo.clip import FPS, compose
+from edge.types import EMOTIONS, FaceBox
+from edge.vision.detect.overlap import centred, iou
+
+if TYPE_CHECKING:
+    from edge.types import F32, U8
+
+ENVIRONMENT = {"fer-haar": "fer", "fer-mtcnn": "fer", "facex": "facex", "kit-retinaface": "kit"}
+START = {"demo": 17.0, "two faces": 1.0}
+"""Seconds of a film before its first frame: in the demo's a masked face leaves, two bare ones come."""
+SPARSE = {"fer-mtcnn": 4, "kit-retinaface": 4}
+"""Slow ones, which see each frame for itself, are shown every fourth."""
+SEED = 20261121
+SIZE, SIDE = (480, 360), 4 * 48
+OVERLAP = 0.3
+"""Least intersection over union of two programs' boxes of one face: some cut the chin off, some do not."""
+
+
+class Program:
+    """One program, in a process of its own."""
+
+    def __init__(self, name: str, python: str) -> None:
+        here = Path(__file__).with_name("peers_one.py")
+        self._process = subprocess.Popen(
+            [python, here, name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+
+    def give(self, frames: Path) -> None:
+        """Let it begin on a file of frames."""
+        if self._process.stdin is not None:
+            self._process.stdin.write(f"{frames}\n")
+            self._process.stdin.flush()
+
+    def answer(self) -> dict[str, Any]:
+        """Answer of `peers_one.py` about what was given."""
+        answer: dict[str, Any] = json.loads(self._process.stdout.readline() if self._process.stdout else "")
+        return answer
+
+    def close(self) -> None:
+        """End it."""
+        self._process.communicate()
+
+
+def film(path: Path, start: float, count: int) -> U8:
+    """Frames (count + 1, H, W, 3) of a film from `start` seconds on, one each 1/8 s, the film's clock."""
+    capture = cv2.VideoCapture(str(path))
+    fps = capture.get(cv2.CAP_PROP_FPS) or FPS
+    step, frames = max(1, round(fps / FPS)), []
+    index = -round(start * fps)
+    while len(frames) <= count:
+        read, image = capture.read()
+        if not read:
+            break
+        if index >= 0 and index % step == 0:
+            frames.append(image)
+        index += 1
+    return np.stack(frames).astype(np.uint8, copy=False)
+
+
+def portraits(count: int) -> tuple[U8, list[str], list[Any]]:
+    """Grey frames with a PublicTest face each, the first one twice; their labels; where the face lies."""
+    fer = fer2013()
+    rows = np.random.default_rng(SEED).permutation(fer.public_rows())[:count]
+    frames = np.full((count + 1, SIZE[1], SIZE[0], 3), 128, np.uint8)
+    x, y = (SIZE[0] - SIDE) // 2, (SIZE[1] - SIDE) // 2
+    for at, row in enumerate((rows[0], *rows)):
+        face = cv2.resize(fer.images[row], (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
+        frames[at, y : y + SIDE, x : x + SIDE] = face[..., None]
+    return frames, [EMOTIONS[fer.labels[row]] for row in rows], [x, y, SIDE, SIDE]
+
+
+def overlaps(face: list[Any], others: list[Any]) -> F32:
+    """Intersections over unions (N,) of one face with others."""
+    one, many = (centred([FaceBox(*map(float, f[:4])) for f in faces]) for faces in ([face], others))
+    return iou(one, many)[0]
+
+
+def shared(faces: list[list[Any]], ours: list[list[Any]]) -> float:
+    """Share of our boxes, over all frames, that one of theirs overlaps."""
+    hit = [
+        bool(overlaps(mine, frame).max(initial=0.0) >= OVERLAP)
+        for frame, mines in zip(faces, ours, strict=True)
+        for mine in mines
+    ]
+    return sum(hit) / len(hit) if hit else float("nan")
+
+
+def told(values: list[float]) -> str:
+    """Median and range."""
+    return f"{statistics.median(values):.3g} ({min(values):.3g} to {max(values):.3g})"
+
+
+def main() -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="of the environments")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--frames", type=int, default=40, help="of each clip")
+    parser.add_argument("--faces", type=int, default=200)
+    args = parser.parse_args()
+    pythons = {name: args.folder / folder / "bin" / "python" for name, folder in ENVIRONMENT.items()}
+    there = {name: str(python) for name, python in pythons.items() if python.exists()}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if args.rounds:
+            compose(folder / "demo.mp4")
+            data = Path(os.environ.get("EDGE_DATA", "../shared/data"))
+            two = data / "clips/head-pose-face-detection-female-and-male.gif"
+            here = {"edge": sys.executable, "edge-camera": sys.executable}
+            programs = {name: Program(name, python) for name, python in (here | there).items()}
+            for title, path in {"demo": folder / "demo.mp4", "two faces": two}.items():
+                clip(title, film(path, START[title], args.frames), folder, programs, args.rounds)
+            for program in programs.values():
+                program.close()
+        if args.faces:
+            labelled(args.faces, folder / "faces.npy", {"edge-still": sys.executable} | there)
+    print(f"\nLoad {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores.")
+    return 0
+
+
+def clip(title: str, frames: U8, folder: Path, programs: dict[str, Program], rounds: int) -> None:
+    """Print the table of a clip."""
+    count, shown = len(frames) - 1, {}
+    for name in programs:
+        shown[name] = np.r_[0, 1 : count + 1 : SPARSE.get(name, 1)]
+        np.save(folder / f"{name}.npy", frames[shown[name]])
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in programs}
+    for number in range(rounds):
+        for name in list(programs)[:: -1 if number % 2 else 1]:
+            programs[name].give(folder / f"{name}.npy")
+            found[name].append(programs[name].answer())
+            print(f"{title}, round {number + 1}: {name}", file=sys.stderr, flush=True)
+    print(f"\n{title}, {count} frames, {rounds} rounds\n")
+    print("| program | processor ms a frame | frames a second | times edge's | faces a frame | of edge's |")
+    print("|---|---|---|---|--:|--:|", flush=True)
+    ours = found["edge"]
+    for name, runs in found.items():
+        faces, looked = runs[-1]["faces"], len(shown[name]) - 1
+        mine = [run["processor"] / count for run in ours]
+        ratio = told([run["processor"] / looked / m for m, run in zip(mine, runs, strict=True)])
+        each = told([1000 * run["processor"] / looked for run in runs])
+        rate = told([looked / run["seconds"] for run in runs])
+        same = shared(faces, [ours[-1]["faces"][at] for at in shown[name]])
+        many = sum(map(len, faces)) / len(faces)
+        print(f"| {name} | {each} | {rate} | {ratio} | {many:.2f} | {same:.0%} |", flush=True)
+
+
+def labelled(count: int, path: Path, pythons: dict[str, str]) -> None:
+    """Print the table of the labelled faces, all programs at once: nobody's time is taken."""
+    frames, labels, place = portraits(count)
+    np.save(path, frames)
+    print(f"\n{count} labelled faces, {SIDE} pixels each\n")
+    print("| program | found | right, of those found | right, of all |\n|---|--:|--:|--:|", flush=True)
+    programs = {name: Program(name, python) for name, python in pythons.items()}
+    for program in programs.values():
+        program.give(path)
+    for name, program in programs.items():
+        right, found = np.zeros(count, bool), np.zeros(count, bool)
+        for at, faces in enumerate(program.answer()["faces"][1:]):
+            if faces:
+                overlap = overlaps(place, faces)
+                found[at] = overlap.max() >= OVERLAP
+                right[at] = found[at] and faces[int(overlap.argmax())][4] == labels[at]
+        shares = (metrics.share(hits) for hits in (found, right[found], right) if len(hits))
+        cells = " | ".join(f"{s['accuracy']:.1%} ({s['low']:.1%} to {s['high']:.1%})" for s in shares)
+        print(f"| {name} | {cells} |", flush=True)
+        program.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
