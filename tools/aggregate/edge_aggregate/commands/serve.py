@@ -67,6 +67,7 @@ def run(args: argparse.Namespace) -> int:
         host=host,
         port=port,
         log_level="warning",
+        log_config=None,  # its own would close the handlers of whoever runs it in a process of theirs
         server_header=False,
         timeout_graceful_shutdown=STOP_S,
         ssl_certfile=args.tls_cert,
