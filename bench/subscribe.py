@@ -25,7 +25,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import paho.mqtt.client as mqtt
-from edge_aggregate.broker import Broker, Connection
+from edge_aggregate.broker import Broker
+from edge_aggregate.connection import Connection
 from edge_aggregate.store import open_store
 from edge_aggregate.subscribe import Options, Subscriber
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion

@@ -74,7 +74,8 @@ def kiosk(tmp_path: Path) -> Iterator[tuple[Mosquitto, Process]]:
 
 
 def forget_session(port: int) -> None:
-    from edge_aggregate.broker import Broker, Connection
+    from edge_aggregate.broker import Broker
+    from edge_aggregate.connection import Connection
 
     connection = Connection(Broker("127.0.0.1", port), "aggregator", keep_s=0, receive=10, on_message=print)
     connection.open()

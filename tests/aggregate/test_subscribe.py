@@ -34,7 +34,8 @@ PERSISTENT = "persistence true\npersistence_location {}/\nautosave_interval 1\na
 
 def unacknowledged(process: Process, port: int) -> list[bytes]:
     """What the broker would send this subscriber again."""
-    from edge_aggregate.broker import Broker, Connection
+    from edge_aggregate.broker import Broker
+    from edge_aggregate.connection import Connection
 
     found: list[bytes] = []
     connection = Connection(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from prometheus_client import CollectorRegistry, start_http_server
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
 
     from prometheus_client.core import Metric
 
-    from edge_aggregate.subscribe import Figures, Subscriber
+    from edge_aggregate.subscribe import Subscriber
 
 HOST: Final = "127.0.0.1"
 PREFIX: Final = "edge_aggregate_"
@@ -33,6 +35,29 @@ _COUNTERS: Final = (
     ("landing_errors", "Segments that could not be written and are tried again."),
     ("connections", "Connections to the broker that came to a subscription."),
 )
+
+
+@dataclass(slots=True)
+class Figures:
+    """What is counted since the start, for `/metrics`; `oldest_ms`: when the oldest unacknowledged message came."""
+
+    messages: int = 0
+    segments: int = 0
+    commits: int = 0
+    windows: int = 0
+    duplicates: int = 0
+    conflicts: int = 0
+    dead: Counter[str] = field(default_factory=Counter)
+    fleet: int = 0
+    store_errors: int = 0
+    landing_errors: int = 0
+    connections: int = 0
+    connected: bool = False
+    unacknowledged: int = 0
+    oldest_ms: int | None = None
+    committed_ms: int | None = None
+    lag_ms: int = 0
+    """Between a message's coming and its commit, of the newest commit's first message."""
 
 
 class Collector:

@@ -12,7 +12,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from edge.contract import ContractError, ReplayAnswer, ReplayCommand, Topics, decode, encode, parse_topic
-from edge_aggregate.broker import NOT_AUTHORISED
+from edge_aggregate.connection import NOT_AUTHORISED
 from edge_aggregate.store.replays import (
     Gap,
     drop_lease,
@@ -24,7 +24,7 @@ from edge_aggregate.store.replays import (
 )
 
 if TYPE_CHECKING:
-    from edge_aggregate.broker import Connection
+    from edge_aggregate.connection import Connection
     from edge_aggregate.store import Store
 
 log = logging.getLogger("edge.aggregate")

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from edge.contract import ContractError
 from edge.errors import BrokerRefused, BrokerUnavailable, ConfigError, SourceError, StorageError
-from edge_aggregate.broker import Connection
+from edge_aggregate.alarms import Teller
+from edge_aggregate.connection import Connection
 from edge_aggregate.ingest import ingest_files
 from edge_aggregate.landing import Landing, Message
+from edge_aggregate.metrics import Figures
 from edge_aggregate.store.fleet import HealthRow, StatusRow, read_message, write_fleet
 
 if TYPE_CHECKING:
@@ -48,8 +48,6 @@ GRANT_S: Final = 30.0
 """How long a broker that sends nothing else may take to answer a subscription."""
 LEAVE_S: Final = 1.0
 """How long a group's broker may take to let one go."""
-SAID_S: Final = 60.0
-"""Between two lines about the same kind of thing."""
 BUSY_S: Final = 2.0
 """How long a commit waits for another program's, so that an end comes within 5 s."""
 
@@ -66,29 +64,6 @@ class Options(NamedTuple):
     every: float = 0.2
 
 
-@dataclass(slots=True)
-class Figures:
-    """What is counted since the start, for `/metrics`; `oldest_ms`: when the oldest unacknowledged message came."""
-
-    messages: int = 0
-    segments: int = 0
-    commits: int = 0
-    windows: int = 0
-    duplicates: int = 0
-    conflicts: int = 0
-    dead: Counter[str] = field(default_factory=Counter)
-    fleet: int = 0
-    store_errors: int = 0
-    landing_errors: int = 0
-    connections: int = 0
-    connected: bool = False
-    unacknowledged: int = 0
-    oldest_ms: int | None = None
-    committed_ms: int | None = None
-    lag_ms: int = 0
-    """Between a message's coming and its commit, of the newest commit's first message."""
-
-
 class Task(Protocol):
     """What else is done over the connection, as asking for gaps is."""
 
@@ -103,24 +78,6 @@ class Task(Protocol):
 
     def lost(self) -> None:
         """The connection is gone."""
-
-
-class Teller:
-    """Says the first of a kind at once, the others once a minute with their number."""
-
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._said: dict[str, tuple[float, int]] = {}
-
-    def say(self, kind: str, text: str, *, level: int = logging.WARNING, more: int = 1) -> None:
-        """Say it, or count it."""
-        now = self._clock()
-        at, held = self._said.get(kind, (-SAID_S, 0))
-        if now - at < SAID_S:
-            self._said[kind] = at, held + more
-            return
-        log.log(level, "%s%s", text, f" ({held} more since the last such line)" if held else "")
-        self._said[kind] = now, 0
 
 
 class _StoreStuck(Exception):

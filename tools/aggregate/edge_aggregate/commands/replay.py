@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from edge.errors import BrokerUnavailable, ConfigError
 from edge_aggregate import broker as brokers
 from edge_aggregate.commands import subscribe
+from edge_aggregate.connection import Connection
 
 if TYPE_CHECKING:
     import argparse
@@ -82,7 +83,7 @@ def _ask(broker: Broker, client_id: str, root: str, args: argparse.Namespace) ->
         correlation = getattr(message.properties, "CorrelationData", None)
         asker.take(message.topic, bytes(message.payload), correlation)
 
-    connection = brokers.Connection(broker, client_id, keep_s=0, receive=100, on_message=receive)
+    connection = Connection(broker, client_id, keep_s=0, receive=100, on_message=receive)
     with open_store(args.store) as store:
         connection.open(stopping)
         number = connection.subscribe(*asker.topics())

@@ -10,11 +10,13 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from edge.errors import BrokerUnavailable
-from edge_aggregate.broker import Broker, Connection
+from edge_aggregate.connection import Connection
 
 if TYPE_CHECKING:
     import paho.mqtt.client as mqtt
     from paho.mqtt.reasoncodes import ReasonCode
+
+    from edge_aggregate.broker import Broker
 
 IN_FLIGHT: Final = 100
 """Messages sent and not yet acknowledged, at most; less where the broker says so."""
