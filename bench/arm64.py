@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 import cv2
 import numpy as np
+from material import configure
 
 from edge import config as settings
 from edge.bundle.golden import golden_answers
@@ -137,36 +138,15 @@ def material(folder: Path, golden: int, faces: int, frames: int) -> dict[str, U8
     return inputs
 
 
-def configure(own: Path, runtime: str) -> None:
-    """What the service of a run is told."""
-    (own / "config.toml").write_text(
-        f"""[device]
-id = "bench"
-site = "bench"
-purpose = "benchmark"
-mode = "development"
-[camera]
-kind = "replay"
-source = '{own.parent / "clip.mp4"}'
-[models]
-bundle = '{settings.development("clip").models.bundle.resolve()}'
-accelerator = "cpu"
-runtime = "{runtime}"
-[storage]
-outbox = "outbox.db"
-runtime = "run"
-""",
-        encoding="utf-8",
-    )
-
-
 def emulate(folder: Path, suite: str, runtime: str, name: str) -> None:
     """One run; `told.json` says what ran and the median instructions (all, SIMD, memory) of each step."""
     root, own, board = folder / f"root-{suite}", folder / _place(suite, runtime, name), BOARDS[name]
     become(root, board)
     shutil.rmtree(own, ignore_errors=True)
     own.mkdir()
-    configure(own, runtime)
+    bundle = settings.development("clip").models.bundle.resolve()
+    asked = f'accelerator = "cpu"\nruntime = "{runtime}"'
+    configure(own, own.parent / "clip.mp4", bundle, models=asked, window_s=3600)
     inside = {"PYTHONPATH": f"{ROOT}:{folder / f'site-{suite}'}", "PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1",
               "PYTHONDONTWRITEBYTECODE": "1"}  # fmt: skip
     order = ["qemu-aarch64", "-cpu", board.cpu, "-plugin", str(folder / "count.so"), "-L", str(root)]

@@ -51,8 +51,17 @@ def crowd(path: Path, faces: int, size: tuple[int, int] = (480, 360), *, frames:
     return path
 
 
-def configure(folder: Path, clip: Path, bundle: Path, *, loop: bool = False, strategy: str = "gate") -> Path:
-    """Write a configuration whose files lie in `folder`; returns its path."""
+def configure(
+    folder: Path,
+    clip: Path,
+    bundle: Path,
+    *,
+    loop: bool = False,
+    strategy: str = "gate",
+    models: str = "",
+    window_s: int = 5,
+) -> Path:
+    """Write a configuration whose files lie in `folder`; returns its path. `models`: more lines of that section."""
     path = folder / "config.toml"
     path.write_text(
         f"""[device]
@@ -67,8 +76,9 @@ loop = {str(loop).lower()}
 [models]
 bundle = '{bundle}'
 strategy = "{strategy}"
+{models}
 [window]
-seconds = 5
+seconds = {window_s}
 [mqtt]
 host = "127.0.0.1"
 port = 9

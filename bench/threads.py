@@ -17,6 +17,8 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Any, Final
 
+from material import configure
+
 from edge import config as settings
 from edge.bundle.golden import golden_answers
 from edge.bundle.manifest import load_bundle
@@ -97,24 +99,8 @@ def main() -> int:
 
 def chain(folder: Path, threads: int) -> float:
     """Frames a second of the vision service on the clip, its expression nets with `threads`."""
-    (folder / "config.toml").write_text(
-        f"""[device]
-id = "bench"
-site = "bench"
-purpose = "benchmark"
-mode = "development"
-[camera]
-kind = "replay"
-source = "clip.mp4"
-[models]
-bundle = '{settings.development("clip").models.bundle.resolve()}'
-accelerator = "cpu"
-[storage]
-outbox = "outbox.db"
-runtime = "run"
-""",
-        encoding="utf-8",
-    )
+    bundle = settings.development("clip").models.bundle.resolve()
+    path = configure(folder, folder / "clip.mp4", bundle, models='accelerator = "cpu"', window_s=3600)
     seen: list[float] = []
 
     def count(*_: object) -> None:
@@ -123,7 +109,7 @@ runtime = "run"
             service.stop()
 
     cpu.THREADS |= dict.fromkeys(ROLES[2:], threads)
-    service = Vision(settings.load(folder / "config.toml"), on_frame=count)
+    service = Vision(settings.load(path), on_frame=count)
     service.run()
     return (len(seen) - 1) / (seen[-1] - seen[0])
 
