@@ -159,7 +159,6 @@ def test_what_comes_is_shown_and_closes_nothing(browser: Chromium, tmp_path: Pat
         opened(browser, f"{pages.stdout.readline().strip()}site/lobby", phone=False, dark=False)
         browser.ask("document.querySelector('details').open = true")
         assert "41 of 41 votes" in browser.ask("document.body.innerText")
-        time.sleep(2.5)  # the stream has seen what there was
         more = [window(2, start=DAY.replace(hour=1), cells={"unmasked_sad": 9})]
         with open_store(store, create=True) as opened_store:
             ingest_files(opened_store, [write_log(tmp_path / "two", more)])

@@ -90,15 +90,15 @@ class Pages:
         build: Callable[..., dict[str, Any]],
         part: str,
         asked: tuple[tuple[str, str], ...],
-        _version: int,
+        version: int,
     ) -> str:
         with self.opened() as store:
             newest_ms = store.newest_ms
             if not newest_ms:
-                return self._templates.get_template("empty.html").render(path="/", address=self._address)
+                return self._templates.get_template("empty.html").render(address=self._address, version=version)
             context = build(store, self._sites, **dict(asked))
         page = self._templates.get_template(template)
-        context |= {"newest": instant(newest_ms), "sites": self._sites, "asked": dict(asked)}
+        context |= {"newest": instant(newest_ms), "sites": self._sites, "asked": dict(asked), "version": version}
         if part == "figures":
             return "".join(page.blocks["figures"](page.new_context(context)))
         return page.render(context)
@@ -128,9 +128,10 @@ def make_app(address: str, sites: Sites, passwords: Mapping[str, str] | None = N
         return await pages.answer(request, "quality.html", views.quality)
 
     async def live(request: Request) -> Response:
-        ending = anyio.Event()
+        ending, shown = anyio.Event(), request.query_params.get("seen", "")
+        seen = int(shown) if shown.isdecimal() and len(shown) < 20 else None
         return EventSourceResponse(
-            _changes(pages, request, ending), ping=15, shutdown_event=ending, shutdown_grace_period=2 * LOOK_S
+            _changes(pages, request, ending, seen), ping=15, shutdown_event=ending, shutdown_grace_period=2 * LOOK_S
         )
 
     async def icon(_: Request) -> Response:
@@ -171,9 +172,13 @@ class _Headers:
         await self._app(scope, receive, with_headers if scope["type"] == "http" else send)
 
 
-async def _changes(pages: Pages, request: Request, ending: anyio.Event) -> AsyncIterator[ServerSentEvent]:
-    """An event whenever something was merged; none while the store cannot be read. Ends with the server."""
-    seen: int | None = None
+async def _changes(
+    pages: Pages, request: Request, ending: anyio.Event, seen: int | None
+) -> AsyncIterator[ServerSentEvent]:
+    """An event whenever something was merged since the page was made; none while the store cannot be read.
+
+    `seen`: the version of which the page was made, so that nothing is missed between the two. Ends with the server.
+    """
     while not ending.is_set() and not await request.is_disconnected():
         with suppress(EdgeError):
             version = await run_in_threadpool(pages.version)
