@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from edge.types import U8, FaceBox
     from tests.support.edgetpu import StandIn
 
-SHOWN = 9
-"""Regions of a frame of 1280×720 that are searched when none follows: all of it, and eight squares."""
+SHOWN = 19
+"""Regions of a frame of 1280×720 that are searched when none follows: all of it, and three rows of squares."""
 
 
 @pytest.fixture(scope="module")
@@ -59,8 +59,32 @@ def people(bundle: Bundle, frame: U8) -> list[FaceBox]:
     return found
 
 
+@pytest.fixture(scope="module")
+def requests(bundle: Bundle, frame: U8) -> list[int]:
+    """How many regions each request of a frame has: all parts at once, then all closer looks at what is in doubt."""
+    backend = open_backend(bundle, (ROLE,), "cpu", judge, runtime=SAME)
+    sizes: list[int] = []
+    outputs = backend.outputs
+
+    def noting(role: str, chips: U8) -> Any:  # noqa: ANN401 - passed on
+        sizes.append(len(chips))
+        return outputs(role, chips)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(backend, "outputs", noting)
+        look(bundle, backend, frame)
+    assert sizes[0] == SHOWN
+    assert len(sizes) <= 2
+    return sizes
+
+
 def test_all_regions_of_a_frame_are_one_request_that_the_tpus_share(
-    tpus: StandIn, opened: Callable[..., EdgeTpuBackend], bundle: Bundle, frame: U8, people: list[FaceBox]
+    tpus: StandIn,
+    opened: Callable[..., EdgeTpuBackend],
+    bundle: Bundle,
+    frame: U8,
+    people: list[FaceBox],
+    requests: list[int],
 ) -> None:
     tpus.plug("2-1")
     tpus.plug("2-2")
@@ -69,8 +93,11 @@ def test_all_regions_of_a_frame_are_one_request_that_the_tpus_share(
     before = len(tpus.seen("detect"))
     assert look(bundle, backend, frame) == people
     work = [device for _, device in tpus.seen("detect")[before:]]
-    assert len(work) == SHOWN
-    assert sorted(work.count(device) for device in ("usb:0", "usb:1")) == [SHOWN // 2, SHOWN - SHOWN // 2]
+    assert len(work) == sum(requests)
+    shares = [(size // 2, size - size // 2) for size in requests]
+    assert sorted(work.count(device) for device in ("usb:0", "usb:1")) == [
+        sum(part) for part in zip(*shares, strict=True)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -82,7 +109,7 @@ def test_all_regions_of_a_frame_are_one_request_that_the_tpus_share(
         ("misplace", r"wrong .*detector_int8.tflite: computes wrongly on edgetpu: \d boxes for 1"),
     ],
 )
-def test_a_tpu_that_fails_in_mid_frame_costs_no_face_and_comes_back(
+def test_a_tpu_that_fails_in_mid_frame_costs_no_face_and_comes_back(  # noqa: PLR0913 - a case and its fixtures
     word: str,
     cause: str,
     *,
@@ -91,6 +118,7 @@ def test_a_tpu_that_fails_in_mid_frame_costs_no_face_and_comes_back(
     bundle: Bundle,
     frame: U8,
     people: list[FaceBox],
+    requests: list[int],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     tpus.plug()
@@ -107,7 +135,7 @@ def test_a_tpu_that_fails_in_mid_frame_costs_no_face_and_comes_back(
     until(backend, "edgetpu")
     before = len(tpus.seen("detect"))
     assert detector.detect(frame, thorough=True) == people
-    assert len(tpus.seen("detect")) == before + SHOWN
+    assert len(tpus.seen("detect")) == before + sum(requests)
 
 
 def test_a_tpu_that_finds_golden_faces_elsewhere_is_not_used_for_anything(
@@ -129,6 +157,7 @@ def test_models_are_asked_one_after_the_other_once_a_frame(
     tpus: StandIn,
     bundle: Bundle,
     frame: U8,
+    requests: list[int],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     tpus.plug()
@@ -144,4 +173,5 @@ def test_models_are_asked_one_after_the_other_once_a_frame(
     detector = open_detector(bundle, "blazeface", backend)
     pipeline = Pipeline(detector, Router(backend, "gate"), bundle.crop("blazeface"), {"unmasked": 0.0, "masked": 0.0})
     pipeline.see(Frame(frame, 0.0, 0, still=True))
-    assert asked == [(ROLE, SHOWN), ("gate", 4), ("fer_unmasked", 2), ("fer_masked", 2)]
+    searched = [(ROLE, size) for size in requests]
+    assert asked == [*searched, ("gate", 4), ("fer_unmasked", 2), ("fer_masked", 2)]

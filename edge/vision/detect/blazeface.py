@@ -99,7 +99,7 @@ class BlazeFace:
         last: list[Place] = [] if thorough else self._last
         self._schedule.begin()
         shown = parts if thorough else self._schedule.choose(image, parts, last)
-        best, merged = self._faces(image, shown)
+        best, merged = self._one_a_face(*self._look(image, shown)[1:])
         known = (best >= LEAST) & (iou(merged[:, :4], _table(last)).max(axis=1, initial=0.0) > SAME)
         small = merged[:, 2] * merged[:, 6] < self._clear_from
         found = [*zip(best[known], merged[known], strict=True)]
@@ -110,9 +110,7 @@ class BlazeFace:
             len(doubtful) if thorough else max(1, int(min(self._schedule.searches, 1000) - len(shown)) // len(CLOSER))
         )
         looked, put_off = doubtful[:pays], [_place(box) for box in doubtful[pays:]]
-        found += [
-            (score, box) for score, box in (self._closely(image, box, parts[0]) for box in looked) if score >= SURE
-        ]
+        found += [(score, box) for score, box in self._closely(image, looked, parts[0]) if score >= SURE]
         if not thorough:
             self._schedule.end(len(shown) + len(CLOSER) * len(looked))
             self._follow(last, [_place(box) for _, box in found], put_off, shown, parts[0])
@@ -135,9 +133,19 @@ class BlazeFace:
             self._schedule.put_off(place)
         self._last = found
 
-    def _closely(self, image: U8, box: F32, frame: Region) -> tuple[float, F32]:
-        """Mean score of close looks at a doubtful box, and the box as they see it."""
-        looks = [self._faces(image, [around(_place(box), widths, frame)]) for widths in CLOSER]
+    def _closely(self, image: U8, doubtful: F32, frame: Region) -> list[tuple[float, F32]]:
+        """Of each doubtful box the mean score of close looks at it, and the box as they see it. One request for all."""
+        if not len(doubtful):
+            return []
+        near = [around(_place(box), widths, frame) for box in doubtful for widths in CLOSER]
+        of, scores, boxes = self._look(image, near)
+        looks = [self._one_a_face(scores[of == n], boxes[of == n]) for n in range(len(near))]
+        each = len(CLOSER)
+        return [self._judged(box, looks[each * n : each * (n + 1)]) for n, box in enumerate(doubtful)]
+
+    @staticmethod
+    def _judged(box: F32, looks: Sequence[tuple[F32, F32]]) -> tuple[float, F32]:
+        """What close looks say of a box: their mean score, and where they see it."""
         same = [iou(boxes[:, :4], box[None, :4])[:, 0] > SAME for _, boxes in looks]
         best = np.concatenate([scores[there] for (scores, _), there in zip(looks, same, strict=True)])
         if not len(best):
@@ -163,22 +171,21 @@ class BlazeFace:
             return 0
         return min(MOST_ROWS, math.ceil((min(width, height) / largest - LAP) / (1 - LAP)))
 
-    def _faces(self, image: U8, shown: Sequence[Region]) -> tuple[F32, F32]:
-        """Scores (F,) and boxes (F, 7) of the faces in these regions: `_look`'s, one a face, best first."""
-        scores, boxes = self._look(image, shown)
+    def _one_a_face(self, scores: F32, boxes: F32) -> tuple[F32, F32]:
+        """Scores (F,) and boxes (F, 7) of what `_look` saw, one a face, best first."""
         large = boxes[:, 2] >= self._min_face
         # An error of a pixel in the network's input is the smaller in the frame, the closer the look.
         weights = scores * boxes[:, 6] ** 2 * np.where(scores >= LEAST, np.float32(1), np.float32(1e-6))
         return weighted_nms(scores[large], boxes[large], weights[large])
 
-    def _look(self, image: U8, shown: Sequence[Region]) -> tuple[F32, F32]:
-        """Scores (N,), boxes (N, 7) of what looks like a face in these regions.
+    def _look(self, image: U8, shown: Sequence[Region]) -> tuple[NDArray[np.intp], F32, F32]:
+        """Places in `shown` (N,), scores (N,), boxes (N, 7) of what looks like a face in these regions.
 
         Of a box: centre, size, and from the picture's left eye to the right one, in frame pixels; how many pixels of
         the network's input are one of the frame.
         """
         if not shown:
-            return np.empty(0, np.float32), np.empty((0, 7), np.float32)
+            return np.zeros(0, np.intp), np.empty(0, np.float32), np.empty((0, 7), np.float32)
         pictures, zooms, margins = zip(
             *(letterbox(image[r.y : r.y + r.h, r.x : r.x + r.w]) for r in shown), strict=True
         )
@@ -194,7 +201,7 @@ class BlazeFace:
         over |= (inside + size / 2 > part[:, 2:]) & ends
         scores = np.where(over.any(axis=1), CUT, 1.0) / (1 + np.exp(-values[:, 0]))
         boxes = np.concatenate([inside + part[:, :2], size, eyes, zoom], axis=1)
-        return scores.astype(np.float32), boxes.astype(np.float32)
+        return of, scores.astype(np.float32), boxes.astype(np.float32)
 
 
 def _place(box: F32) -> Place:
