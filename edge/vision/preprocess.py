@@ -25,6 +25,18 @@ def to_grey(image: U8) -> U8:
     return image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_BGR2GRAY).astype(np.uint8, copy=False)
 
 
+def shrink(image: U8, width: int, height: int, *, last: int = cv2.INTER_AREA) -> U8:
+    """A smaller uint8 (H, W) or (H, W, 3) image, every pixel the mean of those it stands for; not for chips.
+
+    It is halved first, as often as that goes: OpenCV does that ten times as fast as it averages over fractions of
+    pixels. An odd row or column is left out then. `last`: how the rest of the way, a factor below two, is gone.
+    """
+    while image.shape[1] >= 2 * width and image.shape[0] >= 2 * height:
+        h, w = image.shape[0] // 2, image.shape[1] // 2
+        image = cv2.resize(image[: 2 * h, : 2 * w], (w, h), interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+    return cv2.resize(image, (width, height), interpolation=last).astype(np.uint8, copy=False)
+
+
 def square(image: U8, box: FaceBox, crop: CropSpec) -> U8:
     """Cut the square around a face at the frame's own resolution.
 

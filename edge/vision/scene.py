@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import cv2
 import numpy as np
 
-from edge.vision.preprocess import to_grey
+from edge.vision.preprocess import shrink, to_grey
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,7 +44,7 @@ def look(image: U8, visible: NDArray[np.bool_] | None = None) -> Scene:
     `visible` (48, 64) leaves out what is False there.
     """
     rows = image[:: max(1, image.shape[0] // ROWS)]  # to read all of a large frame takes as long as to search it
-    small = to_grey(cv2.resize(rows, SMALL, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False))
+    small = shrink(to_grey(rows), *SMALL)
     edges = np.asarray(cv2.Laplacian(small, cv2.CV_32F))
     seen = np.ones(small.shape, bool) if visible is None else visible
     if not seen.any():

@@ -17,6 +17,7 @@ from edge.types import FaceBox
 from edge.vision.detect.overlap import SAME, iou, one_per_face, weighted_nms
 from edge.vision.detect.regions import LAP, SIDE, SMALLEST, around, holds, regions
 from edge.vision.detect.schedule import Schedule
+from edge.vision.preprocess import shrink
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -122,10 +123,11 @@ class BlazeFace:
     ) -> None:
         """Remember the faces of this frame, and those of the last one that no time was left to look at."""
         there = iou(_table(last), _table(found)).max(axis=1, initial=0.0) > SAME
-        for place, again in zip(last, there, strict=True):
+        searched = holds(shown, last, frame).any(axis=1)
+        for place, again, gone in zip(last, there, searched, strict=True):
             if again:
                 continue
-            if any(holds(region, place, frame) for region in shown):
+            if gone:
                 put_off.append(place)
             else:
                 found.append(place)
@@ -228,7 +230,7 @@ def letterbox(image: U8) -> tuple[U8, float, tuple[int, int]]:
     height, width = image.shape[:2]
     zoom = SIDE / max(height, width)
     w, h = max(1, round(width * zoom)), max(1, round(height * zoom))
-    small = cv2.resize(image, (w, h), interpolation=cv2.INTER_AREA if zoom < 1 else cv2.INTER_LINEAR)
+    small = shrink(image, w, h, last=cv2.INTER_LINEAR)
     if small.ndim == 2:
         small = cv2.cvtColor(small, cv2.COLOR_GRAY2BGR)
     x, y = (SIDE - w) // 2, (SIDE - h) // 2

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import math
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
 
 SIDE: Final = 128
 """Side of the network's input in pixels."""
@@ -50,12 +55,16 @@ def around(box: Place, widths: float, frame: Region) -> Region:
     return Region(left, top, side, side)
 
 
-def holds(region: Region, box: Place, frame: Region) -> bool:
-    """Whether a box lies in a region of the frame with half a width to spare, or up to the frame's border."""
-    x, y, w, h = around(box, 2.0, frame)
-    return region.x <= x and region.y <= y and x + w <= region.x + region.w and y + h <= region.y + region.h
+def holds(regions: Sequence[Region], boxes: Sequence[Place], frame: Region) -> NDArray[np.bool_]:
+    """Whether a box lies in a region of the frame with half a width to spare, or up to the frame's border: (B, R)."""
+    shown = np.array(regions, np.float64).reshape(-1, 4)
+    wanted = np.array([around(box, 2.0, frame) for box in boxes], np.float64).reshape(-1, 1, 4)
+    starts = (shown[:, :2] <= wanted[..., :2]).all(axis=2)
+    return np.asarray(starts & (wanted[..., :2] + wanted[..., 2:] <= shown[:, :2] + shown[:, 2:]).all(axis=2))
 
 
-def shows(region: Region, box: Place, frame: Region) -> bool:
-    """Whether a region holds a box, large enough to be found there."""
-    return box[2] * SIDE >= SMALLEST * max(region.w, region.h) and holds(region, box, frame)
+def shows(regions: Sequence[Region], boxes: Sequence[Place], frame: Region) -> NDArray[np.bool_]:
+    """Whether a region holds a box, large enough to be found there: (B, R)."""
+    sides = np.array([max(region.w, region.h) for region in regions])
+    widths = np.array([box[2] for box in boxes]).reshape(-1, 1)
+    return np.asarray(holds(regions, boxes, frame) & (widths * SIDE >= SMALLEST * sides))
