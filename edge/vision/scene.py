@@ -45,13 +45,14 @@ def look(image: U8, visible: NDArray[np.bool_] | None = None) -> Scene:
     """
     rows = image[:: max(1, image.shape[0] // ROWS)]  # to read all of a large frame takes as long as to search it
     small = shrink(to_grey(rows), *SMALL)
-    edges = np.asarray(cv2.Laplacian(small, cv2.CV_32F))
-    seen = np.ones(small.shape, bool) if visible is None else visible
-    if not seen.any():
+    edges = cv2.Laplacian(small, cv2.CV_32F)
+    seen = None if visible is None else visible.astype(np.uint8)
+    if seen is not None and not seen.any():
         return "covered"
-    if float(small[seen].mean()) < DARK:
+    (((light,),), ((contrast,),)), (_, ((sharpness,),)) = (cv2.meanStdDev(one, mask=seen) for one in (small, edges))
+    if light < DARK:
         return "dark"
-    return "covered" if float(small[seen].std()) < FLAT or float(edges[seen].var()) < BLURRED else "ok"
+    return "covered" if contrast < FLAT or sharpness**2 < BLURRED else "ok"
 
 
 class Watch:

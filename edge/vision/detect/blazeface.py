@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from edge.types import FaceBox
-from edge.vision.detect.overlap import SAME, iou, one_per_face, weighted_nms
+from edge.vision.detect.overlap import OVERLAP, SAME, covered, iou, one_per_face, weighted_nms
 from edge.vision.detect.regions import LAP, SIDE, SMALLEST, around, holds, regions
 from edge.vision.detect.schedule import Schedule
 from edge.vision.preprocess import shrink
@@ -106,7 +106,9 @@ class BlazeFace:
         found = [*zip(best[known], merged[known], strict=True)]
         new = ~known & ~small & (best >= SURE)
         found += zip(best[new], merged[new], strict=True)
-        doubtful = merged[~known & small]
+        # Whatever looks like a small face within a face is a part of it, and would be dropped with its box.
+        within = covered(merged[:, :4], merged[known | new, :4]).max(axis=1, initial=0.0) >= OVERLAP
+        doubtful = merged[~known & small & ~within]
         pays = (
             len(doubtful) if thorough else max(1, int(min(self._schedule.searches, 1000) - len(shown)) // len(CLOSER))
         )

@@ -39,10 +39,22 @@ def centred(boxes: Sequence[FaceBox]) -> F32:
 
 def iou(a: F32, b: F32) -> F32:
     """Intersection over union (N, M) of boxes (N, 4) and (M, 4): x and y of the centre, width, height."""
-    low = np.maximum((a[:, :2] - a[:, 2:] / 2)[:, None], (b[:, :2] - b[:, 2:] / 2)[None])
-    high = np.minimum((a[:, :2] + a[:, 2:] / 2)[:, None], (b[:, :2] + b[:, 2:] / 2)[None])
-    shared = np.maximum(high - low, 0).prod(axis=2)
-    return np.asarray(shared / (a[:, 2:].prod(axis=1)[:, None] + b[:, 2:].prod(axis=1)[None] - shared), np.float32)
+    shared, one, other = _areas(a, b)
+    return np.asarray(shared / (one + other - shared), np.float32)
+
+
+def covered(a: F32, b: F32) -> F32:
+    """Intersection over the smaller of both (N, M) of boxes (N, 4) and (M, 4): x and y of the centre, width, height."""
+    shared, one, other = _areas(a, b)
+    return np.asarray(shared / np.minimum(one, other), np.float32)
+
+
+def _areas(a: F32, b: F32) -> tuple[F32, F32, F32]:
+    """Areas of the intersections (N, M), of the boxes (N, 1), of the others (1, M)."""
+    half, other = a[:, None, 2:] / 2, b[None, :, 2:] / 2
+    low = np.maximum(a[:, None, :2] - half, b[None, :, :2] - other)
+    sides = np.maximum(np.minimum(a[:, None, :2] + half, b[None, :, :2] + other) - low, 0)
+    return sides[..., 0] * sides[..., 1], (a[:, 2] * a[:, 3])[:, None], (b[:, 2] * b[:, 3])[None]
 
 
 def weighted_nms(scores: F32, boxes: F32, weights: F32) -> tuple[F32, F32]:
@@ -66,6 +78,6 @@ def weighted_nms(scores: F32, boxes: F32, weights: F32) -> tuple[F32, F32]:
         group = left & same[first]
         group[first] = True
         best.append(scores[first])
-        merged.append(np.average(boxes[group], axis=0, weights=weights[group]))
+        merged.append(weights[group] @ boxes[group] / weights[group].sum())
         left &= ~group
     return np.array(best, np.float32), np.array(merged, np.float32).reshape(-1, boxes.shape[1])

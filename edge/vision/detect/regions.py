@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
@@ -34,17 +35,18 @@ class Region(NamedTuple):
     h: int
 
 
-def regions(width: int, height: int, rows: int) -> list[Region]:
+@cache
+def regions(width: int, height: int, rows: int) -> tuple[Region, ...]:
     """The whole frame, then squares that cover it in `rows` rows along its short side, overlapping by `LAP`."""
     whole = Region(0, 0, width, height)
     if rows < 1:
-        return [whole]
+        return (whole,)
     side = math.ceil(min(width, height) / (rows - (rows - 1) * LAP))
     steps = []
     for length in (width, height):
         count = math.ceil((length - LAP * side) / ((1 - LAP) * side) - 1e-6)
         steps.append(np.linspace(0, length - side, max(1, count)).round().astype(int).tolist())
-    return [whole, *(Region(x, y, side, side) for y in steps[1] for x in steps[0])]
+    return (whole, *(Region(x, y, side, side) for y in steps[1] for x in steps[0]))
 
 
 def around(box: Place, widths: float, frame: Region) -> Region:
@@ -57,6 +59,8 @@ def around(box: Place, widths: float, frame: Region) -> Region:
 
 def holds(regions: Sequence[Region], boxes: Sequence[Place], frame: Region) -> NDArray[np.bool_]:
     """Whether a box lies in a region of the frame with half a width to spare, or up to the frame's border: (B, R)."""
+    if not boxes:
+        return np.zeros((0, len(regions)), bool)
     shown = np.array(regions, np.float64).reshape(-1, 4)
     wanted = np.array([around(box, 2.0, frame) for box in boxes], np.float64).reshape(-1, 1, 4)
     starts = (shown[:, :2] <= wanted[..., :2]).all(axis=2)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
+from functools import cache
 from typing import TYPE_CHECKING, Final
 
 import cv2
@@ -52,7 +53,7 @@ class Schedule:
         self._took: deque[float] = deque(maxlen=LOOKS)
         self._began = 0.0
         self._frames = 0
-        self._parts: Sequence[Region] = ()
+        self._parts: tuple[Region, ...] = ()
         self._due: dict[Region, None] = {}  # in the order in which they fell due
         self._shown: dict[Region, tuple[U8, int]] = {}
         self._small: U8 | None = None
@@ -64,7 +65,7 @@ class Schedule:
             return math.inf
         return max(1, self._budget // (1000 * min(self._took))) if self._took else 1
 
-    def choose(self, image: U8, parts: Sequence[Region], faces: Sequence[Place]) -> list[Region]:
+    def choose(self, image: U8, parts: tuple[Region, ...], faces: Sequence[Place]) -> list[Region]:
         """What to search in the next frame, uint8 (H, W) or (H, W, 3): some of `parts`, and squares around `faces`.
 
         `parts[0]`, where it is due or shows a face, comes first, then what shows each face of the last frame that is
@@ -101,7 +102,7 @@ class Schedule:
         held = holds(self._parts[1:], [place], self._parts[0])[0]
         self._due |= dict.fromkeys(part for part, there in zip(self._parts[1:], held, strict=True) if there)
 
-    def _fall_due(self, image: U8, parts: Sequence[Region], faces: Sequence[Place]) -> dict[Region, U8]:
+    def _fall_due(self, image: U8, parts: tuple[Region, ...], faces: Sequence[Place]) -> dict[Region, U8]:
         """Add to what is due; returns the shrunken frame under each part."""
         small = _shrunk(image)
         if self._parts != parts:
@@ -110,10 +111,10 @@ class Schedule:
         zoom = small.shape[1] / image.shape[1]
         news = _news(small, self._small, faces, zoom)
         self._small = small
-        now = {part: _cut(small, part, zoom) for part in parts}
-        for at, part in enumerate(parts):
+        now = {part: small[cut] for part, cut in zip(parts, _cuts(parts, zoom), strict=True)}
+        for at, (part, cut) in enumerate(zip(parts, _cuts(parts, zoom), strict=True)):
             in_turn = (self._frames + at * EVERY // len(parts)) % EVERY == 0
-            if in_turn or part not in self._shown or self._moved(part, now[part], _cut(news, part, zoom)):
+            if in_turn or part not in self._shown or self._moved(part, now[part], news[cut]):
                 self._due.setdefault(part)
         return now
 
@@ -123,7 +124,7 @@ class Schedule:
         change = cv2.absdiff(now, then)
         if self._frames - frame < BUSY:
             change = cv2.bitwise_and(change, news)
-        return int(change.max(initial=0)) >= MOVED
+        return bool(change.max(initial=0) >= MOVED)
 
 
 class Rest:
@@ -135,7 +136,7 @@ class Rest:
 
     def wanted(self, image: U8) -> bool:
         """Whether to search this one: something moved lately, a face was found lately, or it is its turn."""
-        if self._schedule.choose(image, [Region(0, 0, image.shape[1], image.shape[0])], ()):
+        if self._schedule.choose(image, (Region(0, 0, image.shape[1], image.shape[0]),), ()):
             self._awake = self._turns
         self._awake -= 1
         return self._awake >= 0
@@ -177,6 +178,13 @@ def _shrunk(image: U8) -> U8:
     return shrink(to_grey(rows), max(1, round(image.shape[1] * zoom)), max(1, round(image.shape[0] * zoom)))
 
 
-def _cut(small: U8, part: Region, zoom: float) -> U8:
-    left, top = int(part.x * zoom), int(part.y * zoom)
-    return small[top : math.ceil((part.y + part.h) * zoom), left : math.ceil((part.x + part.w) * zoom)]
+@cache
+def _cuts(parts: tuple[Region, ...], zoom: float) -> list[tuple[slice, slice]]:
+    """Where each part lies in the shrunken frame."""
+    return [
+        (
+            slice(int(part.y * zoom), math.ceil((part.y + part.h) * zoom)),
+            slice(int(part.x * zoom), math.ceil((part.x + part.w) * zoom)),
+        )
+        for part in parts
+    ]

@@ -29,7 +29,7 @@ class Machine:
     def __call__(self) -> float:
         return self.now
 
-    def search(self, schedule: Schedule, image: U8, parts: list[Region], faces: object = ()) -> list[Region]:
+    def search(self, schedule: Schedule, image: U8, parts: tuple[Region, ...], faces: object = ()) -> list[Region]:
         schedule.begin()
         shown = schedule.choose(image, parts, faces)  # type: ignore[arg-type]
         self.now += self.ms * len(shown) / 1000
