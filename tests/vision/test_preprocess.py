@@ -10,7 +10,7 @@ import pytest
 
 from edge.inference.tflite import to_int8
 from edge.types import CropSpec, FaceBox
-from edge.vision.preprocess import CHIP, chip, square, to_grey, to_input
+from edge.vision.preprocess import CHIP, chip, shrink, square, to_grey, to_input
 
 if TYPE_CHECKING:
     from edge.types import U8
@@ -109,3 +109,19 @@ def test_a_square_that_misses_the_frame_is_an_error() -> None:
 
 def test_a_one_pixel_frame_gives_a_chip() -> None:
     assert (chip(np.full((1, 1, 3), 9, np.uint8), FaceBox(0, 0, 1, 1), CropSpec()) == 9).all()
+
+
+@pytest.mark.parametrize(
+    ("size", "small"), [((480, 360), (64, 48)), ((1280, 720), (128, 72)), ((309, 309), (128, 128)), ((7, 9), (7, 9))]
+)
+@pytest.mark.parametrize("channels", [(), (3,)], ids=["grey", "colour"])
+def test_a_shrunken_picture_is_the_mean_of_what_it_shows(
+    size: tuple[int, int], small: tuple[int, int], channels: tuple[int, ...]
+) -> None:
+    noise = np.random.default_rng(5).normal(128, 30, (size[1], size[0], *channels))
+    image = np.clip(cv2.GaussianBlur(noise, (0, 0), 4) * 8 - 896, 0, 255).astype(np.uint8)
+    got = shrink(image, *small)
+    assert (got.shape, got.dtype) == ((small[1], small[0], *channels), np.uint8)
+    wanted = cv2.resize(image, small, interpolation=cv2.INTER_AREA).astype(np.int16)
+    assert np.abs(got - wanted).mean() < wanted.std() / 3
+    assert abs(float(got.mean()) - float(image.mean())) < 1

@@ -30,7 +30,7 @@ BUSY: Final = 6
 BODY: Final = (2.0, 1.5)
 """What is taken for a followed face's person: so many widths to either side of its centre, so many heights above it,
 and everything below."""
-JUMP: Final = 32
+JUMP: Final = 28
 """Grey levels by which nine pixels of the shrunken frame change from one frame to the next, on average, where
 somebody new may stand in front of a person who is followed. Faces of 24 pixels and more that appear do in 480×270,
 seven times out of eight; who sways or walks slowly stays below."""

@@ -197,6 +197,24 @@ def test_a_small_face_is_believed_after_two_closer_looks(
     assert all(math.dist(box.centre, (256, 256)) < 40 and 80 < box.w < 120 for box in boxes)
 
 
+def test_what_looks_like_a_small_face_within_a_face_is_not_looked_at_closely(bundle_folder: Path) -> None:
+    answer = Drawn(bundle_folder)
+    asked = []
+
+    def both(images: U8) -> NDArray[np.int8]:
+        asked.append(len(images))
+        out = answer(images)
+        mouth = 2 * (8 * 16 + 9)  # the anchor beside the face's
+        out[:, mouth] = answer(np.full_like(images[:1], 40))[0, 2 * (8 * 16 + 8)]
+        small = (16 - answer._zero[mouth, 3:5]) / answer._step[mouth, 3:5]
+        out[:, mouth, 3:5] = np.clip(np.rint(small), -128, 127)
+        return out
+
+    detector = BlazeFace(both, answer.anchors, tiles=0, min_face=10)
+    assert len(detector.detect(np.full((128, 128, 3), 90, np.uint8), thorough=True)) == 1
+    assert asked == [1]
+
+
 def test_candidates_that_the_budget_does_not_pay_for_are_looked_at_in_the_next_frame(
     make: Callable[..., BlazeFace], portraits: dict[str, U8]
 ) -> None:

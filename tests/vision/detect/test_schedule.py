@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-from edge.vision.detect.regions import Region, around, regions, shows
-from edge.vision.detect.schedule import EVERY, MOVED, Rest, Schedule
+from edge.vision.detect.regions import Region, around, holds, regions, shows
+from edge.vision.detect.schedule import BUSY, EVERY, MOVED, Rest, Schedule
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,6 +66,57 @@ def test_where_something_moves_is_searched_in_that_frame() -> None:
     ]
     assert set(there) <= set(shown)
     assert len(shown) <= len(there) + 4, "and little else"
+
+
+def swaying(step: int, picture: U8 | None = None) -> U8:
+    """A person of a face 60 pixels wide, a few pixels to and fro, in front of a wall: uint8 (360, 480)."""
+    image = np.full((360, 480), 128, np.uint8) if picture is None else picture
+    x = 240 + round(8 * np.sin(step / 3))
+    cv2.rectangle(image, (x - 80, 210), (x + 80, 360), (60,), -1)
+    cv2.ellipse(image, (x, 150), (35, 50), 0, 0, 360, (165,), -1)
+    return image
+
+
+FACE = (240.0, 150.0, 60.0, 60.0)
+
+
+def swayed(frames: int) -> tuple[Schedule, tuple[Region, ...], list[list[Region]]]:
+    """A schedule that followed that person for so many frames, and what was searched in each."""
+    schedule, parts = Schedule(), regions(480, 360, 3)
+    return schedule, parts, [schedule.choose(swaying(step), parts, [FACE]) for step in range(frames)]
+
+
+def test_who_is_followed_is_no_reason_to_search_around_them_in_every_frame() -> None:
+    _, parts, shown = swayed(60)
+    assert all(shows(some, [FACE], parts[0]).any() for some in shown), "they are followed in each"
+    over = [part for part in parts if holds([part], [FACE], parts[0]).any()]
+    for since in range(10, 60 - BUSY):
+        assert {part for some in shown[since : since + BUSY + 1] for part in some} >= set(over)
+    assert np.mean([len(some) for some in shown[10:]]) < 1 + (len(parts) + 1) / BUSY
+    alone = Schedule()
+    whenever = [alone.choose(swaying(step), parts, ()) for step in range(60)]
+    assert sum(map(len, whenever[10:])) > 2 * sum(map(len, shown[10:])), "the same movement of somebody unknown"
+
+
+@pytest.mark.parametrize(
+    ("at", "grey"), [((225, 260), 200), ((190, 240), 120), ((20, 60), 150)], ids=["on a coat", "a darker one", "beside"]
+)
+def test_somebody_new_is_searched_for_at_once_before_and_beside_who_is_followed(at: tuple[int, int], grey: int) -> None:
+    schedule, parts, _ = swayed(33)
+    image = swaying(33)
+    cv2.ellipse(image, (at[0] + 18, at[1] + 25), (18, 25), 0, 0, 360, (grey,), -1)
+    shown = schedule.choose(image, parts, [FACE])
+    new = (at[0] + 18.0, at[1] + 25.0, 36.0, 36.0)
+    there = [part for part in parts[1:] if shows([part], [new], parts[0]).any()]
+    assert there
+    assert set(there) <= set(shown)
+
+
+def test_where_a_followed_person_was_is_searched_when_they_are_lost() -> None:
+    schedule, parts, _ = swayed(33)
+    shown = schedule.choose(swaying(36), parts, ())
+    over = [part for part in parts if holds([part], [FACE], parts[0]).any()]
+    assert set(over) <= set(shown)
 
 
 def test_what_comes_slowly_is_searched_before_it_is_there() -> None:
