@@ -1,6 +1,6 @@
 """Speed and memory of the appliance, side by side in one run.
 
-    .venv/bin/python bench/pipeline.py [CLIP ...] [--rounds N]
+    .venv/bin/python bench/pipeline.py [CLIP ...] [--rounds N] [--frames N]
 
 Prints a Markdown table: frames per second and ms per stage of the whole pipeline, its overhead over the bare kernels
 (decode, resize, the same invokes in a plain loop), what the gate saves, resident memory of each service, and the time
@@ -17,6 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 from unittest import mock
@@ -33,6 +34,7 @@ from edge.inference.cpu import CpuBackend
 from edge.inference.tflite import to_int8
 from edge.outbox.runtime_files import read_vision
 from edge.vision.detect.choose import detector_roles
+from edge.vision.preprocess import shrink
 from edge.vision.route import ROLES, Router
 from edge.vision.service import Vision
 
@@ -43,14 +45,16 @@ Invoked = list[tuple[str, NDArray[np.int8]]]
 """What the models of one frame were shown: role, one input."""
 
 
-def watched(config: settings.Config) -> list[Invoked]:
-    """What the pipeline shows its models, frame by frame."""
+def watched(config: settings.Config, most: int) -> list[Invoked]:
+    """What the pipeline shows its models, frame by frame, at most so many."""
     frames: list[Invoked] = []
     now: Invoked = []
 
     def remember(*_: object) -> None:
         frames.append(list(now))
         now.clear()
+        if len(frames) == most:
+            service.stop()
 
     plain = CpuBackend.outputs
 
@@ -76,7 +80,7 @@ def bare(clip: Path, bundle: Path, frames: list[Invoked]) -> tuple[float, float]
         _, image = capture.read()
         for role, one in invoked:
             if role == "detector":
-                cv2.resize(image, (128, 128), interpolation=cv2.INTER_AREA)
+                shrink(image, 128, 128, last=cv2.INTER_LINEAR)
             interpreter, given, asked, _ = models[role]
             interpreter.set_tensor(given, one)
             interpreter.invoke()
@@ -84,9 +88,10 @@ def bare(clip: Path, bundle: Path, frames: list[Invoked]) -> tuple[float, float]
     return time.perf_counter() - began[0], time.process_time() - began[1]
 
 
-def whole(config: settings.Config) -> tuple[float, float, dict[str, float]]:
-    """(seconds, processor seconds, ms per stage) of `Vision.run`."""
-    service = Vision(config)
+def whole(config: settings.Config, frames: int) -> tuple[float, float, dict[str, float]]:
+    """(seconds, processor seconds, ms per stage) of `Vision.run` on so many frames."""
+    seen = count(1)
+    service = Vision(config, on_frame=lambda *_: service.stop() if next(seen) == frames else None)
     began = time.perf_counter(), time.process_time()
     service.run()
     seconds = time.perf_counter() - began[0], time.process_time() - began[1]
@@ -142,7 +147,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("clips", nargs="*", type=Path, help="films (default: the demo's, one of one face, one of ten)")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--frames", type=int, default=80, help="of the films of one face and of ten")
+    parser.add_argument("--frames", type=int, default=80, help="of each film")
     args = parser.parse_args()
     logging.disable(logging.CRITICAL)
     bundle = settings.development("clip").models.bundle.resolve()
@@ -157,7 +162,7 @@ def main() -> int:
                 clips[f"{faces} faces"] = crowd(folder / f"{faces}.mp4", faces, size, frames=args.frames)
         print(f"| figure, median of {args.rounds} (range) | value |\n|---|---|")
         for title, clip in clips.items():
-            tell(title, clip, bundle, args.rounds)
+            tell(title, clip, bundle, args.rounds, args.frames)
         print(f"| gate routing ÷ both nets, processor time (aim ≤ .6) | {routing(bundle):.2f} |")
         services = folder / "services"  # of their own: nothing of the rounds before may lie there
         services.mkdir()
@@ -168,14 +173,14 @@ def main() -> int:
     return 0
 
 
-def tell(title: str, clip: Path, bundle: Path, rounds: int) -> None:
+def tell(title: str, clip: Path, bundle: Path, rounds: int, most: int) -> None:
     """Measure one clip in turn with its bare kernels, and print rows of the table."""
     found: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as name:
         config = settings.load(configure(Path(name), clip, bundle))
-        frames = watched(config)
+        frames = watched(config, most)
         for _ in range(rounds):
-            seconds, busy, stages = whole(config)
+            seconds, busy, stages = whole(config, len(frames))
             alone, kernels = bare(clip, bundle, frames)
             for figure, value in (
                 ("frames a second", len(frames) / seconds),
