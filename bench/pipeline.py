@@ -33,6 +33,8 @@ from edge.commands.demo.clip import compose
 from edge.inference.cpu import CpuBackend
 from edge.inference.tflite import to_int8
 from edge.outbox.runtime_files import read_vision
+from edge.vision.detect import blazeface
+from edge.vision.detect.blazeface import letterbox
 from edge.vision.detect.choose import detector_roles
 from edge.vision.preprocess import shrink
 from edge.vision.route import ROLES, Router
@@ -41,8 +43,8 @@ from edge.vision.service import Vision
 if TYPE_CHECKING:
     from edge.types import U8, Route
 
-Invoked = list[tuple[str, NDArray[np.int8]]]
-"""What the models of one frame were shown: role, one input."""
+Invoked = list[tuple[str, NDArray[np.int8], tuple[int, int]]]
+"""What the models of one frame were shown: role, one input, height and width of the part of the frame that it shows."""
 
 
 def watched(config: settings.Config, most: int) -> list[Invoked]:
@@ -56,13 +58,19 @@ def watched(config: settings.Config, most: int) -> list[Invoked]:
         if len(frames) == most:
             service.stop()
 
-    plain = CpuBackend.outputs
+    plain, sizes = CpuBackend.outputs, list[tuple[int, int]]()
+
+    def boxed(image: U8) -> tuple[U8, float, tuple[int, int]]:
+        sizes.append((image.shape[0], image.shape[1]))
+        return letterbox(image)
 
     def outputs(backend: CpuBackend, role: str, chips: U8) -> NDArray[np.int8]:
-        now.extend((role, one[None]) for one in to_int8(chips))
+        shown = sizes if role == "detector" and sizes else [(1, 1)] * len(chips)
+        now.extend((role, one[None], size) for one, size in zip(to_int8(chips), shown, strict=True))
+        sizes.clear()
         return plain(backend, role, chips)
 
-    with mock.patch.object(CpuBackend, "outputs", outputs):
+    with mock.patch.object(CpuBackend, "outputs", outputs), mock.patch.object(blazeface, "letterbox", boxed):
         service = Vision(config, on_frame=remember)
         now.clear()  # golden answers
         service.run()
@@ -78,9 +86,9 @@ def bare(clip: Path, bundle: Path, frames: list[Invoked]) -> tuple[float, float]
     began = time.perf_counter(), time.process_time()
     for invoked in frames:
         _, image = capture.read()
-        for role, one in invoked:
+        for role, one, (height, width) in invoked:
             if role == "detector":
-                shrink(image, 128, 128, last=cv2.INTER_LINEAR)
+                shrink(np.asarray(image[:height, :width], np.uint8), 128, 128, last=cv2.INTER_LINEAR)
             interpreter, given, asked, _ = models[role]
             interpreter.set_tensor(given, one)
             interpreter.invoke()
@@ -190,8 +198,8 @@ def tell(title: str, clip: Path, bundle: Path, rounds: int, most: int) -> None:
                 *((f"{stage}, ms a frame", ms) for stage, ms in stages.items()),
             ):
                 found.setdefault(figure, []).append(value)
-    looks = sum(role == "detector" for frame in frames for role, _ in frame) / len(frames)
-    faces = sum(role.startswith("fer") for frame in frames for role, _ in frame) / len(frames)
+    looks = sum(role == "detector" for frame in frames for role, *_ in frame) / len(frames)
+    faces = sum(role.startswith("fer") for frame in frames for role, *_ in frame) / len(frames)
     print(f"| {title}: regions searched, faces read, a frame | {looks:.1f}, {faces:.1f} |")
     for figure, values in found.items():
         print(f"| {title}: {figure} | {statistics.median(values):.3g} ({min(values):.3g} to {max(values):.3g}) |")
