@@ -234,7 +234,7 @@ def letterbox(image: U8) -> tuple[U8, float, tuple[int, int]]:
     w, h = max(1, round(width * zoom)), max(1, round(height * zoom))
     small = shrink(image, w, h, last=cv2.INTER_LINEAR)
     if small.ndim == 2:
-        small = cv2.cvtColor(small, cv2.COLOR_GRAY2BGR)
+        small = cv2.cvtColor(small, cv2.COLOR_GRAY2BGR).astype(np.uint8, copy=False)
     x, y = (SIDE - w) // 2, (SIDE - h) // 2
     out = np.zeros((SIDE, SIDE, 3), np.uint8)
     out[y : y + h, x : x + w] = small
