@@ -1,13 +1,23 @@
-"""The table of days: sums of windows by site, UTC day, device, terms and quality of time.
+"""The table of days: sums of windows by site, UTC day, device, terms and quality of time; and of spans, sums of days.
 
-Every figure of whole days is read from it. A window more is an addition; where one is replaced, the day is summed anew.
+Every figure of whole days is read from them. A window more is an addition; where one is replaced, the day is summed
+anew. A span is summed once when it is over, so that what comes in time is written to one table alone.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from edge_aggregate.store.schema import CELL_COLUMNS, DAY_COLUMNS, DAY_KEY, DAY_SUMS, DRAW_COLUMNS, WINDOW_COLUMNS
+from edge_aggregate.store.schema import (
+    CELL_COLUMNS,
+    DAY_COLUMNS,
+    DAY_KEY,
+    DAY_SUMS,
+    DRAW_COLUMNS,
+    SPAN_COLUMNS,
+    SPAN_DAYS,
+    WINDOW_COLUMNS,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -18,6 +28,9 @@ DAY_MS: Final = 86_400_000
 
 DayKey = tuple[int, int, int, int, int]
 
+SPANS: Final = "spans"
+"""In `meta`: spans before this one are summed."""
+
 
 def covered_ppm_s(coverage: float, seconds: float) -> int:
     """Seconds that were looked at, in millionths: a whole number, so that sums have no order."""
@@ -25,9 +38,16 @@ def covered_ppm_s(coverage: float, seconds: float) -> int:
 
 
 def write_days(
-    engine: Engine, days: Mapping[DayKey, Sequence[Sequence[Any]]], again: Collection[tuple[int, int]]
+    engine: Engine,
+    days: Mapping[DayKey, Sequence[Sequence[Any]]],
+    again: Collection[tuple[int, int]],
+    spans: int = 0,
 ) -> None:
-    """Add windows (`WINDOW_COLUMNS`) to the sums of their days; of the (site, day) in `again`, sum all there are."""
+    """Add windows (`WINDOW_COLUMNS`) to the sums of their days; of the (site, day) in `again`, sum all there are.
+
+    `spans`: those before this one are summed already, and are kept so.
+    """
+    rows = [(*key, *_summed(windows)) for key, windows in sorted(days.items()) if key[:2] not in again]
     engine.upsert(
         "days",
         DAY_COLUMNS,
@@ -37,11 +57,59 @@ def write_days(
             "first_received_ms": f"{engine.least}(days.first_received_ms, excluded.first_received_ms)",
             "last_received_ms": f"{engine.greatest}(days.last_received_ms, excluded.last_received_ms)",
         },
-        [(*key, *_summed(windows)) for key, windows in sorted(days.items()) if key[:2] not in again],
+        rows,
     )
     for site, day in sorted(again):
         engine.run("DELETE FROM days WHERE site = ? AND day = ?", (site, day))
         engine.run(f"INSERT INTO days ({', '.join(DAY_COLUMNS)}) {_ANEW}", (site, day * DAY_MS, (day + 1) * DAY_MS))
+    late = {(row[0], row[1] // SPAN_DAYS) for row in rows} | {(site, day // SPAN_DAYS) for site, day in again}
+    _sum_again(engine, sorted(key for key in late if key[1] < spans))
+
+
+def _sum_again(engine: Engine, late: Sequence[tuple[int, int]]) -> None:
+    """Sum the (site, span) anew to which something came after they were over."""
+    engine.many("DELETE FROM spans WHERE site = ? AND span = ?", late)
+    engine.many(
+        f"INSERT INTO spans ({', '.join(SPAN_COLUMNS)}) {_of_spans(one_site=True)}",
+        [(span * SPAN_DAYS, (span + 1) * SPAN_DAYS, site) for site, span in late],
+    )
+
+
+def close_spans(engine: Engine, summed: int, newest_ms: int) -> int:
+    """Sum the spans that ended a day and more before, inside a transaction; those before `summed` are. The next."""
+    over = (newest_ms // DAY_MS - 1) // SPAN_DAYS
+    if over <= summed:
+        return summed
+    sum_spans(engine, summed, over)
+    engine.run("DELETE FROM meta WHERE key = ?", (SPANS,))
+    engine.run("INSERT INTO meta VALUES (?, ?)", (SPANS, over))
+    return over
+
+
+def spans_summed(engine: Engine) -> int:
+    """The spans before this one are summed."""
+    found = engine.fetch("SELECT value FROM meta WHERE key = ?", (SPANS,))
+    return int(found[0][0]) if found else 0
+
+
+def sum_spans(engine: Engine, first: int, stop: int) -> None:
+    """Write the spans from `first` to before `stop` from their days."""
+    sql = f"INSERT INTO spans ({', '.join(SPAN_COLUMNS)}) {_of_spans(one_site=False)}"
+    engine.run(sql, (first * SPAN_DAYS, stop * SPAN_DAYS))
+
+
+def spans_anew(engine: Engine, site: int, stop: int) -> list[tuple[int, ...]]:
+    """`SPAN_COLUMNS` of a site up to a span, from its days."""
+    return engine.fetch(_of_spans(one_site=True), (0, stop * SPAN_DAYS, site))
+
+
+def _of_spans(*, one_site: bool) -> str:
+    key = f"site, day / {SPAN_DAYS}, device, terms, quality"
+    return (
+        f"SELECT {key}, {', '.join(f'CAST(SUM({name}) AS BIGINT)' for name in DAY_SUMS)}, MIN(day), MAX(day),"
+        f" MAX(first_received_ms - (day + 1) * {DAY_MS}), MAX(last_received_ms - (day + 1) * {DAY_MS})"
+        f" FROM days WHERE day >= ? AND day < ?{' AND site = ?' if one_site else ''} GROUP BY {key}"
+    )
 
 
 def summed_anew(engine: Engine, site: int, first_day: int) -> list[tuple[int, ...]]:

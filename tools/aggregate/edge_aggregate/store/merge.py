@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from edge_aggregate.decode import Dead, Row
 from edge_aggregate.store import boots
-from edge_aggregate.store.days import DAY_MS, DayKey, covered_ppm_s, write_days
+from edge_aggregate.store.days import DAY_MS, SPANS, DayKey, close_spans, covered_ppm_s, write_days
 from edge_aggregate.store.ids import Ids, next_id
 from edge_aggregate.store.read import load_cases
 from edge_aggregate.store.schema import WINDOW_COLUMNS
@@ -104,7 +104,9 @@ class _Merge:
     def __init__(self, engine: Engine, batch: Batch) -> None:
         self._engine, self._batch = engine, batch
         self._segment, self._done = self._mark()
-        self._kept_from = kept_from(engine)
+        noted = dict(engine.fetch("SELECT key, value FROM meta"))
+        self._kept_from, self._spans = noted.get(KEPT_FROM, 0), noted.get(SPANS, 0)
+        self._newest_ms = max(noted.get("newest_ms", 0), batch.newest_ms)
         self._rows = [found for found in batch.rows if found[0] > self._done]
         self._dead = [found for found in batch.dead if found[0] > self._done]
 
@@ -137,10 +139,10 @@ class _Merge:
         self._write(cases, stored)
         self._bury()
         self._engine.run(
-            f"INSERT INTO meta VALUES ('newest_ms', ?) ON CONFLICT (key)"
-            f" DO UPDATE SET value = {self._engine.greatest}(meta.value, excluded.value)",
-            (self._batch.newest_ms,),
+            "INSERT INTO meta VALUES ('newest_ms', ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+            (self._newest_ms,),
         )
+        close_spans(self._engine, self._spans, self._newest_ms)
         now = _lines(cases)
         return Merged(len(cases) - len(stored), now[0] - before[0], now[1] - before[1], len(self._dead))
 
@@ -226,7 +228,8 @@ class _Merge:
         self._engine.load("windows", WINDOW_COLUMNS, fresh)
         self._engine.load("variants", VARIANT_COLUMNS, others)
         boots.renew(self._engine, ids.boots.values(), claims)
-        write_days(self._engine, days, {(site, day) for site, day in again if day * DAY_MS >= self._kept_from})
+        again = {(site, day) for site, day in again if day * DAY_MS >= self._kept_from}
+        write_days(self._engine, days, again, self._spans)
 
     def _rewrite(self, values: tuple[Any, ...]) -> None:
         self._engine.run("DELETE FROM windows WHERE boot = ? AND seq = ?", values[:2])
