@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from edge_aggregate.cli import main
 from edge_aggregate.decode import milliseconds
-from edge_aggregate.figures import city_figure, figures, local_series
+from edge_aggregate.figures import figures, local_series, read
 from edge_aggregate.ingest import ingest_files
 from edge_aggregate.periods import Period, last, local_days, midnight, moment, zone
 from edge_aggregate.profile import week
@@ -105,10 +105,10 @@ def test_spans_days_and_windows_give_the_same_sums_wherever_a_period_is_cut(tmp_
     with stored(tmp_path, lines) as store:
         assert len(store.engine.fetch("SELECT DISTINCT span FROM spans")) == 4
         for _ in range(60):
-            start, end = sorted(r.sample(range(0, hours + 30), 2))
+            first, last_hour = sorted(r.sample(range(hours + 30), 2))
             if r.random() < 0.5:
-                start, end = start // 24 * 24, -(-end // 24) * 24
-            start_ms, end_ms = (milliseconds(DAY) + at * 3_600_000 for at in (start, end))
+                first, last_hour = first // 24 * 24, -(-last_hour // 24) * 24
+            start_ms, end_ms = (milliseconds(DAY) + at * 3_600_000 for at in (first, last_hour))
             found = site_sums(store, Period(start_ms, end_ms))
             for site, windows, duplicates, happy, draws, covered in store.engine.fetch(
                 "SELECT s.name, COUNT(*), SUM(duplicates), SUM(unmasked_happy), SUM(draws_masked_sad),"
@@ -238,11 +238,37 @@ def test_a_city_is_weighed_as_it_says(tmp_path: Path) -> None:
     with stored(tmp_path, lines) as store:
 
         def index(weights: dict[str, Fraction | int] | None) -> float | None:
-            return city_figure(store, days(DAY), "town", ["lobby", "hall"], weights).index
+            found = read(store, days(DAY)).city("town", ["lobby", "hall"], weights)
+            return None if found is None else found.figure.index
 
         assert index(None) == 210 / 500
         assert index({"lobby": 1, "hall": 1}) == pytest.approx(0.3)
         assert index({"lobby": 3, "hall": 1}) == pytest.approx(0.2)
+
+
+def test_a_city_counts_without_its_silent_sites_and_says_which_they_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [
+        *a_day(cells={"unmasked_happy": 10, "unmasked_sad": 30}),
+        window(1, start=DAY - timedelta(days=3), site="hall", device="kiosk-2", boot="c" * 32),
+    ]
+    stored(tmp_path, lines).close()
+    places = tmp_path / "sites.toml"
+    places.write_text(
+        "".join(f'[sites.{name}]\ncity = "town"\npopulation = 9\n' for name in ("lobby", "hall", "attic"))
+    )
+    asked = ["index", "--store", str(tmp_path / "store.db"), "--sites", str(places), "--city", "town", "--json"]
+    for weighting in ("votes", "sites", "population"):
+        assert main([*asked, "--weighting", weighting, "--from", "2026-03-02", "--to", "2026-03-03"]) == 0
+        out, err = capsys.readouterr()
+        (figure,) = json.loads(out)
+        assert (figure["index"], figure["n"], figure["windows"]) == (0.25, 960, 24)
+        assert figure["state"] == "provisional", "what the hall kept may still come"
+        assert err == "town: nothing came in this period from attic, hall: the other 1 of 3 sites are counted\n"
+    places.write_text('[sites.attic]\ncity = "town"\n')
+    assert main([*asked, "--weighting", "votes", "--last", "7d"]) == 2
+    assert "no window ever came from a site of town: attic" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ OLD = "b" * 32
 
 
 def messy_log(seed: int) -> list[dict[str, Any] | str]:
-    """Three days of three devices, and one more: gaps, a lost tail, duplicates late and early, conflicts, hostile lines."""
+    """Three days of three devices, and a later one: gaps, a lost tail, duplicates, conflicts, hostile lines."""
     r = random.Random(seed)  # noqa: S311 - no secret
     lines: list[dict[str, Any] | str] = []
     for device in range(3):

@@ -53,7 +53,7 @@ class Sums:
         """What statistics take, in an order of their own."""
         return [
             Part(*key, cells=tuple(sums[:CELLS_OF_A_WINDOW]), draws=tuple(sums[CELLS_OF_A_WINDOW:]))
-            for key, sums in sorted(self.parts.items(), key=repr)
+            for key, sums in (sorted(self.parts.items(), key=repr) if len(self.parts) > 1 else self.parts.items())
         ]
 
     def held_tuple(self) -> tuple[int, ...]:

@@ -10,19 +10,20 @@ from edge.errors import ConfigError
 from edge.types import CELLS, EMOTIONS, ROUTES
 from edge_aggregate.decode import instant
 from edge_aggregate.export import dead_letters
-from edge_aggregate.figures import change, city_figure, figures, local_series
+from edge_aggregate.figures import local_series, read, while_open
 from edge_aggregate.periods import Period, last
 from edge_aggregate.profile import LEAST_DAYS, week
 from edge_aggregate.sites import DAYS
 from edge_aggregate.statistics import discoveries
 from edge_aggregate.store.days import DAY_MS
 from edge_aggregate.store.fleet import read_fleet
+from edge_aggregate.sums import site_sums
 from edge_aggregate.web import atlas, charts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edge_aggregate.figures import Figure
+    from edge_aggregate.figures import Figure, Reading
     from edge_aggregate.sites import Sites
     from edge_aggregate.statistics import Change
     from edge_aggregate.store import Store
@@ -44,8 +45,8 @@ class Moved:
     shown: bool
 
 
-def _moves(store: Store, period: Period, found: Sequence[Figure]) -> dict[str, Moved]:
-    changes = {figure.site: change(store, figure.site, period.before(), period) for figure in found}
+def _moves(store: Store, reading: Reading, sites: Sequence[str] | None = None) -> dict[str, Moved]:
+    changes = reading.changes(site_sums(store, reading.period.before(), sites))
     shown = discoveries([None if one is None else one.best.p for one in changes.values()])
     return {site: Moved(one, is_shown) for (site, one), is_shown in zip(changes.items(), shown, strict=True)}
 
@@ -53,19 +54,17 @@ def _moves(store: Store, period: Period, found: Sequence[Figure]) -> dict[str, M
 def overview(store: Store, sites: Sites, asked: str, weighting: str) -> dict[str, Any]:
     """All sites, the cities they belong to, and where they are."""
     period = last(asked, store.newest_ms)
-    found = figures(store, period, places=sites)
-    told = {figure.site: figure for figure in found}
+    reading = read(store, period)
+    found = while_open(store, reading.figures(), sites)
     cities, troubles = [], []
     for name, members in sites.cities.items():
-        present = [site for site in members if site in told]
-        if not present:
-            continue
         try:
             _, weights = sites.weighed(name, weighting)
         except ConfigError as error:
             troubles.append(str(error))
             continue
-        cities.append((city_figure(store, period, name, present, weights), len(present)))
+        if (one := reading.city(name, members, weights)) is not None:
+            cities.append((one.figure, [sites.name(silent) for silent in one.silent], one.sites))
     dots = [
         atlas.Dot(place.latitude, place.longitude, sites.name(figure.site), f"/site/{figure.site}", figure.index)
         for figure in found
@@ -74,7 +73,7 @@ def overview(store: Store, sites: Sites, asked: str, weighting: str) -> dict[str
     return {
         "period": period,
         "found": found,
-        "moves": _moves(store, period, found) if len(found) <= 200 else {},
+        "moves": _moves(store, reading),
         "cities": cities,
         "troubles": troubles,
         "map": atlas.draw("Where the sites are, and their share of happy as read", dots) if dots else None,
@@ -85,7 +84,8 @@ def site(store: Store, sites: Sites, name: str, asked: str) -> dict[str, Any]:
     """One site. Raises ConfigError when nobody ever heard of it."""
     place = sites[name].place
     period = last(asked, store.newest_ms)
-    (figure,) = figures(store, period, [name], sites)
+    reading = read(store, period, [name])
+    (figure,) = while_open(store, reading.figures(), sites)
     days = local_series(store, period, place, [name])
     labels = [instant(one.start_ms).astimezone(place).strftime("%d %b") for one in days]
     lines = [
@@ -94,7 +94,7 @@ def site(store: Store, sites: Sites, name: str, asked: str) -> dict[str, Any]:
     ]
     context: dict[str, Any] = {
         "figure": figure,
-        "moved": _moves(store, period, [figure])[name],
+        "moved": _moves(store, reading, [name])[name],
         "period": period,
         "days": list(zip(labels, days, strict=True)),
         "chart": charts.line_chart(
