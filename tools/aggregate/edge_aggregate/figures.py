@@ -79,11 +79,11 @@ class Reading:
     tables: Mapping[Key, Correction]
     states: States
 
-    def figures(self) -> list[Figure]:
-        """One per site, in the order of names."""
+    def figures(self, sites: Iterable[str] | None = None) -> list[Figure]:
+        """One per site, in the order of names: of all that were read, or of some of them."""
         return [
-            _figure(name, self.period, sums, self.tables, self.states.period(name, self.period))
-            for name, sums in self.sums.items()
+            _figure(name, self.period, self.sums[name], self.tables, self.states.period(name, self.period))
+            for name in (self.sums if sites is None else sites)
         ]
 
     def city(self, name: str, sites: Iterable[str], weights: Mapping[str, Fraction | int] | None) -> City | None:
@@ -118,12 +118,9 @@ class Reading:
     def changes(self, before: Mapping[str, Sums]) -> dict[str, Change | None]:
         """What became of the shares of sites since `before`; None for one that has none now or had none then."""
         return {
-            site: changed(
-                before[site].part_list(), sums.part_list(), self.tables, (before[site].held_tuple(), sums.held_tuple())
-            )
-            if site in before
-            else None
-            for site, sums in self.sums.items()
+            site: changed(was.part_list(), now.part_list(), self.tables, (was.held_tuple(), now.held_tuple()))
+            for site, was in before.items()
+            for now in [self.sums[site]]
         }
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from edge.errors import ConfigError
 from edge_aggregate.decode import UNSYNCED
-from edge_aggregate.statistics import Part
+from edge_aggregate.statistics import Part, counted
 from edge_aggregate.store.days import DAY_MS, spans_summed
 from edge_aggregate.store.read import read_terms
 from edge_aggregate.store.schema import CELL_COLUMNS, DRAW_COLUMNS, SPAN_DAYS
@@ -56,6 +56,12 @@ class Sums:
             for key, sums in (sorted(self.parts.items(), key=repr) if len(self.parts) > 1 else self.parts.items())
         ]
 
+    @property
+    def index(self) -> float | None:
+        """The share as read; None where n ≤ 0."""
+        happy, n = counted(self.part_list())
+        return happy / n if n > 0 else None
+
     def held_tuple(self) -> tuple[int, ...]:
         """`()` where nothing is held back."""
         return tuple(self.held) if any(self.held) else ()
@@ -89,6 +95,15 @@ def site_sums(store: Store, period: Period, sites: Iterable[str] | None = None) 
     for site in ids if wanted is not None else ():
         reading.found.setdefault(site, Sums())
     return dict(sorted((names[site], sums) for site, sums in reading.found.items()))
+
+
+def heard_of(store: Store, period: Period) -> list[str]:
+    """The names of sites with windows on the days of a period, in their order."""
+    found = store.engine.fetch(
+        "SELECT name FROM sites WHERE EXISTS (SELECT 1 FROM days d WHERE d.site = sites.id AND d.day >= ? AND d.day < ?)",
+        (period.days.start, period.days.stop),
+    )
+    return sorted(name for (name,) in found)
 
 
 @dataclass(frozen=True, slots=True)

@@ -114,7 +114,9 @@ def make_app(address: str, sites: Sites, passwords: Mapping[str, str] | None = N
     async def overview(request: Request) -> Response:
         asked = _one_of(request, "last", views.LASTS, "7d")
         weighting = _one_of(request, "weighting", views.WEIGHTINGS, "votes")
-        return await pages.answer(request, "overview.html", views.overview, asked=asked, weighting=weighting)
+        page = request.query_params.get("page", "1")
+        page = page if page.isdecimal() and len(page) < 7 else "1"
+        return await pages.answer(request, "overview.html", views.overview, asked=asked, weighting=weighting, page=page)
 
     async def site(request: Request) -> Response:
         asked = _one_of(request, "last", views.LASTS, "28d")

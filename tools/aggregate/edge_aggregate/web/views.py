@@ -17,7 +17,7 @@ from edge_aggregate.sites import DAYS
 from edge_aggregate.statistics import discoveries
 from edge_aggregate.store.days import DAY_MS
 from edge_aggregate.store.fleet import read_fleet
-from edge_aggregate.sums import site_sums
+from edge_aggregate.sums import heard_of, site_sums
 from edge_aggregate.web import atlas, charts
 
 if TYPE_CHECKING:
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 LASTS: Final = {"24h": "last 24 hours", "7d": "last 7 days", "28d": "last 28 days", "90d": "last 90 days"}
 WEIGHTINGS: Final = {"votes": "each vote alike", "sites": "each site alike", "population": "by population"}
+PAGE_SITES: Final = 100
+"""Rows of the table of sites: more are read by nobody, and cost what they show."""
 NEWEST: Final = 50
 HOT_C: Final = 80
 """A Pi slows itself from here on."""
@@ -45,17 +47,27 @@ class Moved:
     shown: bool
 
 
-def _moves(store: Store, reading: Reading, sites: Sequence[str] | None = None) -> dict[str, Moved]:
+def _moves(store: Store, reading: Reading, sites: Sequence[str]) -> dict[str, Moved]:
     changes = reading.changes(site_sums(store, reading.period.before(), sites))
     shown = discoveries([None if one is None else one.best.p for one in changes.values()])
     return {site: Moved(one, is_shown) for (site, one), is_shown in zip(changes.items(), shown, strict=True)}
 
 
-def overview(store: Store, sites: Sites, asked: str, weighting: str) -> dict[str, Any]:
-    """All sites, the cities they belong to, and where they are."""
+def overview(store: Store, sites: Sites, asked: str, weighting: str, page: str = "1") -> dict[str, Any]:
+    """Cities, where sites are, and a page of the table of sites.
+
+    Bands and changes are made for the sites on this page. Where nothing is shown of the others, they are not read.
+    """
     period = last(asked, store.newest_ms)
-    reading = read(store, period)
-    found = while_open(store, reading.figures(), sites)
+    if any(site.city is not None or site.latitude is not None for site in sites.sites.values()):
+        reading = read(store, period)
+        names = list(reading.sums)
+    else:
+        reading, names = None, heard_of(store, period)
+    pages = max(1, -(-len(names) // PAGE_SITES))
+    number = min(max(1, int(page)), pages)
+    shown = names[(number - 1) * PAGE_SITES : number * PAGE_SITES]
+    reading = reading or read(store, period, shown)
     cities, troubles = [], []
     for name, members in sites.cities.items():
         try:
@@ -66,14 +78,18 @@ def overview(store: Store, sites: Sites, asked: str, weighting: str) -> dict[str
         if (one := reading.city(name, members, weights)) is not None:
             cities.append((one.figure, [sites.name(silent) for silent in one.silent], one.sites))
     dots = [
-        atlas.Dot(place.latitude, place.longitude, sites.name(figure.site), f"/site/{figure.site}", figure.index)
-        for figure in found
-        if (place := sites[figure.site]).latitude is not None and place.longitude is not None
+        atlas.Dot(place.latitude, place.longitude, sites.name(site), f"/site/{site}", sums.index)
+        for site, sums in reading.sums.items()
+        if (place := sites[site]).latitude is not None and place.longitude is not None
     ]
     return {
         "period": period,
-        "found": found,
-        "moves": _moves(store, reading),
+        "found": while_open(store, reading.figures(shown), sites),
+        "moves": _moves(store, reading, shown),
+        "page": number,
+        "pages": pages,
+        "first": (number - 1) * PAGE_SITES + 1,
+        "all_sites": len(names),
         "cities": cities,
         "troubles": troubles,
         "map": atlas.draw("Where the sites are, and their share of happy as read", dots) if dots else None,
