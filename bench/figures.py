@@ -6,6 +6,8 @@ Pages are asked as a reader does who comes first after a merge, and again, as al
 that is made for the next time.
 """
 
+# ruff: noqa: S608 - its own names and numbers
+
 from __future__ import annotations
 
 import argparse
@@ -14,7 +16,6 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from random import Random
 from typing import TYPE_CHECKING, Any
 
 from edge_aggregate.calibration import read_manifest
@@ -23,7 +24,7 @@ from edge_aggregate.periods import Period, last
 from edge_aggregate.sites import read_sites
 from edge_aggregate.store import open_store
 from edge_aggregate.store.days import DAY_MS, close_spans, write_days
-from edge_aggregate.store.schema import CELL_COLUMNS, DAY_COLUMNS
+from edge_aggregate.store.schema import CELL_COLUMNS
 from edge_aggregate.sums import site_sums
 from edge_aggregate.web.app import make_app
 from starlette.testclient import TestClient
@@ -117,13 +118,13 @@ def measure(path: Path, days: int, sites: int) -> list[float]:
     places = path.with_name("sites.toml")
     places.write_text(
         "".join(
-            f'[sites.site-{n:04d}]\ncity = "city-{n % 20}"\nlatitude = {n % 120 - 55}\nlongitude = {n * 7 % 340 - 170}\n'
+            f'[sites.site-{n:04d}]\ncity = "city-{n % 20}"\n'
+            f"latitude = {n % 120 - 55}\nlongitude = {n * 7 % 340 - 170}\n"
             for n in range(sites)
         )
     )
-    for file in (None, places):
-        costs.append(statistics.median(page(path, file, "/?last=90d") for _ in range(3)))
-    costs.append(statistics.median(page(path, None, "/site/site-0001?last=90d") for _ in range(3)))
+    asked = ((None, "/?last=90d"), (places, "/?last=90d"), (None, "/site/site-0001?last=90d"))
+    costs += [statistics.median(page(path, file, url) for _ in range(3)) for file, url in asked]
     with TestClient(make_app(str(path), read_sites(None))) as client:
         client.get("/?last=90d")
         return [*costs, timed(lambda: client.get("/?last=90d"))]
@@ -147,8 +148,8 @@ def main() -> int:
     args = parser.parse_args()
     print(f"{args.days} days, processor ms, medians of 7")
     print(
-        "| sites | sums, whole days | figures | figures, back from now | of one site | page of all | with map and cities"
-        " | page of one | again |"
+        "| sites | sums, whole days | figures | figures, back from now | of one site | page of all"
+        " | with map and cities | page of one | again |"
     )
     print("|--:|--:|--:|--:|--:|--:|--:|--:|--:|")
     for sites in args.sites:

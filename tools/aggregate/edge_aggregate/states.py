@@ -95,6 +95,14 @@ class States:
             return "provisional"
         return "restated" if day in found.late else "final"
 
+    def restated(self) -> dict[str, list[int]]:
+        """Of each site the days whose figures changed after they were final, in their order; of none, nothing."""
+        found = {
+            name: sorted(day for day in site.late if self.day(name, day) == "restated")
+            for name, site in sorted(self._sites.items())
+        }
+        return {name: days for name, days in found.items() if days}
+
     def _open(self, site: _Site, day: int, end_ms: int) -> bool:
         if self._newest_ms < end_ms:
             return True

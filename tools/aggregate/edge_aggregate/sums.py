@@ -100,7 +100,8 @@ def site_sums(store: Store, period: Period, sites: Iterable[str] | None = None) 
 def heard_of(store: Store, period: Period) -> list[str]:
     """The names of sites with windows on the days of a period, in their order."""
     found = store.engine.fetch(
-        "SELECT name FROM sites WHERE EXISTS (SELECT 1 FROM days d WHERE d.site = sites.id AND d.day >= ? AND d.day < ?)",
+        "SELECT name FROM sites WHERE EXISTS"
+        " (SELECT 1 FROM days d WHERE d.site = sites.id AND d.day >= ? AND d.day < ?)",
         (period.days.start, period.days.stop),
     )
     return sorted(name for (name,) in found)

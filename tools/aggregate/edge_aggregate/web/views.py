@@ -14,6 +14,7 @@ from edge_aggregate.figures import local_series, read, while_open
 from edge_aggregate.periods import Period, last
 from edge_aggregate.profile import LEAST_DAYS, week
 from edge_aggregate.sites import DAYS
+from edge_aggregate.states import States
 from edge_aggregate.statistics import discoveries
 from edge_aggregate.store.days import DAY_MS
 from edge_aggregate.store.fleet import read_fleet
@@ -37,6 +38,8 @@ NEWEST: Final = 50
 HOT_C: Final = 80
 """A Pi slows itself from here on."""
 CERTIFICATE_DAYS: Final = 30
+RESTATED_DAYS: Final = 90
+"""How far back the fleet's page looks for figures that changed after they were final."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +154,7 @@ def _mix(figure: Figure) -> list[tuple[str, list[tuple[str, int, float]], int]]:
 def fleet(store: Store, _sites: Sites) -> dict[str, Any]:
     """Every device: what it says of itself, when it was last heard, what is missing of it."""
     newest = store.newest_ms
+    today = newest // DAY_MS
     counted = {
         device: (site, last_ms, int(windows), int(length), int(covered))
         for device, site, last_ms, windows, length, covered in store.engine.fetch(
@@ -158,7 +162,7 @@ def fleet(store: Store, _sites: Sites) -> dict[str, Any]:
             " FROM devices d JOIN (SELECT device, site, MAX(last_received_ms) AS last_ms, SUM(windows) AS windows,"
             " SUM(milliseconds) AS length, SUM(covered_ppm_s) AS covered FROM days WHERE day >= ?"
             " GROUP BY device, site) x ON x.device = d.id JOIN sites w ON w.id = x.site GROUP BY d.name",
-            (newest // DAY_MS - 7,),
+            (today - 7,),
         )
     }
     missing = dict(
@@ -173,7 +177,12 @@ def fleet(store: Store, _sites: Sites) -> dict[str, Any]:
         "devices": [
             _device(name, members.get(name), counted.get(name), int(missing.get(name, 0)), newest)
             for name in sorted(members.keys() | counted.keys())
-        ]
+        ],
+        "restated": {
+            site: [instant(day * DAY_MS).date().isoformat() for day in days]
+            for site, days in States(store, range(today - RESTATED_DAYS, today + 1)).restated().items()
+        },
+        "restated_days": RESTATED_DAYS,
     }
 
 
