@@ -23,7 +23,7 @@ from edge_aggregate.figures import figures
 from edge_aggregate.periods import Period, last
 from edge_aggregate.sites import read_sites
 from edge_aggregate.store import open_store
-from edge_aggregate.store.days import DAY_MS, close_spans, write_days
+from edge_aggregate.store.days import DAY_MS, renew_spans, write_days
 from edge_aggregate.store.schema import CELL_COLUMNS
 from edge_aggregate.sums import site_sums
 from edge_aggregate.web.app import make_app
@@ -87,7 +87,7 @@ def fill(path: Path, sites: int, days: int) -> None:
             for site in range(sites):
                 write_days(store.engine, {}, {(site, day) for day in range(FIRST_DAY, FIRST_DAY + days + 1)})
             run("INSERT INTO meta VALUES ('newest_ms', ?)", (start_ms + hours * HOUR_MS,))
-            close_spans(store.engine, 0, start_ms + hours * HOUR_MS)
+            renew_spans(store.engine, ())
 
 
 def _counted(top: int) -> str:

@@ -38,16 +38,9 @@ def covered_ppm_s(coverage: float, seconds: float) -> int:
 
 
 def write_days(
-    engine: Engine,
-    days: Mapping[DayKey, Sequence[Sequence[Any]]],
-    again: Collection[tuple[int, int]],
-    spans: int = 0,
+    engine: Engine, days: Mapping[DayKey, Sequence[Sequence[Any]]], again: Collection[tuple[int, int]]
 ) -> None:
-    """Add windows (`WINDOW_COLUMNS`) to the sums of their days; of the (site, day) in `again`, sum all there are.
-
-    `spans`: those before this one are summed already, and are kept so.
-    """
-    rows = [(*key, *_summed(windows)) for key, windows in sorted(days.items()) if key[:2] not in again]
+    """Add windows (`WINDOW_COLUMNS`) to the sums of their days; of the (site, day) in `again`, sum all there are."""
     engine.upsert(
         "days",
         DAY_COLUMNS,
@@ -57,33 +50,31 @@ def write_days(
             "first_received_ms": f"{engine.least}(days.first_received_ms, excluded.first_received_ms)",
             "last_received_ms": f"{engine.greatest}(days.last_received_ms, excluded.last_received_ms)",
         },
-        rows,
+        [(*key, *_summed(windows)) for key, windows in sorted(days.items()) if key[:2] not in again],
     )
     for site, day in sorted(again):
         engine.run("DELETE FROM days WHERE site = ? AND day = ?", (site, day))
         engine.run(f"INSERT INTO days ({', '.join(DAY_COLUMNS)}) {_ANEW}", (site, day * DAY_MS, (day + 1) * DAY_MS))
-    late = {(row[0], row[1] // SPAN_DAYS) for row in rows} | {(site, day // SPAN_DAYS) for site, day in again}
-    _sum_again(engine, sorted(key for key in late if key[1] < spans))
 
 
-def _sum_again(engine: Engine, late: Sequence[tuple[int, int]]) -> None:
-    """Sum the (site, span) anew to which something came after they were over."""
-    engine.many("DELETE FROM spans WHERE site = ? AND span = ?", late)
-    engine.many(
-        f"INSERT INTO spans ({', '.join(SPAN_COLUMNS)}) {_of_spans(one_site=True)}",
-        [(span * SPAN_DAYS, (span + 1) * SPAN_DAYS, site) for site, span in late],
-    )
+def renew_spans(engine: Engine, touched: Collection[tuple[int, int]]) -> None:
+    """Bring spans up to date, once for all that a transaction did to the days (site, day) of `touched`.
 
-
-def close_spans(engine: Engine, summed: int, newest_ms: int) -> int:
-    """Sum the spans that ended a day and more before, inside a transaction; those before `summed` are. The next."""
-    over = (newest_ms // DAY_MS - 1) // SPAN_DAYS
-    if over <= summed:
-        return summed
-    sum_spans(engine, summed, over)
-    engine.run("DELETE FROM meta WHERE key = ?", (SPANS,))
-    engine.run("INSERT INTO meta VALUES (?, ?)", (SPANS, over))
-    return over
+    Those that are over for a day are summed; those that were, and to which something came after, are summed anew.
+    """
+    noted = dict(engine.fetch("SELECT key, value FROM meta WHERE key IN ('newest_ms', ?)", (SPANS,)))
+    summed, over = noted.get(SPANS, 0), (noted.get("newest_ms", 0) // DAY_MS - 1) // SPAN_DAYS
+    late = sorted({(site, day // SPAN_DAYS) for site, day in touched if day < summed * SPAN_DAYS})
+    if late:
+        engine.many("DELETE FROM spans WHERE site = ? AND span = ?", late)
+        engine.many(
+            f"INSERT INTO spans ({', '.join(SPAN_COLUMNS)}) {_of_spans(one_site=True)}",
+            [(span * SPAN_DAYS, (span + 1) * SPAN_DAYS, site) for site, span in late],
+        )
+    if over > summed:
+        sum_spans(engine, summed, over)
+        engine.run("DELETE FROM meta WHERE key = ?", (SPANS,))
+        engine.run("INSERT INTO meta VALUES (?, ?)", (SPANS, over))
 
 
 def spans_summed(engine: Engine) -> int:

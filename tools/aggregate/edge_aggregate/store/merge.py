@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from edge_aggregate.decode import Dead, Row
 from edge_aggregate.store import boots
-from edge_aggregate.store.days import DAY_MS, SPANS, DayKey, close_spans, covered_ppm_s, write_days
+from edge_aggregate.store.days import DAY_MS, DayKey, covered_ppm_s, renew_spans, write_days
 from edge_aggregate.store.ids import Ids, next_id
 from edge_aggregate.store.read import load_cases
 from edge_aggregate.store.schema import WINDOW_COLUMNS
@@ -77,8 +77,12 @@ def merge(engine: Engine, batches: Iterable[Batch]) -> Merged:
     """Commit batches, all or none. What was committed before changes nothing. Raises StorageError."""
     total = Merged()
     with engine.writing():
+        touched: set[tuple[int, int]] = set()
         for batch in batches:
-            total = total.plus(_Merge(engine, batch).all())
+            one = _Merge(engine, batch)
+            total = total.plus(one.all())
+            touched |= one.touched
+        renew_spans(engine, touched)
         count_merge(engine)
     return total
 
@@ -104,9 +108,8 @@ class _Merge:
     def __init__(self, engine: Engine, batch: Batch) -> None:
         self._engine, self._batch = engine, batch
         self._segment, self._done = self._mark()
-        noted = dict(engine.fetch("SELECT key, value FROM meta"))
-        self._kept_from, self._spans = noted.get(KEPT_FROM, 0), noted.get(SPANS, 0)
-        self._newest_ms = max(noted.get("newest_ms", 0), batch.newest_ms)
+        self._kept_from = kept_from(engine)
+        self.touched: set[tuple[int, int]] = set()
         self._rows = [found for found in batch.rows if found[0] > self._done]
         self._dead = [found for found in batch.dead if found[0] > self._done]
 
@@ -139,10 +142,10 @@ class _Merge:
         self._write(cases, stored)
         self._bury()
         self._engine.run(
-            "INSERT INTO meta VALUES ('newest_ms', ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
-            (self._newest_ms,),
+            f"INSERT INTO meta VALUES ('newest_ms', ?) ON CONFLICT (key)"
+            f" DO UPDATE SET value = {self._engine.greatest}(meta.value, excluded.value)",
+            (self._batch.newest_ms,),
         )
-        close_spans(self._engine, self._spans, self._newest_ms)
         now = _lines(cases)
         return Merged(len(cases) - len(stored), now[0] - before[0], now[1] - before[1], len(self._dead))
 
@@ -229,7 +232,8 @@ class _Merge:
         self._engine.load("variants", VARIANT_COLUMNS, others)
         boots.renew(self._engine, ids.boots.values(), claims)
         again = {(site, day) for site, day in again if day * DAY_MS >= self._kept_from}
-        write_days(self._engine, days, again, self._spans)
+        write_days(self._engine, days, again)
+        self.touched = again | {key[:2] for key in days}
 
     def _rewrite(self, values: tuple[Any, ...]) -> None:
         self._engine.run("DELETE FROM windows WHERE boot = ? AND seq = ?", values[:2])
