@@ -1,6 +1,6 @@
 """What a merge into PostgreSQL costs beside a bare COPY of the same rows, batch by batch, in one run.
 
-    .venv/bin/python bench/postgres.py [--windows 60000] [--batch 5000 20000] [--rounds 3] [--server ADDRESS]
+    .venv/bin/python bench/postgres.py [--windows 60000] [--devices 200] [--batch 5000 20000] [--rounds 3] [--server ADDRESS]
 
 Without `--server` (an empty database of a role that may make tables) a server of its own is started: Debian's, or the
 one in EDGE_POSTGRES_BIN. Windows are decoded before the clock runs. Prints rows a second by the clock, and by the
@@ -33,11 +33,11 @@ if TYPE_CHECKING:
 _TICK = os.sysconf("SC_CLK_TCK")
 
 
-def decoded(windows: int) -> list[Batch]:
+def decoded(windows: int, devices: int) -> list[Batch]:
     """One batch of all, in the order of time."""
     batch = Batch(Progress("made", windows, windows, "0" * 64))
     for number in range(windows):
-        topic, payload = message(number)
+        topic, payload = message(number, devices)
         received = json.loads(payload)["window"]["start"].replace("+00:00", "Z")
         batch.add(
             number + 1, decode_line(f'{{"topic": "{topic}", "received": "{received}", "payload": {payload}}}'.encode())
@@ -122,11 +122,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--windows", type=int, default=60_000)
     parser.add_argument("--batch", type=int, nargs="+", default=[5_000, 20_000])
+    parser.add_argument("--devices", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--server", help="postgresql://user@host/database, empty")
     args = parser.parse_args()
-    (whole,) = decoded(args.windows)
-    print(f"{args.windows} windows of 200 devices, medians of {args.rounds}")
+    (whole,) = decoded(args.windows, args.devices)
+    print(f"{args.windows} windows of {args.devices} devices, medians of {args.rounds}")
     print("| batch | what | rows a second | rows a processor second | of them ours, the server's, µs a row |")
     print("|--:|---|--:|--:|--:|")
     with servers(args.server) as address:

@@ -55,7 +55,7 @@ class Pages:
         self._templates.globals.update(band_bar=charts.band_bar, lasts=views.LASTS, weightings=views.WEIGHTINGS)
         self._templates.filters.update(percent=_percent, points=_points, moment=_moment)
         # A page costs queries; most are looked at again before anything new came.
-        self._rendered = lru_cache(256)(self._render)
+        self._rendered = lru_cache(64)(self._render)
 
     def opened(self) -> Store:
         """The store. Raises StorageError."""
