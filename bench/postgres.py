@@ -1,6 +1,7 @@
 """What a merge into PostgreSQL costs beside a bare COPY of the same rows, batch by batch, in one run.
 
-    .venv/bin/python bench/postgres.py [--windows 60000] [--devices 200] [--batch 5000 20000] [--rounds 3] [--server ADDRESS]
+    .venv/bin/python bench/postgres.py [--windows 60000] [--devices 200] [--batch 5000 20000] [--rounds 3]
+        [--server ADDRESS]
 
 Without `--server` (an empty database of a role that may make tables) a server of its own is started: Debian's, or the
 one in EDGE_POSTGRES_BIN. Windows are decoded before the clock runs. Prints rows a second by the clock, and by the

@@ -110,16 +110,22 @@ def summed_anew(engine: Engine, site: int, first_day: int) -> list[tuple[int, ..
 
 def _summed(windows: Sequence[Sequence[Any]]) -> list[int]:
     """`DAY_SUMS`, and when the first and the last were received. Column by column: no number is touched in Python."""
+    if len(windows) == 1:  # of a large fleet, nearly all that a batch has of a day
+        (row,) = windows
+        cells = [cell or 0 for cell in row[_CELLS : _CELLS + len(CELL_COLUMNS)]]
+        received_ms = row[_RECEIVED]
+        return [1, *[row[at] for at in _WHOLE], *cells, *row[_CELLS + len(CELL_COLUMNS) :], received_ms, received_ms]
     columns = list(zip(*windows, strict=True))
     sums = [sum(columns[place]) for place in _WHOLE]
     cells = [sum(filter(None, column)) for column in columns[_CELLS : _CELLS + len(CELL_COLUMNS)]]
     draws = [sum(column) for column in columns[_CELLS + len(CELL_COLUMNS) :]]
-    received = columns[WINDOW_COLUMNS.index("received_ms")]
+    received = columns[_RECEIVED]
     return [len(windows), *sums, *cells, *draws, min(received), max(received)]
 
 
 _WHOLE: Final = [WINDOW_COLUMNS.index(name) for name in ("duplicates", "milliseconds", "covered_ppm_s")]
 _CELLS: Final = WINDOW_COLUMNS.index(CELL_COLUMNS[0])
+_RECEIVED: Final = WINDOW_COLUMNS.index("received_ms")
 
 _NEVER_MS: Final = 2**62
 _DAY: Final = f"w.start_ms / {DAY_MS}"  # of whole numbers, both engines make a whole number
