@@ -1,10 +1,12 @@
 """What figures and pages cost over a store of many sites: processor time, medians, and how it grows.
 
-    .venv/bin/python bench/figures.py [--days 90] [--sites 100 300 1000]
+    .venv/bin/python bench/figures.py [--days 90] [--sites 100 300 1000] [--store FOLDER]
 
-The store holds the table of days alone, made at random: what whole days are read from. Pages are asked twice, as a
-reader who comes first after a merge does, and as all others do.
+Pages are asked as a reader does who comes first after a merge, and again, as all others do. `--store` keeps the store
+that is made for the next time.
 """
+
+# ruff: noqa: S608 - its own names and numbers
 
 from __future__ import annotations
 
@@ -13,18 +15,16 @@ import statistics
 import sys
 import tempfile
 import time
-from functools import partial
 from pathlib import Path
-from random import Random
 from typing import TYPE_CHECKING, Any
 
 from edge_aggregate.calibration import read_manifest
 from edge_aggregate.figures import figures
-from edge_aggregate.periods import Period
+from edge_aggregate.periods import Period, last
 from edge_aggregate.sites import read_sites
 from edge_aggregate.store import open_store
-from edge_aggregate.store.days import DAY_MS
-from edge_aggregate.store.schema import CELL_COLUMNS, DAY_COLUMNS
+from edge_aggregate.store.days import DAY_MS, renew_spans, write_days
+from edge_aggregate.store.schema import CELL_COLUMNS
 from edge_aggregate.sums import site_sums
 from edge_aggregate.web.app import make_app
 from starlette.testclient import TestClient
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 MANIFEST = Path(__file__).resolve().parents[1] / "models" / "fer-2026.11" / "manifest.json"
 FIRST_DAY = 20_000
+HOUR_MS = 3_600_000
+HOURS_OF_TODAY = 10
 TERMS = (
     *("id", "mechanism", "epsilon", "unit", "min_count", "exhausted"),
     *("gate", "fer_unmasked", "fer_masked", "strategy"),
@@ -41,39 +43,55 @@ TERMS = (
 
 
 def fill(path: Path, sites: int, days: int) -> None:
-    """A store of one kiosk a site, 24 windows and some hundred votes a day."""
-    rng = Random(1)  # noqa: S311 - no secret
+    """A store of one kiosk a site that counts by the hour, some votes in each, and is emptied at midnight."""
     tables = {table.role: table for table in read_manifest(MANIFEST)}
+    digests = (tables["fer_unmasked"].digest, tables["fer_masked"].digest)
+    hours, start_ms = 24 * days + HOURS_OF_TODAY, FIRST_DAY * DAY_MS
     with open_store(str(path), create=True) as store:
         store.register(tables.values())
-        end_ms = (FIRST_DAY + days) * DAY_MS
+        run = store.engine.run
         with store.engine.writing():
-            load = store.engine.load
-            load("sites", ("id", "name"), [(n, f"site-{n:04d}") for n in range(sites)])
-            load("devices", ("id", "name"), [(n, f"kiosk-{n:04d}") for n in range(sites)])
-            columns = (
-                "id",
-                "device",
-                "boot_id",
-                "top_seq",
-                "floor_seq",
-                "closed_ms",
-                "last_start_ms",
-                "first_received_ms",
+            run("INSERT INTO segments VALUES (1, 'made', 1, 1, '')")
+            run(
+                f"INSERT INTO terms VALUES ({', '.join('?' * 10)})",
+                (1, "discrete-laplace", 1.0, "one class per track per window", 10, 0, None, *digests, "gate"),
             )
-            load("boots", columns, [(n, n, f"{n:032x}", 24 * days, 0, end_ms, end_ms, 0) for n in range(sites)])
-            row = (1, "discrete-laplace", 1.0, "one class per track per window", 10, 0, None)
-            digests = (tables["fer_unmasked"].digest, tables["fer_masked"].digest)
-            load("terms", TERMS, [(*row, *digests, "gate")])
-            rows = []
+            run(f"CREATE TEMP TABLE places AS {_counted(sites)}")
+            run(f"CREATE TEMP TABLE hours AS {_counted(hours)}")
+            for kind in ("site", "kiosk"):
+                run(
+                    f"INSERT INTO {'sites' if kind == 'site' else 'devices'}"
+                    f" SELECT n, '{kind}-' || substr('000' || n, -4) FROM places"
+                )
+            run(
+                "INSERT INTO boots SELECT n, n, printf('%032x', n), ?, 0, ?, ?, ? FROM places",
+                (hours, start_ms + days * DAY_MS, start_ms + (hours - 1) * HOUR_MS, start_ms + HOUR_MS),
+            )
+            # Scattered, and the same each time: products of primes.
+            of_cell = [
+                f"CASE WHEN f OR s * {7919 + 2 * c} % 97 * (h + {c}) % 101 < 60"
+                f" THEN (s * 31 + h * {104_729 + 2 * c}) % 50 END"
+                for c in range(len(CELL_COLUMNS))
+            ]
+            of_draw = [
+                f"CASE WHEN f OR s * {7919 + 2 * c} % 97 * (h + {c}) % 101 < 60 THEN 1 + (s + h) % 3 ELSE 0 END"
+                for c in range(len(CELL_COLUMNS))
+            ]
+            run(
+                f"INSERT INTO windows SELECT s, h + 1, s, 1, ? + h * {HOUR_MS}, 3600.0, {HOUR_MS}, 0, 0.98, 3528000000,"
+                f" 0, f, 0, NULL, NULL, ? + (h + 1) * {HOUR_MS}, 0, 1, s * {hours} + h,"
+                f" {', '.join(of_cell + of_draw)}"
+                " FROM (SELECT p.n AS s, t.n AS h, t.n % 24 = 23 AS f FROM places p, hours t ORDER BY p.n, t.n)",
+                (start_ms, start_ms),
+            )
             for site in range(sites):
-                for day in range(FIRST_DAY, FIRST_DAY + days):
-                    cells = [rng.randrange(0, 60) for _ in CELL_COLUMNS]
-                    draws = [rng.randrange(20, 25) for _ in CELL_COLUMNS]
-                    came = ((day + 1) * DAY_MS - 3_600_000, (day + 1) * DAY_MS + 1_000)
-                    rows.append((site, day, site, 1, 0, 24, 0, DAY_MS, 86_000_000_000, *cells, *draws, *came))
-            load("days", DAY_COLUMNS, rows)
-            store.engine.run("INSERT INTO meta VALUES ('newest_ms', ?)", (end_ms + 2_000,))
+                write_days(store.engine, {}, {(site, day) for day in range(FIRST_DAY, FIRST_DAY + days + 1)})
+            run("INSERT INTO meta VALUES ('newest_ms', ?)", (start_ms + hours * HOUR_MS,))
+            renew_spans(store.engine, ())
+
+
+def _counted(top: int) -> str:
+    return f"WITH RECURSIVE c(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM c WHERE n < {top - 1}) SELECT n FROM c"
 
 
 def timed(work: Callable[[], Any], times: int = 7) -> float:
@@ -86,39 +104,60 @@ def timed(work: Callable[[], Any], times: int = 7) -> float:
     return statistics.median(taken)
 
 
-def measure(path: Path, period: Period) -> list[float]:
+def measure(path: Path, days: int, sites: int) -> list[float]:
     """A cost for each column of the table."""
+    whole = Period(FIRST_DAY * DAY_MS, (FIRST_DAY + days) * DAY_MS)
     with open_store(str(path), read_only=True) as store:
+        cut = last(f"{days}d", store.newest_ms)
         costs = [
-            timed(lambda: site_sums(store, period)),
-            timed(lambda: figures(store, period)),
-            timed(lambda: figures(store, period, ["site-0001"])),
+            timed(lambda: site_sums(store, whole)),
+            timed(lambda: figures(store, whole)),
+            timed(lambda: figures(store, cut)),
+            timed(lambda: figures(store, whole, ["site-0001"])),
         ]
-
-    def first(url: str) -> None:
-        with TestClient(make_app(str(path), read_sites(None))) as client:
-            client.get(url).raise_for_status()
-
-    costs += [timed(partial(first, url), 3) for url in ("/?last=90d", "/site/site-0001?last=90d")]
+    places = path.with_name("sites.toml")
+    places.write_text(
+        "".join(
+            f'[sites.site-{n:04d}]\ncity = "city-{n % 20}"\n'
+            f"latitude = {n % 120 - 55}\nlongitude = {n * 7 % 340 - 170}\n"
+            for n in range(sites)
+        )
+    )
+    asked = ((None, "/?last=90d"), (places, "/?last=90d"), (None, "/site/site-0001?last=90d"))
+    costs += [statistics.median(page(path, file, url) for _ in range(3)) for file, url in asked]
     with TestClient(make_app(str(path), read_sites(None))) as client:
         client.get("/?last=90d")
         return [*costs, timed(lambda: client.get("/?last=90d"))]
+
+
+def page(path: Path, places: Path | None, url: str) -> float:
+    """Processor milliseconds of a page that nobody has asked for since the last merge."""
+    with TestClient(make_app(str(path), read_sites(places))) as client:
+        client.get("/?last=24h")  # a running server has its templates
+        begun = time.process_time()
+        client.get(url).raise_for_status()
+        return 1000 * (time.process_time() - begun)
 
 
 def main() -> int:
     """Print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--days", type=int, default=90)
+    parser.add_argument("--store", type=Path, help="folder of stores")
     parser.add_argument("--sites", type=int, nargs="+", default=[100, 300, 1000])
     args = parser.parse_args()
     print(f"{args.days} days, processor ms, medians of 7")
-    print("| sites | sums of all | figures of all | figure of one | page of all, first | page of one, first | again |")
-    print("|--:|--:|--:|--:|--:|--:|--:|")
+    print(
+        "| sites | sums, whole days | figures | figures, back from now | of one site | page of all"
+        " | with map and cities | page of one | again |"
+    )
+    print("|--:|--:|--:|--:|--:|--:|--:|--:|--:|")
     for sites in args.sites:
         with tempfile.TemporaryDirectory() as name:
-            path = Path(name) / "store.db"
-            fill(path, sites, args.days)
-            costs = measure(path, Period(FIRST_DAY * DAY_MS, (FIRST_DAY + args.days) * DAY_MS))
+            path = (args.store or Path(name)) / f"figures-{sites}-{args.days}.db"
+            if not path.exists():
+                fill(path, sites, args.days)
+            costs = measure(path, args.days, sites)
         print(f"| {sites} | " + " | ".join(f"{cost:.1f}" for cost in costs) + " |", flush=True)
     return 0
 

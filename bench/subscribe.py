@@ -44,9 +44,9 @@ RATE: Final = 1000
 SECONDS: Final = 20
 
 
-def message(number: int) -> tuple[str, str]:
+def message(number: int, devices: int = DEVICES) -> tuple[str, str]:
     """Topic and payload of the nth window of a fleet: hour by hour, device by device."""
-    hour, device = divmod(number, DEVICES)
+    hour, device = divmod(number, devices)
     name, rng = f"kiosk-{device:03}", random.Random(number)  # noqa: S311 - no secret
     table = {r: {c: rng.choice([None, rng.randrange(10, 60)]) for c in CELLS} for r in ROUTES}
     released = [value for row in table.values() for value in row.values() if value is not None]

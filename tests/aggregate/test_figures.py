@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,15 +12,17 @@ from zoneinfo import ZoneInfo
 import pytest
 from edge_aggregate.cli import main
 from edge_aggregate.decode import milliseconds
-from edge_aggregate.figures import city_figure, figures, local_series
+from edge_aggregate.figures import figures, local_series, read
 from edge_aggregate.ingest import ingest_files
 from edge_aggregate.periods import Period, last, local_days, midnight, moment, zone
 from edge_aggregate.profile import week
+from edge_aggregate.statistics.parts import HAPPY
 from edge_aggregate.store import Store, open_store
 from edge_aggregate.store.replays import note_gone, read_gaps
 from edge_aggregate.sums import site_sums
 
 from edge.errors import ConfigError
+from edge.types import CELLS
 from tests.support.windows import DAY, window, write_log
 
 if TYPE_CHECKING:
@@ -88,6 +91,37 @@ def test_any_cut_into_days_and_edges_counts_every_window_once(tmp_path: Path) ->
             for end in range(start + 1, 97, 5):
                 period = Period(milliseconds(DAY) + start * 3_600_000, milliseconds(DAY) + end * 3_600_000)
                 assert site_sums(store, period)["lobby"].windows == end - start, (start, end)
+
+
+def test_spans_days_and_windows_give_the_same_sums_wherever_a_period_is_cut(tmp_path: Path) -> None:
+    r = random.Random(5)  # noqa: S311 - no secret
+    lines, hours = [], 36 * 24 + 7  # four spans are over, the last day is not
+    for hour in range(hours):
+        cells = {"unmasked_happy": r.randrange(10, 30), "masked_sad": r.randrange(10, 30)}
+        start = DAY + timedelta(hours=hour)
+        lines.append(window(hour + 1, start=start, cells=cells, flush=hour % 24 == 23, epsilon=1.0 + hour // 400))
+        lines += [window(hour + 1, start=start, device="kiosk-2", boot="b" * 32, site="hall", cells=cells)] * (hour % 3)
+    r.shuffle(lines)
+    with stored(tmp_path, lines) as store:
+        assert len(store.engine.fetch("SELECT DISTINCT span FROM spans")) == 4
+        for _ in range(60):
+            first, last_hour = sorted(r.sample(range(hours + 30), 2))
+            if r.random() < 0.5:
+                first, last_hour = first // 24 * 24, -(-last_hour // 24) * 24
+            start_ms, end_ms = (milliseconds(DAY) + at * 3_600_000 for at in (first, last_hour))
+            found = site_sums(store, Period(start_ms, end_ms))
+            for site, windows, duplicates, happy, draws, covered in store.engine.fetch(
+                "SELECT s.name, COUNT(*), SUM(duplicates), SUM(unmasked_happy), SUM(draws_masked_sad),"
+                " SUM(covered_ppm_s) FROM windows w JOIN sites s ON s.id = w.site WHERE start_ms >= ? AND start_ms < ?"
+                " GROUP BY s.name",
+                (start_ms, end_ms),
+            ):
+                one = found.pop(site)
+                parts = one.part_list()
+                assert (one.windows, one.duplicates, one.covered_ppm_s) == (windows, duplicates, covered)
+                assert sum(part.cells[HAPPY[0]] for part in parts) == happy
+                assert sum(part.draws[8 + CELLS.index("sad")] for part in parts) == draws
+            assert not found, "no site without windows"
 
 
 def test_held_back_cells_widen_a_short_period_and_not_a_whole_day(tmp_path: Path) -> None:
@@ -204,11 +238,37 @@ def test_a_city_is_weighed_as_it_says(tmp_path: Path) -> None:
     with stored(tmp_path, lines) as store:
 
         def index(weights: dict[str, Fraction | int] | None) -> float | None:
-            return city_figure(store, days(DAY), "town", ["lobby", "hall"], weights).index
+            found = read(store, days(DAY)).city("town", ["lobby", "hall"], weights)
+            return None if found is None else found.figure.index
 
         assert index(None) == 210 / 500
         assert index({"lobby": 1, "hall": 1}) == pytest.approx(0.3)
         assert index({"lobby": 3, "hall": 1}) == pytest.approx(0.2)
+
+
+def test_a_city_counts_without_its_silent_sites_and_says_which_they_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [
+        *a_day(cells={"unmasked_happy": 10, "unmasked_sad": 30}),
+        window(1, start=DAY - timedelta(days=3), site="hall", device="kiosk-2", boot="c" * 32),
+    ]
+    stored(tmp_path, lines).close()
+    places = tmp_path / "sites.toml"
+    places.write_text(
+        "".join(f'[sites.{name}]\ncity = "town"\npopulation = 9\n' for name in ("lobby", "hall", "attic"))
+    )
+    asked = ["index", "--store", str(tmp_path / "store.db"), "--sites", str(places), "--city", "town", "--json"]
+    for weighting in ("votes", "sites", "population"):
+        assert main([*asked, "--weighting", weighting, "--from", "2026-03-02", "--to", "2026-03-03"]) == 0
+        out, err = capsys.readouterr()
+        (figure,) = json.loads(out)
+        assert (figure["index"], figure["n"], figure["windows"]) == (0.25, 960, 24)
+        assert figure["state"] == "provisional", "what the hall kept may still come"
+        assert err == "town: nothing came in this period from attic, hall: the other 1 of 3 sites are counted\n"
+    places.write_text('[sites.attic]\ncity = "town"\n')
+    assert main([*asked, "--weighting", "votes", "--last", "7d"]) == 2
+    assert "no window ever came from a site of town: attic" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ OLD = "b" * 32
 
 
 def messy_log(seed: int) -> list[dict[str, Any] | str]:
-    """Three days of three devices: gaps, a lost tail, duplicates late and early, conflicts, hostile lines."""
+    """Three days of three devices, and a later one: gaps, a lost tail, duplicates, conflicts, hostile lines."""
     r = random.Random(seed)  # noqa: S311 - no secret
     lines: list[dict[str, Any] | str] = []
     for device in range(3):
@@ -50,6 +50,8 @@ def messy_log(seed: int) -> list[dict[str, Any] | str]:
                 lines.append(window(seq, **other, received=DAY + timedelta(hours=r.randrange(hour, 100))))
             if r.random() < 0.05:
                 lines.append('{"cut": [')
+    # A week on, so that the span of these days is over: what is read after this line comes late for it.
+    lines.append(window(60, start=DAY + timedelta(days=8), device="kiosk-0", boot=f"0{'d' * 31}", site="hall"))
     return lines
 
 
@@ -82,7 +84,12 @@ def test_days_are_what_the_windows_add_up_to(tmp_path: Path) -> None:
         by_window = store.engine.fetch(
             "SELECT COUNT(*), SUM(duplicates), SUM(unmasked_happy), SUM(draws_unmasked_happy) FROM windows"
         )
+        by_span = store.engine.fetch(
+            "SELECT SUM(windows), SUM(duplicates), SUM(unmasked_happy), SUM(draws_unmasked_happy) FROM spans"
+        )
+        last = store.engine.fetch("SELECT windows FROM days WHERE day = (SELECT MAX(day) FROM days)")
     assert by_day == by_window
+    assert by_span[0][0] == by_day[0][0] - last[0][0], "all but the day whose span is not over"
 
 
 def test_a_file_is_read_once_whatever_it_is_called(tmp_path: Path) -> None:

@@ -66,10 +66,12 @@ def test_check_finds_nothing_in_a_sound_store_and_says_what_is_wrong(
         ingest_files(store, [write_log(tmp_path / "log.jsonl", messy_log(4))], batch_lines=17)
         assert check_store(store) == []
         store.engine.run("UPDATE days SET unmasked_happy = unmasked_happy + 1 WHERE day = (SELECT MIN(day) FROM days)")
+        store.engine.run("UPDATE spans SET late_ms = late_ms + 1")
         store.engine.run("DELETE FROM gaps WHERE first_seq = (SELECT MIN(first_seq) FROM gaps)")
         store.engine.run("DELETE FROM sites WHERE name = 'hall'")
         found = " | ".join(check_store(store))
     assert "2026-03-02 is not the sum of its windows" in found
+    assert "the 8 days from 2026-02-28 are not the sum of its days" in found
     assert "misses other numbers" in found
     assert "windows: " in found
     assert "of a site that is not there" in found
@@ -134,6 +136,23 @@ def test_an_older_store_is_brought_up_once_and_all_or_nothing(
     monkeypatch.undo()
     with pytest.raises(StorageError, match="newer edge-aggregate"):
         open_store(place)
+
+
+def test_a_store_without_spans_gets_them_and_says_the_same(tmp_path: Path, address: Callable[[], str]) -> None:
+    place, month = address(), Period(milliseconds(DAY), milliseconds(DAY + timedelta(days=60)))
+    with open_store(place, create=True) as store:
+        ingest_files(store, [write_log(tmp_path / "log.jsonl", old_and_new())])
+        before, found = dump(store), figures(store, month)
+        assert before["spans"]
+        store.engine.run("DROP TABLE spans")
+        store.engine.run("DELETE FROM meta WHERE key = 'spans'")
+        store.engine.run("UPDATE meta SET value = 1 WHERE key = 'schema'")
+    with open_store(place) as store:
+        assert (figures(store, month), check_store(store)) == (found, [])
+        assert not dump(store)["spans"]
+        ingest_files(store, [write_log(tmp_path / "more.jsonl", ["{cut"])])
+        assert dump(store)["spans"] == before["spans"]
+        assert (figures(store, month), check_store(store)) == (found, [])
 
 
 def test_the_commands_back_up_check_retain_and_restore(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

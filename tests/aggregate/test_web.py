@@ -17,7 +17,7 @@ from edge_aggregate.ingest import ingest_files
 from edge_aggregate.periods import last
 from edge_aggregate.sites import read_sites
 from edge_aggregate.store import open_store
-from edge_aggregate.web import atlas, charts
+from edge_aggregate.web import atlas, charts, views
 from edge_aggregate.web.app import make_app
 from edge_aggregate.web.auth import hash_password, read_passwords
 from starlette.testclient import TestClient
@@ -103,6 +103,46 @@ def test_a_part_is_given_where_htmx_asks_for_one(client: TestClient) -> None:
         part = client.get(path, headers={"HX-Request": "true"}).text
         assert "<html" not in part
         assert part.strip() in client.get(path).text
+
+
+def test_what_came_too_late_is_told_on_the_fleets_page(folder: Path, client: TestClient) -> None:
+    assert "No figure of the last 90 days changed" in client.get("/fleet").text
+    late = [
+        window(73, start=DAY + timedelta(days=40), boot="a" * 32, cells={"unmasked_happy": 10}),
+        window(74, start=DAY + timedelta(hours=71, minutes=30), boot="a" * 32, received=DAY + timedelta(days=40)),
+    ]
+    with open_store(str(folder / "store.db")) as store:
+        ingest_files(store, [write_log(folder / "late.jsonl", late)])
+    text = client.get("/fleet").text.partition("Restated</h2>")[2]
+    assert "2026-03-04" in text
+    assert "2026-03-03" not in text
+    assert "Main &lt;lobby&gt;" in text
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_many_sites_come_page_by_page(folder: Path, monkeypatch: pytest.MonkeyPatch, *, named: bool) -> None:
+    monkeypatch.setattr(views, "PAGE_SITES", 1)
+    places = read_sites(folder / "sites.toml" if named else None)
+    with TestClient(make_app(str(folder / "store.db"), places)) as client:
+        table = client.get("/?last=7d&page=1").text.partition("<table>")[2]
+        assert "/site/hall" in table
+        assert 'href="/site/lobby"' not in table
+        assert 'href="/?last=7d&amp;weighting=votes&amp;page=2"' in table
+        assert "Sites 1 to 1 of 2" in table
+        for asked in ("2", "99"):
+            last_page = client.get(f"/?last=7d&page={asked}").text.partition("<table>")[2]
+            assert "/site/lobby" in last_page
+            assert 'href="/site/hall"' not in last_page
+        assert client.get("/?last=7d&page=-1").text.partition("<table>")[2] == table, "what is no page is the first"
+        assert ("/site/lobby" in client.get("/?last=7d&page=1").text.partition("<table>")[0]) == named, "on the map"
+
+
+def test_a_city_says_which_of_its_sites_are_silent(folder: Path) -> None:
+    (folder / "sites.toml").write_text(SITES + '[sites.attic]\nname = "The <attic>"\ncity = "lisbon"\n')
+    with TestClient(make_app(str(folder / "store.db"), read_sites(folder / "sites.toml"))) as client:
+        text = client.get("/?last=7d").text
+    assert "Nothing came in this period from The &lt;attic&gt;." in text
+    assert "votes at 2 sites" in text
 
 
 def test_what_came_since_is_shown(folder: Path, client: TestClient) -> None:
@@ -203,6 +243,11 @@ def test_a_map_keeps_every_place_inside_and_apart() -> None:
     assert len(set(heights)) == 3, "labels do not lie on one another"
     assert 'class="land"' not in atlas.draw("where", dots[:2]), "too coarse for a city"
     assert atlas.draw("where", dots[:1])
+    many = [atlas.Dot(n % 60, n % 90, f"p<{n}>", f"/site/{n}", 0.5) for n in range(2000)]
+    crowded = atlas.draw("where", many)
+    assert crowded.count("<a href") == crowded.count("aria-label=") - 1 == 2000, "all of them lead somewhere"
+    assert "p&lt;7&gt; 50 %" in crowded
+    assert "<text" not in crowded.partition("<a href")[2], "no name hides another"
 
 
 def test_land_that_crosses_the_date_line_is_not_drawn_across_the_map() -> None:

@@ -92,6 +92,8 @@ _DUMPED: Final = {
     " JOIN terms t ON t.id = w.terms",
     "days": "SELECT s.name, v.name, t.epsilon, t.fer_unmasked, d.* FROM days d JOIN sites s ON s.id = d.site"
     " JOIN devices v ON v.id = d.device JOIN terms t ON t.id = d.terms",
+    "spans": "SELECT s.name, v.name, t.epsilon, t.fer_unmasked, d.* FROM spans d JOIN sites s ON s.id = d.site"
+    " JOIN devices v ON v.id = d.device JOIN terms t ON t.id = d.terms",
     "gaps": "SELECT b.boot_id, s.name, g.first_seq, g.last_seq, g.after_ms, g.before_ms FROM gaps g"
     " JOIN boots b ON b.id = g.boot JOIN sites s ON s.id = g.site",
     "boots": "SELECT d.name, b.boot_id, b.top_seq, b.closed_ms, b.last_start_ms, b.first_received_ms FROM boots b"
@@ -105,9 +107,9 @@ _IDS: Final = {"boot", "site", "terms", "device", "prev_boot", "segment", "line"
 
 def dump(store: Store) -> dict[str, list[str]]:
     """All that counts, with names in the place of ids and without where it came from: equal for equal stores."""
-    from edge_aggregate.store.schema import DAY_COLUMNS, WINDOW_COLUMNS
+    from edge_aggregate.store.schema import DAY_COLUMNS, SPAN_COLUMNS, WINDOW_COLUMNS
 
-    columns = {"windows": WINDOW_COLUMNS, "days": DAY_COLUMNS}
+    columns = {"windows": WINDOW_COLUMNS, "days": DAY_COLUMNS, "spans": SPAN_COLUMNS}
     found = {}
     for table, sql in _DUMPED.items():
         rows = store.engine.fetch(sql)

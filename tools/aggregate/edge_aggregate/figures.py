@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from edge_aggregate.calibration import Correction
     from edge_aggregate.periods import Period
     from edge_aggregate.sites import Sites
-    from edge_aggregate.statistics import Band, Change
+    from edge_aggregate.statistics import Band, Change, Part
+    from edge_aggregate.statistics.estimates import Key
     from edge_aggregate.store import Store
 
 
@@ -68,6 +69,79 @@ class Figure:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A period of a store, read once: sums of sites, and what figures are made with. `known`: whoever sent anything."""
+
+    period: Period
+    sums: dict[str, Sums]
+    known: frozenset[str]
+    tables: Mapping[Key, Correction]
+    states: States
+
+    def figures(self, sites: Iterable[str] | None = None) -> list[Figure]:
+        """One per site, in the order of names: of all that were read, or of some of them."""
+        return [
+            _figure(name, self.period, self.sums[name], self.tables, self.states.period(name, self.period))
+            for name in (self.sums if sites is None else sites)
+        ]
+
+    def city(self, name: str, sites: Iterable[str], weights: Mapping[str, Fraction | int] | None) -> City | None:
+        """Several sites as one; None when none of them ever sent anything.
+
+        Args:
+            name: what the figure is called.
+            sites: which. One that is silent in the period counts for nothing, but what it keeps may still come.
+            weights: of the mean of their shares, each above 0; None: a released vote weighs the same wherever it was
+                cast.
+
+        """
+        sites = sorted(sites)
+        found = {site: self.sums.get(site) or Sums() for site in sites if site in self.known}
+        if not found:
+            return None
+        each = [self.states.period(site, self.period) for site in found]
+        state: State = "provisional" if "provisional" in each else "restated" if "restated" in each else "final"
+        lists = [(sums.part_list(), sums.held_tuple()) for sums in found.values()]
+        parts = [part for one, _ in lists for part in one]
+        if weights is None:
+            held = tuple(sum(kept) for kept in zip(*(one.held for one in found.values()), strict=True))
+            held = held if any(held) else ()
+            read, true = as_read(parts, held), corrected(parts, self.tables, held)
+        else:
+            weighted = [(weights[site], parts) for site, (parts, _) in zip(found, lists, strict=True)]
+            bands = city(weighted, self.tables, [held for _, held in lists])
+            read, true = bands.read, bands.corrected
+        figure = _shown(name, self.period, list(found.values()), parts, read, true, state)
+        return City(figure, [site for site in sites if site not in found or not found[site].windows], len(sites))
+
+    def changes(self, before: Mapping[str, Sums]) -> dict[str, Change | None]:
+        """What became of the shares of sites since `before`; None for one that has none now or had none then."""
+        return {
+            site: changed(was.part_list(), now.part_list(), self.tables, (was.held_tuple(), now.held_tuple()))
+            for site, was in before.items()
+            for now in [self.sums[site]]
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class City:
+    """Its figure; of its `sites`, those from which nothing came in the period."""
+
+    figure: Figure
+    silent: list[str]
+    sites: int
+
+
+def read(store: Store, period: Period, sites: Iterable[str] | None = None) -> Reading:
+    """Read a period of the sites named, or of all with windows in it. Raises ConfigError for a site nobody heard of."""
+    sites = None if sites is None else list(sites)
+    with store.engine.reading():
+        known = frozenset(name for (name,) in store.engine.fetch("SELECT name FROM sites"))
+        states = States(store, period.days, sites)
+        return Reading(period, site_sums(store, period, sites), known, corrections(store), states)
+
+
 def figures(
     store: Store, period: Period, sites: Iterable[str] | None = None, places: Sites | None = None
 ) -> list[Figure]:
@@ -76,7 +150,11 @@ def figures(
     Where `places` knows when a site is open, its coverage is that of the hours in which it is. Its counts are not cut:
     what was counted while it was open may be released after.
     """
-    found = series(store, [period], sites)
+    return while_open(store, read(store, period, sites).figures(), places)
+
+
+def while_open(store: Store, found: list[Figure], places: Sites | None) -> list[Figure]:
+    """The same, with the coverage of opening hours."""
     if places is None:
         return found
     return [
@@ -116,46 +194,6 @@ def local_series(store: Store, period: Period, place: tzinfo, sites: Iterable[st
     return series(store, [day for _, day in local_days(period, place)], sites)
 
 
-def change(store: Store, site: str, before: Period, after: Period) -> Change | None:
-    """What became of a site's share from one period to another; None where either has none."""
-    with store.engine.reading():
-        one, two = (site_sums(store, period, [site])[site] for period in (before, after))
-        tables = corrections(store)
-    return changed(one.part_list(), two.part_list(), tables, (one.held_tuple(), two.held_tuple()))
-
-
-def city_figure(
-    store: Store, period: Period, name: str, sites: Iterable[str], weights: Mapping[str, Fraction | int] | None
-) -> Figure:
-    """Several sites as one.
-
-    Args:
-        store: read from.
-        period: of all of them.
-        name: what the figure is called.
-        sites: which.
-        weights: of the mean of their shares, each above 0; None: a released vote weighs the same wherever it was cast.
-
-    """
-    with store.engine.reading():
-        found = site_sums(store, period, sites)
-        tables = corrections(store)
-        states = States(store, period.days, found)
-    each = [states.period(site, period) for site in found]
-    state: State = "provisional" if "provisional" in each else "restated" if "restated" in each else "final"
-    lists = [(sums.part_list(), sums.held_tuple()) for sums in found.values()]
-    if weights is None:
-        parts = [part for one, _ in lists for part in one]
-        held = tuple(sum(kept) for kept in zip(*(one.held for one in found.values()), strict=True))
-        held = held if any(held) else ()
-        read, true = as_read(parts, held), corrected(parts, tables, held)
-    else:
-        weighted = [(weights[site], parts) for site, (parts, _) in zip(found, lists, strict=True)]
-        bands = city(weighted, tables, [held for _, held in lists])
-        read, true = bands.read, bands.corrected
-    return _shown(name, period, list(found.values()), read, true, state)
-
-
 def corrections(store: Store) -> dict[tuple[str, str], Correction]:
     """What undoes each registered confusion table, by (role, digest)."""
     return {table.key: correct(table) for table in store.tables()}
@@ -165,13 +203,18 @@ def _figure(
     name: str, period: Period, sums: Sums, tables: Mapping[tuple[str, str], Correction], state: State
 ) -> Figure:
     parts, held = sums.part_list(), sums.held_tuple()
-    return _shown(name, period, [sums], as_read(parts, held), corrected(parts, tables, held), state)
+    return _shown(name, period, [sums], parts, as_read(parts, held), corrected(parts, tables, held), state)
 
 
 def _shown(
-    name: str, period: Period, sums: Sequence[Sums], read: Band | None, true: Band | None, state: State
+    name: str,
+    period: Period,
+    sums: Sequence[Sums],
+    parts: Sequence[Part],
+    read: Band | None,
+    true: Band | None,
+    state: State,
 ) -> Figure:
-    parts = [part for one in sums for part in one.part_list()]
     happy, n = counted(parts)
     length = sum(one.milliseconds for one in sums)
     covered = sum(one.covered_ppm_s for one in sums)
@@ -193,5 +236,5 @@ def _shown(
         duplicates=sum(one.duplicates for one in sums),
         missing=sum(one.missing for one in sums),
         state=state,
-        cells=tuple(sum(part.cells[place] for part in parts) for place in range(CELLS_OF_A_WINDOW)),
+        cells=tuple(map(sum, zip(*(part.cells for part in parts), strict=True))) or (0,) * CELLS_OF_A_WINDOW,
     )

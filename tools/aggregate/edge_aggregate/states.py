@@ -12,13 +12,15 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal
 
-from edge_aggregate.store.days import DAY_MS
+from edge_aggregate.store.days import DAY_MS, spans_summed
+from edge_aggregate.store.schema import SPAN_DAYS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from edge_aggregate.periods import Period
     from edge_aggregate.store import Store
+    from edge_aggregate.store.engine import Engine
 
 State = Literal["provisional", "final", "restated"]
 
@@ -55,7 +57,7 @@ class States:
         names = dict(engine.fetch("SELECT id, name FROM sites"))
         wanted = None if sites is None else set(sites)
         ids = [str(number) for number, name in names.items() if wanted is None or name in wanted]
-        of_sites = "" if wanted is None else f" AND site IN ({', '.join(ids) or 'NULL'})"
+        of_sites = f"site IN ({'SELECT id FROM sites' if wanted is None else ', '.join(ids) or 'NULL'})"
         of_boots = {
             device: (closed or 0, first)
             for device, closed, first in engine.fetch(
@@ -64,25 +66,25 @@ class States:
             )
         }
         since = max(days.start, self._newest_ms // DAY_MS - PATIENCE_DAYS)
+        summed = spans_summed(engine)
+        heard = max(since - PATIENCE_DAYS, summed * SPAN_DAYS)
         for site, device, first_day, last_day in engine.fetch(
-            f"SELECT site, device, MIN(day), MAX(day) FROM days WHERE day >= ?{of_sites} GROUP BY site, device",
-            (since - PATIENCE_DAYS,),
+            "SELECT site, device, MIN(first_day), MAX(last_day) FROM ("
+            f"SELECT site, device, first_day, last_day FROM spans WHERE span >= ? AND {of_sites}"
+            f" UNION ALL SELECT site, device, day, day FROM days WHERE day >= ? AND {of_sites}"
+            ") AS heard GROUP BY site, device",
+            ((since - PATIENCE_DAYS) // SPAN_DAYS, heard),
         ):
             self._sites[names[site]].devices[device] = _Device(first_day, last_day, *of_boots[device])
         for site, after_ms, before_ms in engine.fetch(
-            "SELECT g.site, COALESCE(g.after_ms, g.before_ms), g.before_ms FROM gaps g WHERE g.before_ms >= ?"
-            f"{of_sites.replace('site', 'g.site')}"
+            "SELECT g.site, COALESCE(g.after_ms, g.before_ms), g.before_ms FROM gaps g"
+            f" WHERE g.{of_sites} AND g.before_ms >= ?"
             " AND NOT EXISTS (SELECT 1 FROM replays r WHERE r.boot = g.boot AND r.gone = 1"
             " AND r.first_seq <= g.first_seq AND r.last_seq >= g.last_seq)",
             (since * DAY_MS,),
         ):
             self._sites[names[site]].gaps.append((after_ms, before_ms))
-        late = engine.fetch(
-            f"SELECT DISTINCT site, day FROM days WHERE day >= ? AND day < ?{of_sites}"
-            f" AND last_received_ms > (day + 1) * {DAY_MS} + {PATIENCE_DAYS * DAY_MS}",
-            (days.start, days.stop),
-        )
-        for site, day in [*late, *_strangers(store, days, of_boots, of_sites)]:
+        for site, day in _late(engine, days, summed, of_boots, of_sites):
             self._sites[names[site]].late.add(day)
 
     def day(self, site: str, day: int) -> State:
@@ -92,6 +94,14 @@ class States:
         if self._newest_ms < end_ms + PATIENCE_DAYS * DAY_MS and self._open(found, day, end_ms):
             return "provisional"
         return "restated" if day in found.late else "final"
+
+    def restated(self) -> dict[str, list[int]]:
+        """Of each site the days whose figures changed after they were final, in their order; of none, nothing."""
+        found = {
+            name: sorted(day for day in site.late if self.day(name, day) == "restated")
+            for name, site in sorted(self._sites.items())
+        }
+        return {name: days for name, days in found.items() if days}
 
     def _open(self, site: _Site, day: int, end_ms: int) -> bool:
         if self._newest_ms < end_ms:
@@ -111,21 +121,47 @@ class States:
         recent = range(max(period.days.start, self._newest_ms // DAY_MS - PATIENCE_DAYS), period.days.stop)
         closed_ms = min([device.closed_ms for device in found.devices.values()], default=0)
         settled = not found.gaps and closed_ms >= period.days.stop * DAY_MS
-        if not settled and any(self.day(site, day) == "provisional" for day in recent):
+        if not settled and any(self.day(site, day) == "provisional" for day in reversed(recent)):
             return "provisional"
         return "restated" if any(day in period.days for day in found.late) else "final"
 
 
+def _late(
+    engine: Engine, days: range, summed: int, of_boots: dict[int, tuple[int, int]], of_sites: str
+) -> Iterator[tuple[int, int]]:
+    """(site, day) of which something came more than 30 days late, or after the day was final.
+
+    Spans say where anything came late at all: mostly nowhere, and then no day is looked at.
+    """
+    spans = days.start // SPAN_DAYS, -(-days.stop // SPAN_DAYS)
+    within = f"span >= ? AND span < ? AND {of_sites}"
+    patience_ms = PATIENCE_DAYS * DAY_MS
+    suspected = engine.fetch(f"SELECT DISTINCT site FROM spans WHERE {within} AND late_ms > {patience_ms}", spans)
+    if suspected:  # no day after the spans is 30 days old
+        yield from engine.fetch(
+            f"SELECT DISTINCT site, day FROM days WHERE site IN ({', '.join(str(site) for (site,) in suspected)})"
+            f" AND day >= ? AND day < ? AND last_received_ms > (day + 1) * {DAY_MS} + {patience_ms}",
+            (days.start, days.stop),
+        )
+    doubtful = engine.fetch(f"SELECT DISTINCT site FROM spans WHERE {within} AND told_late_ms > 0", spans)
+    for sites, first in (
+        (f"site IN ({', '.join(str(site) for (site,) in doubtful)})" if doubtful else "", days.start),
+        (of_sites, max(days.start, summed * SPAN_DAYS)),
+    ):
+        if sites and first < days.stop:
+            yield from _strangers(engine, range(first, days.stop), of_boots, sites)
+
+
 def _strangers(
-    store: Store, days: range, of_boots: dict[int, tuple[int, int]], of_sites: str
-) -> Iterable[tuple[int, int]]:
+    engine: Engine, days: range, of_boots: dict[int, tuple[int, int]], of_sites: str
+) -> Iterator[tuple[int, int]]:
     """(site, day) of which a device told after all others had, that was not known when the day ended."""
     told: dict[tuple[int, int], list[tuple[int, int, bool]]] = defaultdict(list)
     doubtful = (
-        f"SELECT site, day FROM days WHERE day >= ? AND day < ?{of_sites} GROUP BY site, day"
+        f"SELECT site, day FROM days WHERE {of_sites} AND day >= ? AND day < ? GROUP BY site, day"
         f" HAVING COUNT(DISTINCT device) > 1 AND MAX(first_received_ms) > (day + 1) * {DAY_MS}"
     )
-    for site, day, device, first_ms, last_ms in store.engine.fetch(
+    for site, day, device, first_ms, last_ms in engine.fetch(
         "SELECT d.site, d.day, d.device, MIN(d.first_received_ms), MAX(d.last_received_ms) FROM days d"
         f" JOIN ({doubtful}) AS x ON x.site = d.site AND x.day = d.day GROUP BY d.site, d.day, d.device",
         (days.start, days.stop),

@@ -1,8 +1,8 @@
 """What the store holds of a period, as whole numbers: per site the parts that statistics are made of.
 
-Whole UTC days come from the table of days. At an edge that is no UTC midnight, and on a day that is not over, windows
-are read one by one, and what cells may hold back there is summed: a device releases a cell once it has grown, so that
-some of what was counted before the edge is released after it.
+Whole UTC days come from the tables of spans and days. At an edge that is no UTC midnight windows are read one by one,
+and there, as on a day that is not over, what cells may hold back is summed: a device releases a cell once it has grown,
+so that some of what was counted before the edge is released after it.
 """
 
 from __future__ import annotations
@@ -10,14 +10,15 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import TYPE_CHECKING, Final
+from operator import add, itemgetter
+from typing import TYPE_CHECKING, Any, Final
 
 from edge.errors import ConfigError
 from edge_aggregate.decode import UNSYNCED
-from edge_aggregate.statistics import Part
-from edge_aggregate.store.days import DAY_MS
+from edge_aggregate.statistics import Part, counted
+from edge_aggregate.store.days import DAY_MS, spans_summed
 from edge_aggregate.store.read import read_terms
-from edge_aggregate.store.schema import CELL_COLUMNS, DRAW_COLUMNS
+from edge_aggregate.store.schema import CELL_COLUMNS, DRAW_COLUMNS, SPAN_DAYS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from edge_aggregate.decode import Terms
     from edge_aggregate.periods import Period
     from edge_aggregate.store import Store
+    from edge_aggregate.store.engine import Engine
 
 CELLS_OF_A_WINDOW: Final = len(CELL_COLUMNS)
 
@@ -51,8 +53,14 @@ class Sums:
         """What statistics take, in an order of their own."""
         return [
             Part(*key, cells=tuple(sums[:CELLS_OF_A_WINDOW]), draws=tuple(sums[CELLS_OF_A_WINDOW:]))
-            for key, sums in sorted(self.parts.items(), key=repr)
+            for key, sums in (sorted(self.parts.items(), key=repr) if len(self.parts) > 1 else self.parts.items())
         ]
+
+    @property
+    def index(self) -> float | None:
+        """The share as read; None where n ≤ 0."""
+        happy, n = counted(self.part_list())
+        return happy / n if n > 0 else None
 
     def held_tuple(self) -> tuple[int, ...]:
         """`()` where nothing is held back."""
@@ -61,9 +69,8 @@ class Sums:
     def add(self, terms: Terms, sums: Sequence[int]) -> None:
         """Add 16 cells and 16 draws that were counted under these terms."""
         key = terms.fer_unmasked, terms.fer_masked, terms.epsilon
-        mine = self.parts.setdefault(key, [0] * (2 * CELLS_OF_A_WINDOW))
-        for place, value in enumerate(sums):
-            mine[place] += value
+        mine = self.parts.get(key)
+        self.parts[key] = list(sums) if mine is None else list(map(add, mine, sums))
 
 
 def site_sums(store: Store, period: Period, sites: Iterable[str] | None = None) -> dict[str, Sums]:
@@ -71,45 +78,33 @@ def site_sums(store: Store, period: Period, sites: Iterable[str] | None = None) 
 
     Raises ConfigError for a site that nobody ever heard of.
     """
-    engine = store.engine
-    names = dict(engine.fetch("SELECT id, name FROM sites"))
+    names = dict(store.engine.fetch("SELECT id, name FROM sites"))
     wanted = None if sites is None else set(sites)
-    ids = None if wanted is None else sorted(number for number, name in names.items() if name in wanted)
-    if ids is not None and wanted is not None and len(ids) < len(wanted):
+    ids = sorted(number for number, name in names.items() if wanted is None or name in wanted)
+    if wanted is not None and len(ids) < len(wanted):
         msg = f"no window ever came from a site called {min(wanted - set(names.values()))!r:.80}"
         raise ConfigError(msg)
-    found: dict[int, Sums] = defaultdict(Sums)
-    terms = read_terms(engine)
+    if not ids:
+        return {}
+    reading = _Reading(store.engine, None if wanted is None else ids)
     whole, edges = _cut(period, store.newest_ms)
-    chosen = "" if ids is None else f" AND site IN ({', '.join(map(str, ids))})"
-    if whole:
-        summed = ", ".join(f"SUM({name})" for name in (*CELL_COLUMNS, *DRAW_COLUMNS))
-        for site, term, quality, windows, duplicates, length, covered, *sums in engine.fetch(
-            "SELECT site, terms, quality, SUM(windows), SUM(duplicates), SUM(milliseconds), SUM(covered_ppm_s),"
-            f" {summed} FROM days"
-            f" WHERE day >= ? AND day < ?{chosen} GROUP BY site, terms, quality",
-            (whole.start, whole.stop),
-        ):
-            one = found[site]
-            one.windows += int(windows)
-            one.duplicates += int(duplicates)
-            one.milliseconds += int(length)
-            one.covered_ppm_s += int(covered)
-            if quality == UNSYNCED:
-                one.unsynced += int(windows)
-            else:
-                one.add(terms[term], list(map(int, sums)))
+    reading.whole_days(whole)
     for edge in edges:
-        _add_edge(store, edge, found, terms, chosen)
-    for site, missing in engine.fetch(
-        f"SELECT site, SUM(last_seq - first_seq + 1) FROM gaps WHERE before_ms >= ? AND before_ms < ?{chosen}"
-        " GROUP BY site",
-        (period.start_ms, period.end_ms),
-    ):
-        found[site].missing += int(missing)
-    for site in ids or ():
-        found.setdefault(site, Sums())
-    return dict(sorted((names[site], sums) for site, sums in found.items()))
+        reading.edge(edge)
+    reading.gaps(period)
+    for site in ids if wanted is not None else ():
+        reading.found.setdefault(site, Sums())
+    return dict(sorted((names[site], sums) for site, sums in reading.found.items()))
+
+
+def heard_of(store: Store, period: Period) -> list[str]:
+    """The names of sites with windows on the days of a period, in their order."""
+    found = store.engine.fetch(
+        "SELECT name FROM sites WHERE EXISTS"
+        " (SELECT 1 FROM days d WHERE d.site = sites.id AND d.day >= ? AND d.day < ?)",
+        (period.days.start, period.days.stop),
+    )
+    return sorted(name for (name,) in found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,30 +138,124 @@ def _cut(period: Period, newest_ms: int) -> tuple[range, list[_Edge]]:
     return range(first, stop), edges
 
 
-def _add_edge(store: Store, edge: _Edge, found: dict[int, Sums], terms: dict[int, Terms], chosen: str) -> None:
-    columns = ", ".join(f"w.{name}" for name in (*CELL_COLUMNS, *DRAW_COLUMNS))
-    rows = store.engine.fetch(
-        "SELECT w.site, b.device, w.terms, w.quality, w.duplicates, w.milliseconds, w.covered_ppm_s,"
-        f" {columns} FROM windows w JOIN boots b ON b.id = w.boot"
-        f" WHERE w.start_ms >= ? AND w.start_ms < ?{chosen.replace('site', 'w.site')}"
-        " ORDER BY w.site, b.device, w.start_ms, w.boot, w.seq",
-        (edge.start_ms, edge.end_ms),
-    )
-    for (site, _), group in groupby(rows, key=lambda row: row[:2]):
-        one = found[site]
-        synced = []
-        for row in group:
-            _, _, term, quality, duplicates, length, covered, *cells = row
-            one.windows += 1
-            one.duplicates += duplicates
-            one.milliseconds += length
-            one.covered_ppm_s += covered
-            if quality == UNSYNCED:
-                one.unsynced += 1
-                continue
-            one.add(terms[term], [cell or 0 for cell in cells])
-            synced.append((terms[term], cells))
-        _hold(one.held, synced, edge)
+_SUMMED: Final = (*CELL_COLUMNS, *DRAW_COLUMNS)
+_HEAD: Final = ("windows", "duplicates", "milliseconds", "covered_ppm_s")
+_RELEASED: Final = " | ".join(
+    f"(CASE WHEN w.{name} IS NULL THEN 0 ELSE {1 << at} END)" for at, name in enumerate(CELL_COLUMNS)
+)
+"""A bit for each cell of a window that is released."""
+
+
+class _Reading:
+    """Reads a period, piece by piece, for sites given by their ids, or all."""
+
+    def __init__(self, engine: Engine, ids: Sequence[int] | None) -> None:
+        self._engine = engine
+        self._terms = read_terms(engine)
+        # Said always, for the indexes begin with the site: without it a look at one day would read every window.
+        self._sites = f"site IN ({'SELECT id FROM sites' if ids is None else ', '.join(map(str, ids))})"
+        self.found: dict[int, Sums] = defaultdict(Sums)
+
+    def whole_days(self, days: range) -> None:
+        """From spans those that lie within, from the table of days the rest."""
+        if not days:
+            return
+        first = -(-days.start // SPAN_DAYS)
+        stop = max(first, min(days.stop // SPAN_DAYS, spans_summed(self._engine)))
+        if first == stop:
+            self._summed("days", "day", days)
+            return
+        self._summed("spans", "span", range(first, stop))
+        self._summed("days", "day", range(days.start, first * SPAN_DAYS))
+        self._summed("days", "day", range(stop * SPAN_DAYS, days.stop))
+
+    def _summed(self, table: str, unit: str, which: range) -> None:
+        if not which:
+            return
+        summed = ", ".join(f"SUM({name})" for name in (*_HEAD, *_SUMMED))
+        for site, term, quality, *sums in self._engine.fetch(
+            f"SELECT site, terms, quality, {summed} FROM {table} WHERE {unit} >= ? AND {unit} < ? AND {self._sites}"
+            " GROUP BY site, terms, quality",
+            (which.start, which.stop),
+        ):
+            self._add(site, term, quality, list(map(int, sums)))
+
+    def _add(self, site: int, term: int, quality: int, sums: Sequence[int]) -> None:
+        """Take `_HEAD` and `_SUMMED`."""
+        one = self.found[site]
+        one.windows += sums[0]
+        one.duplicates += sums[1]
+        one.milliseconds += sums[2]
+        one.covered_ppm_s += sums[3]
+        if quality == UNSYNCED:
+            one.unsynced += sums[0]
+        else:
+            one.add(self._terms[term], sums[len(_HEAD) :])
+
+    def edge(self, edge: _Edge) -> None:
+        """Part of a day, window by window, and what cells hold back at its cut sides."""
+        if edge.cut_before or self._goes_on(edge):
+            self._windows(edge)
+            return
+        day = edge.start_ms // DAY_MS
+        self._summed("days", "day", range(day, day + 1))
+        if edge.cut_after:
+            self._kept_back(edge)
+
+    def _goes_on(self, edge: _Edge) -> bool:
+        """Whether the day has windows after the edge: else its sums are the edge's."""
+        end_ms = (edge.start_ms // DAY_MS + 1) * DAY_MS
+        return edge.end_ms < end_ms and bool(
+            self._engine.fetch(
+                f"SELECT 1 FROM windows WHERE {self._sites} AND start_ms >= ? AND start_ms < ? LIMIT 1",
+                (edge.end_ms, end_ms),
+            )
+        )
+
+    def _windows(self, edge: _Edge) -> None:
+        columns = ", ".join(f"w.{name}" for name in _SUMMED)
+        rows = self._engine.fetch(
+            "SELECT w.site, b.device, w.terms, w.quality, 1, w.duplicates, w.milliseconds, w.covered_ppm_s,"
+            f" {columns} FROM windows w JOIN boots b ON b.id = w.boot"
+            f" WHERE w.{self._sites} AND w.start_ms >= ? AND w.start_ms < ?"
+            " ORDER BY w.site, b.device, w.start_ms, w.boot, w.seq",
+            (edge.start_ms, edge.end_ms),
+        )
+        for (site, _), group in groupby(rows, key=itemgetter(0, 1)):
+            device = list(group)
+            alike: dict[tuple[int, int], list[Sequence[Any]]] = defaultdict(list)
+            for row in device:
+                alike[row[2:4]].append(row[4:])
+            for (term, quality), windows in alike.items():
+                self._add(site, term, quality, [sum(filter(None, column)) for column in zip(*windows, strict=True)])
+            synced = [(self._terms[row[2]], row[-2 * CELLS_OF_A_WINDOW :]) for row in device if row[3] != UNSYNCED]
+            _hold(self.found[site].held, synced, edge)
+
+    def _kept_back(self, edge: _Edge) -> None:
+        """What the last window of each device left unreleased."""
+        last = {
+            (site, device): (terms, released)
+            for site, device, terms, released in self._engine.fetch(
+                f"SELECT w.site, b.device, w.terms, {_RELEASED} FROM windows w JOIN boots b ON b.id = w.boot"
+                f" WHERE w.{self._sites} AND w.start_ms >= ? AND w.start_ms < ? AND w.quality <> ?"
+                " ORDER BY w.site, b.device, w.start_ms, w.boot, w.seq",
+                (edge.start_ms, edge.end_ms, UNSYNCED),
+            )
+        }
+        for (site, _), (terms, released) in last.items():
+            held, kept = self.found[site].held, self._terms[terms].min_count ** 2
+            for cell in range(CELLS_OF_A_WINDOW):
+                if not released >> cell & 1:
+                    held[cell] += kept
+
+    def gaps(self, period: Period) -> None:
+        """Windows that never came."""
+        for site, missing in self._engine.fetch(
+            "SELECT site, SUM(last_seq - first_seq + 1) FROM gaps"
+            f" WHERE {self._sites} AND before_ms >= ? AND before_ms < ? GROUP BY site",
+            (period.start_ms, period.end_ms),
+        ):
+            self.found[site].missing += int(missing)
 
 
 def _hold(held: list[int], windows: Sequence[tuple[Terms, Sequence[int | None]]], edge: _Edge) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import TYPE_CHECKING, Any
 
 from edge.errors import ConfigError
@@ -12,8 +13,9 @@ if TYPE_CHECKING:
     import argparse
     from datetime import tzinfo
 
-    from edge_aggregate.figures import Figure
+    from edge_aggregate.figures import Figure, Reading
     from edge_aggregate.periods import Period
+    from edge_aggregate.sites import Sites
     from edge_aggregate.store import Store
 
 
@@ -35,24 +37,26 @@ def add(commands: argparse._SubParsersAction[Any]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """A row per site, per day, per hour of the week, or one for a city."""
-    from edge_aggregate.figures import city_figure, figures, local_series
+    from edge_aggregate.figures import local_series, read, while_open
     from edge_aggregate.sites import read_sites
     from edge_aggregate.store import open_store
 
     sites = read_sites(args.sites)
     place = read_place(args, sites)
     _fits(args)
+    changes: list[dict[str, Any] | None] = []
     with open_store(args.store, read_only=True) as store:
         period = read_period(args, store, place)
         if args.by == "hour-of-week":
             return _week(args, store, period, place)
         if args.city is not None:
-            found = [city_figure(store, period, args.city, *sites.weighed(args.city, args.weighting))]
+            found = [_city(store, period, sites, args)]
         elif args.by == "day":
             found = local_series(store, period, place, asked_sites(args))
         else:
-            found = figures(store, period, asked_sites(args), sites)
-        changes = _changes(store, period, found) if args.compare else []
+            reading = read(store, period, asked_sites(args))
+            found = while_open(store, reading.figures(), sites)
+            changes = _changes(store, reading) if args.compare else []
         until = "" if found else _until(store)
     if args.json:
         rows = [figure.json() for figure in found]
@@ -123,12 +127,30 @@ def _week(args: argparse.Namespace, store: Store, period: Period, place: tzinfo)
     return 0
 
 
-def _changes(store: Store, period: Period, found: list[Figure]) -> list[dict[str, Any] | None]:
-    """Each site's change since 28 days before; `shown` where it is not likely to be chance among so many sites."""
-    from edge_aggregate.figures import change
-    from edge_aggregate.statistics import discoveries
+def _city(store: Store, period: Period, sites: Sites, args: argparse.Namespace) -> Figure:
+    """All sites of a city as one; on standard error, those that are silent. Raises ConfigError when all always were."""
+    from edge_aggregate.figures import read
 
-    told = [change(store, figure.site, period.before(), period) for figure in found]
+    members, weights = sites.weighed(args.city, args.weighting)
+    found = read(store, period).city(args.city, members, weights)
+    if found is None:
+        msg = f"no window ever came from a site of {args.city}: {', '.join(members):.200}"
+        raise ConfigError(msg)
+    if found.silent:
+        print(
+            f"{args.city}: nothing came in this period from {', '.join(found.silent)}:"
+            f" the other {found.sites - len(found.silent)} of {found.sites} sites are counted",
+            file=sys.stderr,
+        )
+    return found.figure
+
+
+def _changes(store: Store, reading: Reading) -> list[dict[str, Any] | None]:
+    """Each site's change since 28 days before; `shown` where it is not likely to be chance among so many sites."""
+    from edge_aggregate.statistics import discoveries
+    from edge_aggregate.sums import site_sums
+
+    told = list(reading.changes(site_sums(store, reading.period.before(), reading.sums)).values())
     shown = discoveries([None if one is None else one.best.p for one in told])
     return [
         None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import repeat
 from operator import add, mul
 from typing import TYPE_CHECKING
 
@@ -70,9 +71,12 @@ def estimate(parts: Iterable[Part], tables: Mapping[Key, Correction], held: Sequ
         return None
     value = math.fsum(map(mul, weights, counts)) / n
     h = clip(value)
-    terms = [(max(y, 0) + noise) * (w - h) * (w - h) for y, noise, w in zip(counts, noises, weights, strict=True)]
+    terms = [
+        (seen + noise) * (w - h) * (w - h)
+        for seen, noise, w in zip(map(max, counts, repeat(0)), noises, weights, strict=False)
+    ]
     lean = math.fsum([noise * (value - w) for noise, w in zip(noises, weights, strict=True)]) / (n * n)
-    for i in range(SIZE) if any(held) else ():
+    for i in (i for i in range(SIZE) if held[i]):
         # Which of a route's models it was that held back is not known: the one for which it matters most.
         models = [tables[key].happy[i % WIDTH] for key in summed if key[0] == ROLES[i // WIDTH]]
         terms.append(held[i] * max(((w - h) * (w - h) for w in models), default=0.0) / 3)

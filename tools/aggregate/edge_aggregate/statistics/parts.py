@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from decimal import Context, Decimal
 from functools import lru_cache
+from operator import itemgetter
 from typing import TYPE_CHECKING, Final
 
 from edge.types import CELLS, ROUTES
@@ -19,6 +20,7 @@ WIDTH: Final = len(CELLS)
 SIZE: Final = len(ROUTES) * WIDTH
 HAPPY: Final = tuple(i for i in range(SIZE) if CELLS[i % WIDTH] == "happy")
 CLASSES: Final = tuple(i for i in range(SIZE) if CELLS[i % WIDTH] != "uncertain")
+_of_happy, _of_classes = itemgetter(*HAPPY), itemgetter(*CLASSES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +62,15 @@ def counted(parts: Iterable[Part]) -> tuple[int, int]:
     """(happy, n): released cells of the seven classes on both routes; `uncertain` is left out of both."""
     happy = n = 0
     for part in parts:
-        happy += sum(part.cells[i] for i in HAPPY)
-        n += sum(part.cells[i] for i in CLASSES)
+        here, all_of_it = votes(part.cells)
+        happy += here
+        n += all_of_it
     return happy, n
+
+
+def votes(cells: Sequence[int]) -> tuple[int, int]:
+    """Of 16 numbers, the sum of the happy ones, and of all but the uncertain ones."""
+    return sum(_of_happy(cells)), sum(_of_classes(cells))
 
 
 @lru_cache(maxsize=1024)

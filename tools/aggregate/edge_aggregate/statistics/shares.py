@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from edge_aggregate.statistics.parts import CLASSES, HAPPY, Band, Z, clip, counted, draw_variance, held_or_none
+from edge_aggregate.statistics.parts import Band, Z, clip, counted, draw_variance, held_or_none, votes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -57,20 +57,16 @@ def share(parts: Iterable[Part], held: Sequence[int] = ()) -> Share | None:
         return None
     draws: dict[float | None, tuple[int, int]] = {}
     for part in parts:
-        before = draws.get(part.epsilon, (0, 0))
-        draws[part.epsilon] = (
-            before[0] + sum(part.draws[i] for i in HAPPY),
-            before[1] + sum(part.draws[i] for i in CLASSES),
-        )
-    held = held_or_none(held)
-    held_happy = sum(held[i] for i in HAPPY)
+        before, these = draws.get(part.epsilon, (0, 0)), votes(part.draws)
+        draws[part.epsilon] = before[0] + these[0], before[1] + these[1]
+    held_happy, held_all = votes(held_or_none(held))
     return Share(
         happy,
         n,
         math.fsum(draw_variance(epsilon) * k for epsilon, (k, _) in draws.items()),
         math.fsum(draw_variance(epsilon) * k for epsilon, (_, k) in draws.items()),
         held_happy,
-        sum(held[i] for i in CLASSES) - held_happy,
+        held_all - held_happy,
     )
 
 

@@ -1,13 +1,23 @@
-"""The table of days: sums of windows by site, UTC day, device, terms and quality of time.
+"""The table of days: sums of windows by site, UTC day, device, terms and quality of time; and of spans, sums of days.
 
-Every figure of whole days is read from it. A window more is an addition; where one is replaced, the day is summed anew.
+Every figure of whole days is read from them. A window more is an addition; where one is replaced, the day is summed
+anew. A span is summed once when it is over, so that what comes in time is written to one table alone.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from edge_aggregate.store.schema import CELL_COLUMNS, DAY_COLUMNS, DAY_KEY, DAY_SUMS, DRAW_COLUMNS, WINDOW_COLUMNS
+from edge_aggregate.store.schema import (
+    CELL_COLUMNS,
+    DAY_COLUMNS,
+    DAY_KEY,
+    DAY_SUMS,
+    DRAW_COLUMNS,
+    SPAN_COLUMNS,
+    SPAN_DAYS,
+    WINDOW_COLUMNS,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -17,6 +27,9 @@ if TYPE_CHECKING:
 DAY_MS: Final = 86_400_000
 
 DayKey = tuple[int, int, int, int, int]
+
+SPANS: Final = "spans"
+"""In `meta`: spans before this one are summed."""
 
 
 def covered_ppm_s(coverage: float, seconds: float) -> int:
@@ -44,6 +57,52 @@ def write_days(
         engine.run(f"INSERT INTO days ({', '.join(DAY_COLUMNS)}) {_ANEW}", (site, day * DAY_MS, (day + 1) * DAY_MS))
 
 
+def renew_spans(engine: Engine, touched: Collection[tuple[int, int]]) -> None:
+    """Bring spans up to date, once for all that a transaction did to the days (site, day) of `touched`.
+
+    Those that are over for a day are summed; those that were, and to which something came after, are summed anew.
+    """
+    noted = dict(engine.fetch("SELECT key, value FROM meta WHERE key IN ('newest_ms', ?)", (SPANS,)))
+    summed, over = noted.get(SPANS, 0), (noted.get("newest_ms", 0) // DAY_MS - 1) // SPAN_DAYS
+    late = sorted({(site, day // SPAN_DAYS) for site, day in touched if day < summed * SPAN_DAYS})
+    if late:
+        engine.many("DELETE FROM spans WHERE site = ? AND span = ?", late)
+        engine.many(
+            f"INSERT INTO spans ({', '.join(SPAN_COLUMNS)}) {_of_spans(one_site=True)}",
+            [(span * SPAN_DAYS, (span + 1) * SPAN_DAYS, site) for site, span in late],
+        )
+    if over > summed:
+        sum_spans(engine, summed, over)
+        engine.run("DELETE FROM meta WHERE key = ?", (SPANS,))
+        engine.run("INSERT INTO meta VALUES (?, ?)", (SPANS, over))
+
+
+def spans_summed(engine: Engine) -> int:
+    """The spans before this one are summed."""
+    found = engine.fetch("SELECT value FROM meta WHERE key = ?", (SPANS,))
+    return int(found[0][0]) if found else 0
+
+
+def sum_spans(engine: Engine, first: int, stop: int) -> None:
+    """Write the spans from `first` to before `stop` from their days."""
+    sql = f"INSERT INTO spans ({', '.join(SPAN_COLUMNS)}) {_of_spans(one_site=False)}"
+    engine.run(sql, (first * SPAN_DAYS, stop * SPAN_DAYS))
+
+
+def spans_anew(engine: Engine, site: int, stop: int) -> list[tuple[int, ...]]:
+    """`SPAN_COLUMNS` of a site up to a span, from its days."""
+    return engine.fetch(_of_spans(one_site=True), (0, stop * SPAN_DAYS, site))
+
+
+def _of_spans(*, one_site: bool) -> str:
+    key = f"site, day / {SPAN_DAYS}, device, terms, quality"
+    return (
+        f"SELECT {key}, {', '.join(f'CAST(SUM({name}) AS BIGINT)' for name in DAY_SUMS)}, MIN(day), MAX(day),"
+        f" MAX(first_received_ms - (day + 1) * {DAY_MS}), MAX(last_received_ms - (day + 1) * {DAY_MS})"
+        f" FROM days WHERE day >= ? AND day < ?{' AND site = ?' if one_site else ''} GROUP BY {key}"
+    )
+
+
 def summed_anew(engine: Engine, site: int, first_day: int) -> list[tuple[int, ...]]:
     """`DAY_COLUMNS` of a site from a day on, from its windows."""
     return engine.fetch(_ANEW, (site, first_day * DAY_MS, _NEVER_MS))
@@ -51,16 +110,22 @@ def summed_anew(engine: Engine, site: int, first_day: int) -> list[tuple[int, ..
 
 def _summed(windows: Sequence[Sequence[Any]]) -> list[int]:
     """`DAY_SUMS`, and when the first and the last were received. Column by column: no number is touched in Python."""
+    if len(windows) == 1:  # of a large fleet, nearly all that a batch has of a day
+        (row,) = windows
+        cells = [cell or 0 for cell in row[_CELLS : _CELLS + len(CELL_COLUMNS)]]
+        received_ms = row[_RECEIVED]
+        return [1, *[row[at] for at in _WHOLE], *cells, *row[_CELLS + len(CELL_COLUMNS) :], received_ms, received_ms]
     columns = list(zip(*windows, strict=True))
     sums = [sum(columns[place]) for place in _WHOLE]
     cells = [sum(filter(None, column)) for column in columns[_CELLS : _CELLS + len(CELL_COLUMNS)]]
     draws = [sum(column) for column in columns[_CELLS + len(CELL_COLUMNS) :]]
-    received = columns[WINDOW_COLUMNS.index("received_ms")]
+    received = columns[_RECEIVED]
     return [len(windows), *sums, *cells, *draws, min(received), max(received)]
 
 
 _WHOLE: Final = [WINDOW_COLUMNS.index(name) for name in ("duplicates", "milliseconds", "covered_ppm_s")]
 _CELLS: Final = WINDOW_COLUMNS.index(CELL_COLUMNS[0])
+_RECEIVED: Final = WINDOW_COLUMNS.index("received_ms")
 
 _NEVER_MS: Final = 2**62
 _DAY: Final = f"w.start_ms / {DAY_MS}"  # of whole numbers, both engines make a whole number

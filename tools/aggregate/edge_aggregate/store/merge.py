@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from edge_aggregate.decode import Dead, Row
 from edge_aggregate.store import boots
-from edge_aggregate.store.days import DAY_MS, DayKey, covered_ppm_s, write_days
+from edge_aggregate.store.days import DAY_MS, DayKey, covered_ppm_s, renew_spans, write_days
 from edge_aggregate.store.ids import Ids, next_id
 from edge_aggregate.store.read import load_cases
 from edge_aggregate.store.schema import WINDOW_COLUMNS
@@ -77,8 +77,12 @@ def merge(engine: Engine, batches: Iterable[Batch]) -> Merged:
     """Commit batches, all or none. What was committed before changes nothing. Raises StorageError."""
     total = Merged()
     with engine.writing():
+        touched: set[tuple[int, int]] = set()
         for batch in batches:
-            total = total.plus(_Merge(engine, batch).all())
+            one = _Merge(engine, batch)
+            total = total.plus(one.all())
+            touched |= one.touched
+        renew_spans(engine, touched)
         count_merge(engine)
     return total
 
@@ -105,6 +109,7 @@ class _Merge:
         self._engine, self._batch = engine, batch
         self._segment, self._done = self._mark()
         self._kept_from = kept_from(engine)
+        self.touched: set[tuple[int, int]] = set()
         self._rows = [found for found in batch.rows if found[0] > self._done]
         self._dead = [found for found in batch.dead if found[0] > self._done]
 
@@ -226,7 +231,9 @@ class _Merge:
         self._engine.load("windows", WINDOW_COLUMNS, fresh)
         self._engine.load("variants", VARIANT_COLUMNS, others)
         boots.renew(self._engine, ids.boots.values(), claims)
-        write_days(self._engine, days, {(site, day) for site, day in again if day * DAY_MS >= self._kept_from})
+        again = {(site, day) for site, day in again if day * DAY_MS >= self._kept_from}
+        write_days(self._engine, days, again)
+        self.touched = again | {key[:2] for key in days}
 
     def _rewrite(self, values: tuple[Any, ...]) -> None:
         self._engine.run("DELETE FROM windows WHERE boot = ? AND seq = ?", values[:2])

@@ -11,7 +11,7 @@ from typing import Final
 from edge.types import CELLS, ROUTES
 from edge_aggregate.decode import UNSYNCED
 
-VERSION: Final = 1
+VERSION: Final = 2
 """Of the schema. A store of a newer one is refused, one of an older one is migrated by `MIGRATIONS`."""
 
 CELL_COLUMNS: Final = tuple(f"{route}_{cell}" for route in ROUTES for cell in CELLS)
@@ -26,11 +26,22 @@ WINDOW_COLUMNS: Final = (
 DAY_KEY: Final = ("site", "day", "device", "terms", "quality")
 DAY_SUMS: Final = ("windows", "duplicates", "milliseconds", "covered_ppm_s", *CELL_COLUMNS, *DRAW_COLUMNS)
 DAY_COLUMNS: Final = (*DAY_KEY, *DAY_SUMS, "first_received_ms", "last_received_ms")
+SPAN_DAYS: Final = 8
+"""Of a long period nearly all is read from spans, a few days at its ends from the table of days."""
+SPAN_KEY: Final = ("site", "span", "device", "terms", "quality")
+SPAN_COLUMNS: Final = (*SPAN_KEY, *DAY_SUMS, "first_day", "last_day", "told_late_ms", "late_ms")
 
 
 def _columns(names: tuple[str, ...], kind: str) -> str:
     return ", ".join(f"{name} {kind}" for name in names)
 
+
+_SPANS: Final = f"""
+CREATE TABLE spans (
+  site BIGINT NOT NULL, span BIGINT NOT NULL, device BIGINT NOT NULL, terms BIGINT NOT NULL, quality BIGINT NOT NULL,
+  {_columns(DAY_SUMS, "BIGINT NOT NULL")},
+  first_day BIGINT NOT NULL, last_day BIGINT NOT NULL, told_late_ms BIGINT NOT NULL, late_ms BIGINT NOT NULL,
+  PRIMARY KEY ({", ".join(SPAN_KEY)})) /* without rowid */"""
 
 TABLES: Final = tuple(
     f"""
@@ -90,6 +101,10 @@ CREATE TABLE days (
   first_received_ms BIGINT NOT NULL, last_received_ms BIGINT NOT NULL,
   PRIMARY KEY ({", ".join(DAY_KEY)})) /* without rowid */;
 
+-- Sums of `days` by {SPAN_DAYS} of them, of spans that are over (`meta`: all below `spans`). told_late_ms, late_ms: how
+-- long after the end of its day the first window of one came, the last, at the most.
+{_SPANS};
+
 CREATE TABLE dead (
   id BIGINT PRIMARY KEY, kind TEXT NOT NULL, reason TEXT NOT NULL, topic TEXT, received_ms BIGINT,
   segment BIGINT NOT NULL, line BIGINT NOT NULL, excerpt TEXT NOT NULL);
@@ -123,5 +138,5 @@ CREATE VIEW site_days AS
 )
 """Statements that make an empty store."""
 
-MIGRATIONS: Final[dict[int, tuple[str, ...]]] = {}
+MIGRATIONS: Final[dict[int, tuple[str, ...]]] = {1: (_SPANS,)}
 """From a version to the next: the statements, run in one transaction."""

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from edge.errors import ConfigError, StorageError
 from edge_aggregate.decode import instant
 from edge_aggregate.store.boots import GAP_COLUMNS, find_gaps, gaps_of
-from edge_aggregate.store.days import DAY_MS, summed_anew
+from edge_aggregate.store.days import DAY_MS, spans_anew, spans_summed, sum_spans, summed_anew
 from edge_aggregate.store.merge import KEPT_FROM, count_merge, kept_from
-from edge_aggregate.store.schema import DAY_COLUMNS, TABLES
+from edge_aggregate.store.schema import DAY_COLUMNS, SPAN_COLUMNS, SPAN_DAYS, TABLES
 from edge_aggregate.store.sqlite import SqliteEngine
 from edge_aggregate.store.store import open_store
 
@@ -70,14 +70,15 @@ def _copy(source: Engine, target: Engine) -> None:
 def check_store(store: Store) -> list[str]:
     """What is wrong with it, a line each; nothing when it is sound.
 
-    The file's own integrity, days against the sums of their windows, gaps and runs against their windows.
+    The file's own integrity, days against the sums of their windows and spans of days against those, gaps and runs
+    against their windows.
     """
     engine = store.engine
     try:
         found = engine.sound()
         if not found:
             with engine.reading():
-                found = [*_orphans(engine), *_wrong_days(engine), *_wrong_boots(engine)]
+                found = [*_orphans(engine), *_wrong_days(engine), *_wrong_spans(engine), *_wrong_boots(engine)]
     except StorageError as error:  # so damaged that it cannot be asked
         return [str(error)]
     return [*found[:_SHOWN], *([f"and {len(found) - _SHOWN} more"] if len(found) > _SHOWN else [])]
@@ -104,6 +105,21 @@ def _wrong_days(engine: Engine) -> list[str]:
         wrong = kept ^ set(summed_anew(engine, site, first))
         found += [
             f"days: {name}, {_date(day)} is not the sum of its windows" for day in sorted({row[1] for row in wrong})
+        ]
+    return found
+
+
+def _wrong_spans(engine: Engine) -> list[str]:
+    """Spans that are not what their days add up to."""
+    summed = spans_summed(engine)
+    columns = ", ".join(SPAN_COLUMNS)
+    found = []
+    for site, name in engine.fetch("SELECT id, name FROM sites ORDER BY id"):
+        kept = set(engine.fetch(f"SELECT {columns} FROM spans WHERE site = ?", (site,)))
+        wrong = kept ^ set(spans_anew(engine, site, summed))
+        found += [
+            f"spans: {name}, the {SPAN_DAYS} days from {_date(span * SPAN_DAYS)} are not the sum of its days"
+            for span in sorted({row[1] for row in wrong})
         ]
     return found
 
@@ -163,6 +179,9 @@ def retain(store: Store, days: int, *, days_too: bool = False) -> Retained:
         engine.run("DELETE FROM dead WHERE received_ms < ?", (before,))
         if days_too:
             engine.run("DELETE FROM days WHERE day < ?", (before // DAY_MS,))
+            cut = before // DAY_MS // SPAN_DAYS  # of this span some days may be left
+            engine.run("DELETE FROM spans WHERE span <= ?", (cut,))
+            sum_spans(engine, cut, min(cut + 1, spans_summed(engine)))
         engine.run("DELETE FROM meta WHERE key = ?", (KEPT_FROM,))
         engine.run("INSERT INTO meta VALUES (?, ?)", (KEPT_FROM, before))
         count_merge(engine)

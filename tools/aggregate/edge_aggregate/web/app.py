@@ -55,7 +55,7 @@ class Pages:
         self._templates.globals.update(band_bar=charts.band_bar, lasts=views.LASTS, weightings=views.WEIGHTINGS)
         self._templates.filters.update(percent=_percent, points=_points, moment=_moment)
         # A page costs queries; most are looked at again before anything new came.
-        self._rendered = lru_cache(256)(self._render)
+        self._rendered = lru_cache(64)(self._render)
 
     def opened(self) -> Store:
         """The store. Raises StorageError."""
@@ -114,7 +114,9 @@ def make_app(address: str, sites: Sites, passwords: Mapping[str, str] | None = N
     async def overview(request: Request) -> Response:
         asked = _one_of(request, "last", views.LASTS, "7d")
         weighting = _one_of(request, "weighting", views.WEIGHTINGS, "votes")
-        return await pages.answer(request, "overview.html", views.overview, asked=asked, weighting=weighting)
+        page = request.query_params.get("page", "1")
+        page = page if page.isdecimal() and len(page) < 7 else "1"
+        return await pages.answer(request, "overview.html", views.overview, asked=asked, weighting=weighting, page=page)
 
     async def site(request: Request) -> Response:
         asked = _one_of(request, "last", views.LASTS, "28d")

@@ -23,6 +23,8 @@ WIDTH: Final = 720
 HEIGHT: Final = 400
 LABEL: Final = 20
 """Between two labels, as large as the style sheet makes them on a phone."""
+LABELS: Final = 60
+"""More could not be read, nor found room: dots say their names then to whoever points at them, or hears the page."""
 COARSE_DEGREES: Final = 3.0
 """Below, the outline would say nothing: a kilometre scale is drawn instead."""
 
@@ -100,6 +102,13 @@ def draw(title: str, dots: Sequence[Dot]) -> Markup:
         x, y = at(dot.longitude, dot.latitude)
         shade = "none" if dot.share is None else str(min(8, int(dot.share * 9)))
         share = "no figure" if dot.share is None else f"{100 * dot.share:.0f} %"
+        if len(dots) > LABELS:
+            parts.append(
+                f'<a href="{escape(dot.link)}" aria-label="{escape(dot.name)}: {share}">'
+                f"<title>{escape(dot.name)} {share}</title>"
+                f'<circle class="place h-{shade}" cx="{x:.1f}" cy="{y:.1f}" r="4"/></a>'
+            )
+            continue
         side, beside = ("end", x - 13) if x > WIDTH * 0.6 else ("start", x + 13)
         beneath = y + 4
         while any(abs(beneath - other) < LABEL and abs(beside - left) < 250 for left, other in taken):

@@ -10,19 +10,21 @@ from edge.errors import ConfigError
 from edge.types import CELLS, EMOTIONS, ROUTES
 from edge_aggregate.decode import instant
 from edge_aggregate.export import dead_letters
-from edge_aggregate.figures import change, city_figure, figures, local_series
+from edge_aggregate.figures import local_series, read, while_open
 from edge_aggregate.periods import Period, last
 from edge_aggregate.profile import LEAST_DAYS, week
 from edge_aggregate.sites import DAYS
+from edge_aggregate.states import States
 from edge_aggregate.statistics import discoveries
 from edge_aggregate.store.days import DAY_MS
 from edge_aggregate.store.fleet import read_fleet
+from edge_aggregate.sums import heard_of, site_sums
 from edge_aggregate.web import atlas, charts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edge_aggregate.figures import Figure
+    from edge_aggregate.figures import Figure, Reading
     from edge_aggregate.sites import Sites
     from edge_aggregate.statistics import Change
     from edge_aggregate.store import Store
@@ -30,10 +32,14 @@ if TYPE_CHECKING:
 
 LASTS: Final = {"24h": "last 24 hours", "7d": "last 7 days", "28d": "last 28 days", "90d": "last 90 days"}
 WEIGHTINGS: Final = {"votes": "each vote alike", "sites": "each site alike", "population": "by population"}
+PAGE_SITES: Final = 100
+"""Rows of the table of sites: more are read by nobody, and cost what they show."""
 NEWEST: Final = 50
 HOT_C: Final = 80
 """A Pi slows itself from here on."""
 CERTIFICATE_DAYS: Final = 30
+RESTATED_DAYS: Final = 90
+"""How far back the fleet's page looks for figures that changed after they were final."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,37 +50,49 @@ class Moved:
     shown: bool
 
 
-def _moves(store: Store, period: Period, found: Sequence[Figure]) -> dict[str, Moved]:
-    changes = {figure.site: change(store, figure.site, period.before(), period) for figure in found}
+def _moves(store: Store, reading: Reading, sites: Sequence[str]) -> dict[str, Moved]:
+    changes = reading.changes(site_sums(store, reading.period.before(), sites))
     shown = discoveries([None if one is None else one.best.p for one in changes.values()])
     return {site: Moved(one, is_shown) for (site, one), is_shown in zip(changes.items(), shown, strict=True)}
 
 
-def overview(store: Store, sites: Sites, asked: str, weighting: str) -> dict[str, Any]:
-    """All sites, the cities they belong to, and where they are."""
+def overview(store: Store, sites: Sites, asked: str, weighting: str, page: str = "1") -> dict[str, Any]:
+    """Cities, where sites are, and a page of the table of sites.
+
+    Bands and changes are made for the sites on this page. Where nothing is shown of the others, they are not read.
+    """
     period = last(asked, store.newest_ms)
-    found = figures(store, period, places=sites)
-    told = {figure.site: figure for figure in found}
+    if any(site.city is not None or site.latitude is not None for site in sites.sites.values()):
+        reading = read(store, period)
+        names = list(reading.sums)
+    else:
+        reading, names = None, heard_of(store, period)
+    pages = max(1, -(-len(names) // PAGE_SITES))
+    number = min(max(1, int(page)), pages)
+    shown = names[(number - 1) * PAGE_SITES : number * PAGE_SITES]
+    reading = reading or read(store, period, shown)
     cities, troubles = [], []
     for name, members in sites.cities.items():
-        present = [site for site in members if site in told]
-        if not present:
-            continue
         try:
             _, weights = sites.weighed(name, weighting)
         except ConfigError as error:
             troubles.append(str(error))
             continue
-        cities.append((city_figure(store, period, name, present, weights), len(present)))
+        if (one := reading.city(name, members, weights)) is not None:
+            cities.append((one.figure, [sites.name(silent) for silent in one.silent], one.sites))
     dots = [
-        atlas.Dot(place.latitude, place.longitude, sites.name(figure.site), f"/site/{figure.site}", figure.index)
-        for figure in found
-        if (place := sites[figure.site]).latitude is not None and place.longitude is not None
+        atlas.Dot(place.latitude, place.longitude, sites.name(site), f"/site/{site}", sums.index)
+        for site, sums in reading.sums.items()
+        if (place := sites[site]).latitude is not None and place.longitude is not None
     ]
     return {
         "period": period,
-        "found": found,
-        "moves": _moves(store, period, found) if len(found) <= 200 else {},
+        "found": while_open(store, reading.figures(shown), sites),
+        "moves": _moves(store, reading, shown),
+        "page": number,
+        "pages": pages,
+        "first": (number - 1) * PAGE_SITES + 1,
+        "all_sites": len(names),
         "cities": cities,
         "troubles": troubles,
         "map": atlas.draw("Where the sites are, and their share of happy as read", dots) if dots else None,
@@ -85,7 +103,8 @@ def site(store: Store, sites: Sites, name: str, asked: str) -> dict[str, Any]:
     """One site. Raises ConfigError when nobody ever heard of it."""
     place = sites[name].place
     period = last(asked, store.newest_ms)
-    (figure,) = figures(store, period, [name], sites)
+    reading = read(store, period, [name])
+    (figure,) = while_open(store, reading.figures(), sites)
     days = local_series(store, period, place, [name])
     labels = [instant(one.start_ms).astimezone(place).strftime("%d %b") for one in days]
     lines = [
@@ -94,7 +113,7 @@ def site(store: Store, sites: Sites, name: str, asked: str) -> dict[str, Any]:
     ]
     context: dict[str, Any] = {
         "figure": figure,
-        "moved": _moves(store, period, [figure])[name],
+        "moved": _moves(store, reading, [name])[name],
         "period": period,
         "days": list(zip(labels, days, strict=True)),
         "chart": charts.line_chart(
@@ -135,6 +154,7 @@ def _mix(figure: Figure) -> list[tuple[str, list[tuple[str, int, float]], int]]:
 def fleet(store: Store, _sites: Sites) -> dict[str, Any]:
     """Every device: what it says of itself, when it was last heard, what is missing of it."""
     newest = store.newest_ms
+    today = newest // DAY_MS
     counted = {
         device: (site, last_ms, int(windows), int(length), int(covered))
         for device, site, last_ms, windows, length, covered in store.engine.fetch(
@@ -142,7 +162,7 @@ def fleet(store: Store, _sites: Sites) -> dict[str, Any]:
             " FROM devices d JOIN (SELECT device, site, MAX(last_received_ms) AS last_ms, SUM(windows) AS windows,"
             " SUM(milliseconds) AS length, SUM(covered_ppm_s) AS covered FROM days WHERE day >= ?"
             " GROUP BY device, site) x ON x.device = d.id JOIN sites w ON w.id = x.site GROUP BY d.name",
-            (newest // DAY_MS - 7,),
+            (today - 7,),
         )
     }
     missing = dict(
@@ -157,7 +177,12 @@ def fleet(store: Store, _sites: Sites) -> dict[str, Any]:
         "devices": [
             _device(name, members.get(name), counted.get(name), int(missing.get(name, 0)), newest)
             for name in sorted(members.keys() | counted.keys())
-        ]
+        ],
+        "restated": {
+            site: [instant(day * DAY_MS).date().isoformat() for day in days]
+            for site, days in States(store, range(today - RESTATED_DAYS, today + 1)).restated().items()
+        },
+        "restated_days": RESTATED_DAYS,
     }
 
 
