@@ -65,9 +65,13 @@ def kit(detector: str) -> Read:
 
 def recognition() -> Read:
     """`facial-emotion-recognition`: MTCNN and a float PyTorch model, as in its one function, which draws."""
+    from functools import partial
+
     import cv2
+    import torch
     from facial_emotion_recognition import EmotionRecognition
 
+    torch.load = partial(torch.load, map_location="cpu")  # its weights were saved on a GPU, and it asks for one
     program = EmotionRecognition(device="cpu")
 
     def read(image: np.ndarray, _: int) -> list[tuple[float, float, float, float, str]]:
