@@ -27,8 +27,7 @@ from edge_quantize.evaluation import metrics
 from edge_quantize.evaluation.chips import fer2013
 
 from edge.commands.demo.clip import FPS, compose
-from edge.types import EMOTIONS, FaceBox
-from edge.vision.detect.overlap import centred, iou
+from edge.types import EMOTIONS
 
 if TYPE_CHECKING:
     from edge.types import F32, U8
@@ -50,8 +49,9 @@ SPARSE = {"fer-mtcnn": 4, "kit-retinaface": 4, "recognition": 4}
 """Slow ones, which see each frame for itself, are shown every fourth."""
 SEED = 20261121
 SIZE, SIDE = (480, 360), 4 * 48
-OVERLAP = 0.3
-"""Least intersection over union of two programs' boxes of one face: some cut the chin off, some do not."""
+OVERLAP, LARGER = 0.5, 6.0
+"""Two boxes are of one face where so much of the smaller lies in the larger, which has at most so many times its area:
+some cut the chin off, Human's reach round the whole head."""
 
 
 class Program:
@@ -139,9 +139,13 @@ def portraits(count: int) -> tuple[U8, list[str], list[Any]]:
 
 
 def overlaps(face: list[Any], others: list[Any]) -> F32:
-    """Intersections over unions (N,) of one face with others."""
-    one, many = (centred([FaceBox(*map(float, f[:4])) for f in faces]) for faces in ([face], others))
-    return iou(one, many)[0]
+    """How much of the smaller box lies in the other (N,), of one face with others; 0 where sizes differ too much."""
+    one, many = np.array([face[:4]], float), np.array([other[:4] for other in others], float).reshape(-1, 4)
+    low, high = np.maximum(one[:, :2], many[:, :2]), np.minimum(one[:, :2] + one[:, 2:], many[:, :2] + many[:, 2:])
+    both = np.clip(high - low, 0, None).prod(axis=1)
+    areas = np.stack([np.broadcast_to(one[:, 2:].prod(axis=1), len(many)), many[:, 2:].prod(axis=1)])
+    small, large = areas.min(axis=0), areas.max(axis=0)
+    return np.where(large <= LARGER * small, both / small, 0).astype(np.float32)
 
 
 def shared(faces: list[list[Any]], ours: list[list[Any]]) -> float:

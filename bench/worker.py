@@ -2,24 +2,26 @@
 
     .venv/bin/python bench/worker.py [--asks N] [--macs-a-cycle N]
 
-Three Markdown tables: median (fastest and slowest tenth). The hop: one model through the stand-in of an Edge TPU's
-library, invoked here and by a worker process, in turn. Routing: gate and one net against both nets, of eight faces.
-The floor: a model's multiply-accumulates over what one core can do, with the clock measured in this run; two C programs
-are built for it. Of `--macs-a-cycle`: with AVX2 and no VNNI the kernels multiply int16 pairs (`vpmaddwd`), 16 to an
-instruction, two instructions a cycle.
+Three Markdown tables: median (fastest and slowest tenth). The hop: asking an Edge TPU's worker process whose model
+answers at once. Routing: gate and one net against both nets, of eight faces. The floor: a model's multiply-accumulates
+over what one core can do, with the clock measured in this run by a C program. Of `--macs-a-cycle`: with AVX2 and no
+VNNI the kernels multiply int16 pairs (`vpmaddwd`), 16 to an instruction, two instructions a cycle.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from statistics import median, quantiles
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import numpy as np
 
@@ -28,13 +30,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the stand-in is 
 from edge import config as settings
 from edge.bundle.golden import golden_answers
 from edge.bundle.manifest import load_bundle
-from edge.inference import coral
+from edge.inference.coral import Device
 from edge.inference.cpu import CpuBackend
 from edge.inference.shared_memory import Store
 from edge.inference.tflite import open_interpreter, runtime, runtime_name, stated, to_int8
 from edge.inference.worker_process import WorkerProcess
 from edge.vision.route import ROLES, Router
-from tests.support.edgetpu import COMPILER, StandIn, build_library, compile_bundle
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,7 +43,16 @@ if TYPE_CHECKING:
     from edge.bundle.manifest import Bundle
     from edge.types import Route
 
-FOLDER = "EDGE_BENCH_FOLDER"
+NO_TIME = """
+import numpy as np
+from edge.inference import worker
+def open_model(_file, _content, _device, tensors, _choice):
+    answer = np.zeros(tensors[1].shape[1:], np.int8)
+    return lambda _one: answer
+worker.open_model = open_model
+worker.main()
+"""
+"""A worker as it ships, but for the model."""
 CHAIN = """#include <stdio.h>
 #include <time.h>
 int main(void) {
@@ -75,44 +85,34 @@ def timed(work: Callable[[], object]) -> float:
     return 1000 * (time.perf_counter() - began)
 
 
-def hop(folder: Path, source: Path, asks: int) -> None:
-    """Print what a worker adds, by the size of the input; runs where the loader finds the stand-in in `folder`."""
-    tpu = StandIn(folder, folder / coral.LIBRARY)
-    tpu.plug()
-    coral.SYSFS = tpu.sysfs
-    bundle = load_bundle(compile_bundle(source, folder / "bundle"))
-    (device,) = coral.list_devices()
+def hop(source: Bundle, asks: int) -> None:
+    """Print what a worker takes whose model takes no time: copies, two packets, two changes of process."""
     roles = ("detector", "gate", "fer_unmasked")
-    golden = {role: to_int8(golden_answers(bundle, (role,))[role][0]) for role in roles}
-    models = [
-        (str(e.edgetpu), stated(e.input), stated(e.output), bundle.read_edgetpu(e.role), golden[e.role])
-        for e in map(bundle.entry, roles)
-    ]
-    store = Store(models)
-    worker = WorkerProcess(device, 0, store, 60.0)
+    golden = {role: to_int8(golden_answers(source, (role,))[role][0]) for role in roles}
+    models = [(e.file, stated(e.input), stated(e.output), b"", golden[e.role]) for e in map(source.entry, roles)]
+    store, plain = Store(models), subprocess.Popen
+
+    def instead(command: list[str], **options: Any) -> subprocess.Popen[bytes]:  # noqa: ANN401 - whatever it takes
+        return plain([command[0], "-c", NO_TIME, command[-1]], **options)
+
+    with mock.patch.object(subprocess, "Popen", instead):
+        worker = WorkerProcess(Device("none", "usb", "none"), 0, store, 60.0)
     while worker.started() is None:
         time.sleep(0.01)
-    print(
-        "| model | input, bytes | invoked here, ms | by a worker, ms | the hop, ms | the hop, each of 8 at once, ms |"
-    )
-    print("|---|--:|---|---|---|---|")
-    for number, (role, (file, given, asked, content, rows)) in enumerate(zip(roles, models, strict=True)):
-        here = coral.open_model(file, content, coral.option(device, 0), (given, asked))
-        one, eight = rows[:1], np.concatenate([rows] * 8)[:8]
+    print("| model | input, output, bytes | the hop, one input, ms | of 8 at once, ms each |\n|---|---|---|---|")
+    for number, role in enumerate(roles):
 
-        def ask(inputs: np.ndarray[tuple[int, ...], np.dtype[np.int8]], number: int = number) -> None:
-            worker.ask(number, inputs)
-            for row in range(len(inputs)):
-                worker.answer(number, row, 60.0)
+        def ask(count: int, number: int = number, role: str = role) -> None:
+            worker.ask(number, np.concatenate([golden[role]] * 8)[:count])
+            for row in range(count):
+                worker.answer(number, row, 60.0).copy()
 
-        direct, hops, shared, asked_ms = [], [], [], []
+        one, eight = [], []
         for _ in range(asks):
-            direct.append(timed(lambda here=here, one=one: here(one[0])))
-            asked_ms.append(timed(lambda one=one: ask(one)))
-            hops.append(asked_ms[-1] - direct[-1])
-            shared.append((timed(lambda eight=eight: ask(eight)) - 8 * direct[-1]) / 8)
-        cells = " | ".join(map(told, (direct, asked_ms, hops, shared)))
-        print(f"| {role} | {one.nbytes:,} | {cells} |", flush=True)
+            one.append(timed(partial(ask, 1)))
+            eight.append(timed(partial(ask, 8)) / 8)
+        given, asked = golden[role][0].nbytes, math.prod(source.entry(role).output.shape)
+        print(f"| {role} | {given:,}, {asked:,} | {told(one)} | {told(eight)} |", flush=True)
     worker.hang_up()
     store.close()
 
@@ -138,7 +138,7 @@ def routing(bundle: Bundle, rounds: int) -> None:
 def floor(bundle: Bundle, folder: Path, asks: int, macs_a_cycle: int) -> None:
     """Print the invocations' times against multiply-accumulates over the core's peak."""
     (folder / "chain.c").write_text(CHAIN)
-    subprocess.run([str(COMPILER), "-O2", "-o", folder / "chain", folder / "chain.c"], check=True)
+    subprocess.run(["cc", "-O2", "-o", folder / "chain", folder / "chain.c"], check=True)  # noqa: S607 - cc on PATH
     ghz = float(subprocess.run([folder / "chain"], check=True, capture_output=True, text=True).stdout)
     print(f"\nOne core, {ghz:.2f} GHz, {macs_a_cycle} MACs a cycle: {ghz * macs_a_cycle:.0f} G a second.\n")
     print(
@@ -164,18 +164,11 @@ def main() -> int:
     parser.add_argument("--asks", type=int, default=300)
     parser.add_argument("--macs-a-cycle", type=int, default=32)
     args = parser.parse_args()
-    source = settings.development("clip").models.bundle.resolve()
-    if FOLDER not in os.environ:  # the loader reads where libraries lie when a program starts
-        with tempfile.TemporaryDirectory() as name:
-            library = build_library(Path(name))
-            found = StandIn(Path(name), library).environment | {FOLDER: name, "STANDIN_LOG": os.devnull}
-            return subprocess.run([sys.executable, *sys.argv], env=os.environ | found, check=False).returncode
-    folder = Path(os.environ[FOLDER])
-    source = settings.development("clip").models.bundle.resolve()
-    hop(folder, source, args.asks)
-    bundle = load_bundle(source)
+    bundle = load_bundle(settings.development("clip").models.bundle)
+    hop(bundle, args.asks)
     routing(bundle, max(2, args.asks // 10))
-    floor(bundle, folder, args.asks, args.macs_a_cycle)
+    with tempfile.TemporaryDirectory() as name:
+        floor(bundle, Path(name), args.asks, args.macs_a_cycle)
     print(f"\n{runtime_name(runtime())}; load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores.")
     return 0
 
