@@ -112,7 +112,7 @@ def plot(found: list[Found], path: Path) -> None:
         strict=True,
     ):
         axis.plot([f.windows for f in found], values, marker="o")
-        axis.set(title=title, xlabel="windows that wait", ylim=(0, None))
+        axis.set(title=title, xlabel="windows that wait", ylim=(0, 1.15 * max(values)))
         axis.grid(alpha=0.3)
     figure.savefig(path, dpi=110)
 
