@@ -4,8 +4,8 @@
 
 PYTHON is that of an environment made from `requirements/device-bookworm.txt` and this project's wheel (default: the one
 that runs this); with TREEs, folders that hold an `edge`, theirs is run instead, in turn. Where modules are not compiled
-yet, the first round does it, and is left out. On a busy machine processor time is the fairer one; the clock's is an idle
-machine's only with a core to itself: `chrt -r 1 taskset -c 1`.
+yet, the first round does it, and is left out. On a busy machine processor time is the fairer one; the clock's is an
+idle machine's only with a core to itself: `chrt -r 1 taskset -c 1`.
 """
 
 from __future__ import annotations
