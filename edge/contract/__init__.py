@@ -104,11 +104,12 @@ _HOMES = {
     "topics": ("COMMANDS", "Command", "Topics", "parse_topic"),
 }
 
+if not TYPE_CHECKING:  # a type checker knows every name, and that there is no other
 
-def __getattr__(name: str) -> object:
-    """The names of `__all__`, each from the module that it lies in."""
-    for module, names in _HOMES.items():
-        if name in names:
-            return getattr(import_module(f"edge.contract.{module}"), name)
-    msg = f"module {__name__!r} has no attribute {name!r}"
-    raise AttributeError(msg)
+    def __getattr__(name: str) -> object:
+        """The names of `__all__`, each from the module that it lies in."""
+        for module, names in _HOMES.items():
+            if name in names:
+                return getattr(import_module(f"edge.contract.{module}"), name)
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
