@@ -54,6 +54,7 @@ def main() -> int:
         "faces a frame": faces / len(seen),
         "vision, peak resident MB": peak,
         "start to first frame, s": seen[0] - started,
+        "start to first frame, processor s": busy[0],
         "import, s": imported,
     }
     print(json.dumps(found))

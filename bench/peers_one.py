@@ -3,7 +3,8 @@
     PYTHON bench/peers_one.py NAME
 
 A line on standard input names a file of frames, `.npy`, uint8 (N, H, W, 3) BGR, the first of which warms up; a JSON
-line answers: seconds and processor seconds of the others, and for each of all N its faces (x, y, w, h, expression).
+line answers: seconds and processor seconds of the others, the process's peak resident MB, and for each of all N its
+faces (x, y, w, h, expression).
 Threads are as many as each program takes.
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import sys
 import time
 from pathlib import Path
@@ -61,6 +63,30 @@ def kit(detector: str) -> Read:
     return read
 
 
+def recognition() -> Read:
+    """`facial-emotion-recognition`: MTCNN and a float PyTorch model, as in its one function, which draws."""
+    from functools import partial
+
+    import cv2
+    import torch
+    from facial_emotion_recognition import EmotionRecognition
+
+    torch.load = partial(torch.load, map_location="cpu")  # its weights were saved on a GPU, and it asks for one
+    program = EmotionRecognition(device="cpu")
+
+    def read(image: np.ndarray, _: int) -> list[tuple[float, float, float, float, str]]:
+        grey, out = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), []
+        boxes, _probabilities = program.mtcnn.detect(image)
+        for left, top, right, bottom in () if boxes is None else boxes:
+            x, y = max(0, round(float(left))), max(0, round(float(top)))  # it breaks at a face that leaves the picture
+            chip = grey[y : round(float(bottom)), x : round(float(right))]
+            word = program._predict(chip).lower()  # noqa: SLF001 - its public function answers with a drawing
+            out.append((float(left), float(top), float(right - left), float(bottom - top), word))
+        return out
+
+    return read
+
+
 def edge(budget_ms: float | None, *, still: bool = False) -> Read:
     """The vision service's pipeline: as it replays a film, or with a camera's budget for searching."""
     from edge import config as settings
@@ -92,6 +118,8 @@ PROGRAMS: dict[str, Callable[[], Read]] = {
     "fer-mtcnn": lambda: fer(mtcnn=True),
     "facex": facex,
     "kit-retinaface": lambda: kit("retinaface"),
+    "kit-haar": lambda: kit("cascade"),
+    "recognition": recognition,
 }
 
 
@@ -108,7 +136,9 @@ def main() -> int:
         faces.extend(read(frames[index].copy(), at + index) for index in range(1, len(frames)))
         seconds, busy = time.perf_counter() - began[0], time.process_time() - began[1]
         at += len(frames) + 100 * FPS  # long enough that nobody of this film is there in the next
-        print(json.dumps({"seconds": seconds, "processor": busy, "faces": faces}), file=answers, flush=True)
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        answer = {"seconds": seconds, "processor": busy, "peak": peak, "faces": faces}
+        print(json.dumps(answer), file=answers, flush=True)
     return 0
 
 

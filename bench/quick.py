@@ -49,9 +49,11 @@ def run(tree: Path, clip: Path, bundle: Path, frames: int) -> dict[str, float]:
     """Figures of one run of a tree's vision service on the first frames of a clip."""
     with tempfile.TemporaryDirectory() as name:
         config = configure(Path(name), clip, bundle)
+        env = os.environ | {"PYTHONPATH": str(tree)}
+        env.pop("PYTHONDONTWRITEBYTECODE", None)  # what is installed is compiled: a start does not compile
         done = subprocess.run(
             [sys.executable, ROOT / "bench" / "drive.py", config, str(frames), str(time.monotonic())],
-            env=os.environ | {"PYTHONPATH": str(tree)},
+            env=env,
             check=True,
             capture_output=True,
             text=True,

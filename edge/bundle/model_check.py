@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
+
 from edge.bundle.flatbuffer import Malformed, Table, read_model
 
 if TYPE_CHECKING:
@@ -146,7 +148,9 @@ class _Graph:
         channels = shape[at] if 0 <= at < len(shape) else 0
         if len(scale) not in {1, channels} or len(zero) not in {0, 1, len(scale)}:
             raise Malformed(said.offset, f"{name}: {len(scale)} scales and {len(zero)} zero points for shape {shape}")
-        if any(not (math.isfinite(s) and s > 0) for s in scale) or any(not -32768 <= z <= 65535 for z in zero):
+        # Whole arrays: number by number, ten thousand scales were a fortieth of the service's start.
+        sound = np.isfinite(scale) & np.greater(scale, 0)
+        if not sound.all() or np.less(zero, -32768).any() or np.greater(zero, 65535).any():
             raise Malformed(said.offset, f"{name}: a scale that is not positive, or a zero point out of range")
 
     def _operator(self, operator: Table, name: str) -> None:

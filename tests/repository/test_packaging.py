@@ -17,6 +17,7 @@ import pydantic
 import pytest
 
 import edge
+from edge import contract
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -84,6 +85,21 @@ def test_the_unpacked_wheel_imports_alone(wheel: zipfile.ZipFile, tmp_path: Path
     )
     done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True)
     assert all(place.startswith(str(tmp_path)) for place in done.stdout.split())
+
+
+def test_the_vision_service_imports_nothing_that_it_does_not_run() -> None:
+    """Payloads of the wire take a tenth of its start to build, and it sends nothing."""
+    code = "import sys, edge.config, edge.vision.service; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert "edge.contract.strangers_json" in loaded
+    assert not {"edge.contract.payloads", "edge.contract.codec", "edge.publisher", "paho", "ssl", "PIL"} & loaded
+
+
+def test_every_name_of_the_contract_is_there_and_no_other() -> None:
+    assert all(getattr(contract, name) is not None for name in contract.__all__)
+    with pytest.raises(AttributeError, match="has no attribute 'payload'"):
+        _ = contract.payload  # type: ignore[attr-defined]
 
 
 def test_the_installed_wheel_has_its_three_commands(wheel: zipfile.ZipFile, tmp_path: Path) -> None:

@@ -13,7 +13,19 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import (
+    AvifImagePlugin,
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    ImageOps,
+    JpegImagePlugin,
+    PngImagePlugin,
+    PpmImagePlugin,
+    TiffImagePlugin,
+    UnidentifiedImageError,
+    WebPImagePlugin,
+)
 
 from edge.errors import SourceError
 from edge.vision.camera.jpeg import jpeg_ends, without_leading_filler
@@ -26,7 +38,18 @@ if TYPE_CHECKING:
 
     from edge.types import U8
 
-_FORMATS: Final = ("JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "PPM", "AVIF")
+_PLUGINS: Final = {
+    "JPEG": JpegImagePlugin,
+    "PNG": PngImagePlugin,
+    "GIF": GifImagePlugin,
+    "WEBP": WebPImagePlugin,
+    "TIFF": TiffImagePlugin,
+    "BMP": BmpImagePlugin,
+    "PPM": PpmImagePlugin,
+    "AVIF": AvifImagePlugin,
+}
+"""What is opened. Imported by name: Pillow would else import all of its forty before it says that a film is none."""
+_FORMATS: Final = tuple(_PLUGINS)
 _BY_OPENCV: Final = {"JPEG", "MPO", "PNG", "WEBP", "BMP", "PPM"}
 _HEIC: Final = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"}
 STILLS: Final = {

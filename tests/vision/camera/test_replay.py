@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -297,3 +299,16 @@ def test_a_gif_keeps_its_own_times(data: Path) -> None:
     assert all(b.t > a.t for a, b in pairwise(seen))
     assert all(abs(b.t - a.t - a.duration) < 1e-6 for a, b in pairwise(seen))
     assert 2 < seen[-1].t + seen[-1].duration < 30
+
+
+def test_looking_what_a_film_is_imports_no_other_plugins(tmp_path: Path) -> None:
+    """Pillow would import all it has before it says that a film is no picture: a tenth of a service's start."""
+    path = film(tmp_path / "film.mp4")
+    code = (
+        "import sys; from pathlib import Path; from edge.vision.camera.pictures import picture_kind\n"
+        f"assert picture_kind(Path({str(path)!r})) is None\n"
+        "print(*(name for name in sys.modules if name.endswith('ImagePlugin')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    names = {name.removeprefix("PIL.").removesuffix("ImagePlugin") for name in done.stdout.split()}
+    assert names == {"Avif", "Bmp", "Gif", "Jpeg", "Png", "Ppm", "Tiff", "WebP"}
