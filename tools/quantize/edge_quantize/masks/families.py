@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Bulge = Literal["drape", "cup", "ridge", "beak", "panel"]
 Held = Literal["ears", "head", "nothing"]
-VARIANTS: Final = 192
+VARIANTS: Final = 96
 """Drawings of a family that training wears; validation and tests wear later numbers."""
 TEST_VARIANTS: Final = range(1000, 1024)
 
@@ -98,7 +98,7 @@ class Drawing:
         return float(self.outline[np.abs(self.outline[:, 1] - y).argmin(), 0])
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=1024)
 def draw(name: str, variant: int) -> Drawing:
     """Draw one mask of a family.
 

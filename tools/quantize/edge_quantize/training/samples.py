@@ -130,8 +130,10 @@ def _gate(recipe: Recipe, data: Fer2013, masks: Path) -> Samples:
         turned = load_rendered(masks / "worn-validation.npz")
         turned_in = np.isin(turned.index, held)
         if 2 * turned_in.sum() < len(held):
-            msg = (f"{masks / 'worn-validation.npz'} holds {turned_in.sum()} of {len(held)} validation faces, as if drawn "
-                   "for another split; remove it and run edge-quantize masks again")  # fmt: skip
+            msg = (
+                f"{masks / 'worn-validation.npz'} holds {turned_in.sum()} of {len(held)} validation faces: it was drawn "
+                "for another split; remove it and run edge-quantize masks again"
+            )
             raise SourceError(msg)
         watched = Labelled(
             np.concatenate([watched.chips, turned.images[turned_in], real.images[seen]]),
