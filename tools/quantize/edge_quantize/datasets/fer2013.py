@@ -74,7 +74,7 @@ class Fer2013:
         return self._usable(pool[~taken]), self._usable(pool[taken])
 
     def _usable(self, rows: I64) -> I64:
-        return rows[self.usable[rows]]
+        return np.asarray(rows[self.usable[rows]], np.int64)
 
     def public_halves(self) -> tuple[I64, I64]:
         """Half A (temperature, thresholds) and half B (what is reported of them) of PublicTest.

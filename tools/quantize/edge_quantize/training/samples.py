@@ -131,7 +131,7 @@ def _gate(recipe: Recipe, data: Fer2013, masks: Path) -> Samples:
         turned_in = np.isin(turned.index, held)
         if 2 * turned_in.sum() < len(held):
             msg = (
-                f"{masks / 'worn-validation.npz'} holds {turned_in.sum()} of {len(held)} validation faces: it was drawn "
+                f"{masks / 'worn-validation.npz'} holds {turned_in.sum()} of {len(held)} validation faces: drawn "
                 "for another split; remove it and run edge-quantize masks again"
             )
             raise SourceError(msg)
