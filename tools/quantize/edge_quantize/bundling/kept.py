@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def keep(base: Path, role: str, folder: Path) -> tuple[dict[str, Any], dict[str, Any], list[LayerError] | None]:
     """Copy one model of a bundle that was verified, with its float source, into `folder`.
 
-    Returns its manifest entry and golden arrays as they were, and its layers' errors, measured anew, where its source is.
+    Returns its manifest entry and golden arrays as they were; its layers' errors anew, if its source is there.
     """
     manifest = json.loads((base / "manifest.json").read_text(encoding="utf-8"))
     entry: dict[str, Any] = next(model for model in manifest["models"] if model["role"] == role)
