@@ -176,7 +176,7 @@ def test_the_card_says_what_was_not_measured(shipped: Path) -> None:
 def test_a_bundle_is_built_signed_and_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The whole command on a gate small enough to train here: it tells bright chips from dark ones."""
     keras = pytest.importorskip("keras", reason="the host toolchain: pip install 'edge-fer[host]'")
-    from edge_quantize.bundling import bundle, sign
+    from edge_quantize.bundling import bundle, kept, sign
     from edge_quantize.evaluation import chips
 
     from edge.bundle.golden import check_golden, judge_answers
@@ -188,7 +188,8 @@ def test_a_bundle_is_built_signed_and_verified(tmp_path: Path, monkeypatch: pyte
     faces = np.clip(rng.normal(60 + 130 * labels[:, None, None], 40, (80, 48, 48)), 0, 255).astype(np.uint8)
     some = chips.RoleChips(("unmasked", "masked"), *(faces, labels) * 3)
     real = chips.RealTest(faces, labels, labels, np.ones(80, np.float32))
-    monkeypatch.setattr(bundle, "for_role", lambda _role: some)
+    for module in (bundle, kept):
+        monkeypatch.setattr(module, "for_role", lambda _role: some)
     monkeypatch.setattr(bundle, "real_held_out", lambda: real)
     keras.utils.set_random_seed(0)
     inputs = keras.Input((48, 48, 1))
@@ -220,3 +221,10 @@ def test_a_bundle_is_built_signed_and_verified(tmp_path: Path, monkeypatch: pyte
     for section in ("## Data", "## Intended use", "## Forbidden use", "## Limits", "## Not measured"):
         assert section in card
     assert f"**{worst['name']}**" in (folder / "QUANTISATION.md").read_text(encoding="utf-8")
+
+    after = tmp_path / "models" / "own-2"
+    bundle.build({}, after, key=sign.read_secret_key(tmp_path / "maker.key"), rest=folder)
+    again = json.loads((after / "manifest.json").read_text(encoding="utf-8"))
+    assert (again["name"], again["models"]) == ("own-2", manifest["models"])
+    for name in ("gate_int8.tflite", "gate.keras", "QUANTISATION.md"):
+        assert (after / name).read_bytes() == (folder / name).read_bytes()

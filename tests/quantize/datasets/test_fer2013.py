@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
 
 import cv2
 import numpy as np
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from edge_quantize.datasets.fer2013 import Fer2013
+
+HELD_OUT: Final = ([0, 56, 187, 242], 800, 11406572)
+"""First rows, number and sum of the rows that the nets of fer-2026.11 were validated on."""
 
 
 def test_targets_mix_label_and_votes() -> None:
@@ -84,6 +88,15 @@ def test_fer2013_is_as_its_page_says(fer2013: Fer2013) -> None:
     assert len(fer2013.public_rows()) == 3589
     assert int(fer2013.usable.sum()) + 934 + 13 >= 28707
     assert fer2013.images[fer2013.train_rows()].std(axis=(1, 2)).min() > 0
+
+
+def test_the_faces_held_out_are_those_of_the_first_bundle(fer2013: Fer2013) -> None:
+    """Weights are handed on from run to run: another draw would validate them on faces they were trained on."""
+    held = fer2013.train_val()[1]
+    assert (held[:4].tolist(), len(held), int(held.sum())) == HELD_OUT
+    narrowed = replace(fer2013, usable=fer2013.usable & (np.arange(len(fer2013.usable)) != held[0]))
+    assert np.array_equal(narrowed.train_val()[1], held[1:]), "who may no longer be trained on moves nobody else"
+    assert np.array_equal(narrowed.fold(5, 0)[1], np.setdiff1d(fer2013.fold(5, 0)[1], held[:1]))
 
 
 def test_no_split_leaks(fer2013: Fer2013) -> None:

@@ -92,6 +92,7 @@ def made_up(n: int) -> Fer2013:
     return Fer2013(
         images=rng.integers(0, 256, (n, 48, 48)).astype(np.uint8), labels=(np.arange(n) % 7).astype(np.uint8),
         public=np.ones(n, bool), votes=np.full((n, 10), -1, np.int16), dup_group=group, usable=np.zeros(n, bool),
+        drawn_from=np.zeros(n, bool),
     )  # fmt: skip
 
 

@@ -139,7 +139,7 @@ def test_the_command_writes_every_set_once_with_sheets_to_look_at(tmp_path: Path
     count = 24
     public = np.arange(count) >= count // 2
     fer = Fer2013(np.stack([FACE] * count), np.zeros(count, np.uint8), public, np.zeros((count, 10), np.int16),
-                  np.arange(count, dtype=np.int32), ~public)  # fmt: skip
+                  np.arange(count, dtype=np.int32), ~public, ~public)  # fmt: skip
     marks = Landmarks(np.stack([head(0.0)] * count), np.ones(count, bool))
     args = argparse.Namespace(folder=tmp_path, renderings=1, seed=1, processes=1, again=False)
     command._worn(args, fer, marks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from edge_quantize.datasets.not_bare import NOT_BARE
 from edge_quantize.training import nets, samples
 from edge_quantize.training.labelled import Labelled, Samples
 from edge_quantize.training.recipe import load_recipe
+
+from edge.errors import SourceError
 
 pytest.importorskip("torch", reason="PyTorch is not installed: make torch")
 
@@ -30,7 +33,7 @@ def faces() -> Fer2013:
     images = np.broadcast_to((rows % 200).astype(np.uint8)[:, None, None], (FACES, 48, 48)).copy()
     public = rows >= FACES - 100
     return Fer2013(images, np.zeros(FACES, np.uint8), public, np.full((FACES, 10), -1, np.int16),
-                   rows.astype(np.int32), ~public)  # fmt: skip
+                   rows.astype(np.int32), ~public, ~public)  # fmt: skip
 
 
 @pytest.fixture
@@ -57,7 +60,7 @@ def test_a_share_of_the_masks_is_on_turned_heads_and_what_is_no_bare_face_is_lef
     monkeypatch.setattr(samples, "load_fer2013", lambda: faces)
     monkeypatch.setattr(Fer2013, "train_val", lambda self: (self.train_rows()[80:], self.train_rows()[:80]))
     monkeypatch.setattr(samples, "NOT_BARE", (100, 101, 102))
-    recipe = replace(load_recipe("gate_turned"), worn_share=0.6, real_repeats=1)
+    recipe = replace(load_recipe("gate_turned"), renderings=1, worn_share=0.6, real_repeats=1)
     made = samples.load_samples(recipe, masks)
     grey, masked = made.chips[:, 0, 0], made.targets.argmax(axis=1) == 1
     assert ((grey == TURNED).sum(), (grey == FLAT).sum()) == (492, 328), "six in ten of 820"
@@ -73,6 +76,31 @@ def test_a_share_of_the_masks_is_on_turned_heads_and_what_is_no_bare_face_is_lef
     flat = samples.load_samples(replace(recipe, worn_share=0.0), masks)
     assert not (flat.chips[:, 0, 0] == TURNED).any()
     assert {100, 101, 102} <= set(flat.row), "a recipe from before is shown what it was"
+
+
+def test_two_renderings_show_every_bare_face_twice(
+    faces: Fer2013, masks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(samples, "load_fer2013", lambda: faces)
+    monkeypatch.setattr(Fer2013, "train_val", lambda self: (self.train_rows()[80:], self.train_rows()[:80]))
+    monkeypatch.setattr(samples, "NOT_BARE", ())
+    for kind in ("fer2013", "worn"):
+        shutil.copy(masks / f"{kind}-train-0.npz", masks / f"{kind}-train-1.npz")
+    recipe = replace(load_recipe("gate_turned"), renderings=2, worn_share=0.5, real_repeats=1)
+    made = samples.load_samples(recipe, masks)
+    grey, masked = made.chips[:, 0, 0], made.targets.argmax(axis=1) == 1
+    assert ((grey == TURNED).sum(), (grey == FLAT).sum(), (~masked).sum()) == (820, 820, 1640)
+
+
+def test_masks_that_were_drawn_for_another_validation_are_refused(
+    faces: Fer2013, masks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(samples, "load_fer2013", lambda: faces)
+    monkeypatch.setattr(Fer2013, "train_val", lambda self: (self.train_rows()[80:], self.train_rows()[:80]))
+    np.savez(masks / "worn-validation.npz", images=np.zeros((30, 48, 48), np.uint8), kind=np.zeros(30, np.uint8),
+             index=np.arange(70, 100, dtype=np.int32))  # fmt: skip
+    with pytest.raises(SourceError, match=r"worn-validation\.npz.*10 of 80.*remove it.*edge-quantize masks"):
+        samples.load_samples(load_recipe("gate_turned"), masks)
 
 
 def test_the_rows_that_are_no_bare_faces_are_training_rows(fer2013: Fer2013) -> None:

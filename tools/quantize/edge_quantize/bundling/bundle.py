@@ -15,6 +15,7 @@ from edge.bundle.manifest import load_bundle
 from edge.errors import ConfigError
 from edge.vision.detect.choose import judge
 from edge_quantize.bundling import convert, detector, float_model, golden, quant_error
+from edge_quantize.bundling.kept import keep
 from edge_quantize.bundling.model_card import write_card
 from edge_quantize.bundling.sign import sign_bundle
 from edge_quantize.evaluation import metrics, score
@@ -115,7 +116,11 @@ def verify(folder: Path, public_key: str | None = None) -> None:
 
 
 def build(
-    sources: dict[str, Path], folder: Path, max_loss: float = convert.MAX_LOSS, key: SecretKey | None = None
+    sources: dict[str, Path],
+    folder: Path,
+    max_loss: float = convert.MAX_LOSS,
+    key: SecretKey | None = None,
+    rest: Path | None = None,
 ) -> None:
     """Make a bundle.
 
@@ -124,6 +129,7 @@ def build(
         folder: the bundle's folder; its name becomes the bundle's. Replaced only when everything has succeeded.
         max_loss: points int8 may lose against float.
         key: minisign key that signs the manifest.
+        rest: a bundle whose other models are taken over byte for byte.
 
     Raises:
         SourceError: a source, or the data, is missing.
@@ -136,11 +142,17 @@ def build(
     entries: list[dict[str, Any]] = []
     layers: dict[str, list[LayerError]] = {}
     answers: dict[str, np.ndarray[Any, np.dtype[Any]]] = {}
-    for role, source in sources.items():
-        if role == "detector":
-            entry, some = detector.make(source, draft / "detector_int8.tflite")
+    others = set() if rest is None else {model.role for model in load_bundle(rest).manifest.models} - set(sources)
+    for role in sorted({*sources, *others}, key=(*ROLES, "detector").index):
+        errors: list[LayerError] | None = None
+        if rest is not None and role in others:
+            entry, some, errors = keep(rest, role, draft)
+        elif role == "detector":
+            entry, some = detector.make(sources[role], draft / "detector_int8.tflite")
         else:
-            entry, some, layers[role] = _entry(role, source, draft, max_loss)
+            entry, some, errors = _entry(role, sources[role], draft, max_loss)
+        if errors is not None:
+            layers[role] = errors
         entries.append(entry)
         answers |= some
     np.savez_compressed(draft / "golden.npz", **answers)

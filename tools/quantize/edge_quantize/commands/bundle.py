@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from edge.errors import ConfigError
 from edge_quantize.bundling import convert
 from edge_quantize.bundling.blazeface import weights_file
 from edge_quantize.bundling.bundle import ROLES, build, verify
@@ -25,8 +26,12 @@ def command(args: argparse.Namespace) -> int:
         return 0
     # Before the long work, not after it.
     key = read_secret_key(args.sign_key, args.password_file) if args.sign_key else None
-    sources = {role: args.runs / role / "final.keras" for role in ROLES} | {"detector": weights_file()}
-    build(sources, args.out / args.name, args.max_loss, key)
+    if (args.only is None) != (args.rest_from is None):
+        msg = "--only says which models are made, --rest-from where the others come from: give both or neither"
+        raise ConfigError(msg)
+    made = args.only or (*ROLES, "detector")
+    sources = {role: weights_file() if role == "detector" else args.runs / role / "final.keras" for role in made}
+    build(sources, args.out / args.name, args.max_loss, key, args.rest_from)
     manifest = json.loads((args.out / args.name / "manifest.json").read_text(encoding="utf-8"))
     for model in manifest["models"]:
         for where, figure in model["metrics"].items():
@@ -43,6 +48,9 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--runs", type=Path, default=Path("build/train"), help="folder with <role>/final.keras")
     parser.add_argument("--name", default="fer-2026.11")
     parser.add_argument("--out", type=Path, default=Path("models"), help="folder that gets <name>/")
+    parser.add_argument("--only", nargs="+", choices=(*ROLES, "detector"), metavar="ROLE",
+                        help="make these models alone, with --rest-from")  # fmt: skip
+    parser.add_argument("--rest-from", type=Path, metavar="BUNDLE", help="take the other models from it, byte for byte")
     parser.add_argument("--max-loss", type=float, default=convert.MAX_LOSS, help="points int8 may lose against float")
     parser.add_argument("--verify", type=Path, metavar="BUNDLE", help="only check this bundle")
     parser.add_argument("--public-key", metavar="KEY", help="with --verify: it must be signed by this minisign key")

@@ -44,6 +44,8 @@ def printed(name: str, xs: NDArray[np.float32], ys: NDArray[np.float32], rng: np
         noise = cv2.resize(rng.normal(0, 1, (side, side)).astype(np.float32), xs.shape[::-1],
                            interpolation=cv2.INTER_CUBIC)  # fmt: skip
         out = depth * (noise if name == "blotches" else 1.5 * np.sign(np.clip(np.abs(noise) - 0.6, 0, None)) * sign)
+    elif name == "mouth":
+        out = _mouth(xs, ys, rng)
     elif name == "letters":
         out = _letters(xs.shape, rng) * sign * depth * 1.5
     elif name == "folds":
@@ -63,6 +65,23 @@ def _letters(size: tuple[int, ...], rng: np.random.Generator) -> NDArray[np.floa
     cv2.putText(layer, word, at, cv2.FONT_HERSHEY_SIMPLEX, rng.uniform(0.4, 1.4), (1.0,), int(rng.integers(1, 5)),
                 cv2.LINE_AA)  # fmt: skip
     return layer
+
+
+def _mouth(xs: F32, ys: F32, rng: np.random.Generator) -> F32:
+    """A mouth where one would be, smiling or not, some with teeth, some with the shadow of a nose: the face goes on."""
+    half, thick, bend = rng.uniform(0.25, 0.6), rng.uniform(0.05, 0.22), rng.uniform(-0.5, 0.7)
+    across = xs / half
+    below = ys - rng.uniform(1.0, 1.3) + bend * xs**2
+    lips = np.clip(1 - across**2, 0, 1) * thick
+    out = -rng.uniform(0.15, 0.6) * (np.abs(below) < lips).astype(np.float32)
+    if rng.random() < 0.5:
+        teeth = np.abs(below) < lips * rng.uniform(0.4, 0.75)
+        out = np.where(teeth, rng.uniform(0.1, 0.6) - 0.25 * (np.sin(xs * rng.uniform(30, 70)) > 0.9), out)
+    else:
+        out = np.where((np.abs(below) < 0.02) & (np.abs(across) < 1.2), -0.6, out)
+    if rng.random() < 0.5:
+        out = out - rng.uniform(0.1, 0.4) * np.exp(-((xs / 0.22) ** 2) - ((ys - rng.uniform(0.5, 0.75)) / 0.07) ** 2)
+    return np.asarray(out, np.float32)
 
 
 def _disc(layer: NDArray[np.float32], centre: tuple[float, float], radius: float, value: float) -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Bulge = Literal["drape", "cup", "ridge", "beak", "panel"]
 Held = Literal["ears", "head", "nothing"]
-VARIANTS: Final = 48
+VARIANTS: Final = 96
 """Drawings of a family that training wears; validation and tests wear later numbers."""
 TEST_VARIANTS: Final = range(1000, 1024)
 
@@ -72,6 +72,8 @@ _FAMILIES: Final = (
            (0.02, 0.16), (15, 220), "nothing", ("folds",), hangs=True),
     Family("half-mask", ((0, 0.08), (0.2, 0.18), (0.42, 0.5), (0.6, 0.85), (0.62, 1.2), (0.45, 1.55), (0.2, 1.74),
                          (0, 1.78)), "cup", (0.2, 0.4), (15, 120), "head", ("filters",)),
+    Family("printed", ((0, 0.12), (0.3, 0.2), (0.65, 0.38), (1.0, 0.52), (1.02, 0.95), (0.86, 1.35), (0.58, 1.6),
+                       (0, 1.77)), "drape", (0.0, 0.18), (90, 235), "ears", ("mouth",)),
 )  # fmt: skip
 FAMILIES: Final = {family.name: family for family in _FAMILIES}
 NEVER_SEEN: Final = ("duckbill", "bandana", "scarf", "half-mask")
@@ -96,7 +98,7 @@ class Drawing:
         return float(self.outline[np.abs(self.outline[:, 1] - y).argmin(), 0])
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=1024)
 def draw(name: str, variant: int) -> Drawing:
     """Draw one mask of a family.
 

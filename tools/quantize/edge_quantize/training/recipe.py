@@ -20,6 +20,10 @@ Schedule = Literal["cosine", "plateau", "stable"]
 Views = Literal["bare", "agreeing"]
 
 
+RENDERINGS: Final = 2
+"""Masked renderings of the training split that are used where they exist."""
+
+
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """Everything that a run depends on besides data, code and seed.
@@ -39,9 +43,10 @@ class Recipe:
     "bare"`), or on the very chip the student sees (`"agreeing"`). `mixup` is the α of Zhang et al. 2018, 0 for none.
     Weights of a shallower net of the same widths may be an `init`: the blocks they lack begin as the identity.
 
-    The gate's own: `worn_share` of its masked faces are of `worn-train-*.npz`, masks on turned heads as they sit;
-    bare faces that the weights it starts from call masked stand `hard_repeats` times more in its training data; with
-    `fit_threshold` the head's bias is moved so that the answer changes at .5 where validation is told apart best.
+    The gate's own: `renderings` masked faces for each bare one, which comes as often; `worn_share` of them are of
+    `worn-train-*.npz`, masks on turned heads as they sit; bare faces that the weights it starts from call masked stand
+    `hard_repeats` times more in its training data; with `fit_threshold` the head's bias is moved so that the answer
+    changes at .5 where validation is told apart best.
 
     `data` is a folder or CSV of own faces that take FER2013's place. With `folds`, the `fold`-th of so many parts of
     the faces is held out and scored.
@@ -68,6 +73,7 @@ class Recipe:
     teacher_temperature: float = 1.0
     teacher_views: Views = "bare"
     real_repeats: int = 4
+    renderings: int = 1
     worn_share: float = 0.0
     hard_repeats: int = 0
     fit_threshold: bool = False
@@ -146,8 +152,8 @@ def _check_values(recipe: Recipe, where: str) -> None:
     if not 0 < recipe.plateau_factor < 1 or recipe.plateau_patience <= 0 or not 0 <= recipe.patience < 1:
         msg = f"{where}: plateau_factor must be between 0 and 1, plateau_patience positive, patience in [0, 1)"
         raise ConfigError(msg)
-    if not 0 <= recipe.worn_share <= 1 or recipe.hard_repeats < 0:
-        msg = f"{where}: worn_share must be in [0, 1], hard_repeats not negative"
+    if not 0 <= recipe.worn_share <= 1 or recipe.hard_repeats < 0 or not 1 <= recipe.renderings <= RENDERINGS:
+        msg = f"{where}: worn_share must be in [0, 1], hard_repeats not negative, renderings from 1 to {RENDERINGS}"
         raise ConfigError(msg)
     if (recipe.folds or recipe.fold) and not (recipe.folds >= 2 and 0 <= recipe.fold < recipe.folds):
         msg = f"{where}: folds must be 2 or more, fold from 0 to folds - 1"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from edge.errors import SourceError
 from edge_quantize.datasets.fer2013 import (
     Fer2013,
     held_out_photos,
@@ -20,6 +21,7 @@ from edge_quantize.datasets.not_bare import NOT_BARE
 from edge_quantize.training.labelled import Labelled, Samples
 from edge_quantize.training.nets import NETS
 from edge_quantize.training.own_samples import own_samples
+from edge_quantize.training.recipe import RENDERINGS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,8 +29,6 @@ if TYPE_CHECKING:
     from edge_quantize.training.labelled import I64, U8
     from edge_quantize.training.recipe import Recipe
 
-RENDERINGS = 2
-"""Masked renderings of the train set that are used where they exist."""
 WATCHED = 850
 """Faces of a held-out fold that training is watched by; the whole fold is scored at the end."""
 
@@ -110,10 +110,11 @@ def _gate(recipe: Recipe, data: Fer2013, masks: Path) -> Samples:
     masked, rows, held_masked, held_rows = _masked_train(masks, train, held)
     real = load_real_crops(masks / "real.npz")
     out = held_out_photos(real.photo)
-    # One rendering's worth of masked faces, or the classes would stand two to one.
+    # As many masked faces as bare ones, or the classes would stand two to one.
     rng = np.random.default_rng(recipe.seed)
-    worn_count = round(recipe.worn_share * len(train))
-    once = rng.permutation(len(rows))[: len(train) - worn_count]
+    masked_count = recipe.renderings * len(train)
+    worn_count = round(recipe.worn_share * masked_count)
+    once = rng.permutation(len(rows))[: masked_count - worn_count]
     masked, rows = masked[once], rows[once]
     bare, watched = train, Labelled(
         np.concatenate([data.images[held_rows], held_masked]), np.repeat([0, 1], len(held_rows)).astype(np.int64)
@@ -128,10 +129,17 @@ def _gate(recipe: Recipe, data: Fer2013, masks: Path) -> Samples:
         used &= ~seen
         turned = load_rendered(masks / "worn-validation.npz")
         turned_in = np.isin(turned.index, held)
+        if 2 * turned_in.sum() < len(held):
+            msg = (
+                f"{masks / 'worn-validation.npz'} holds {turned_in.sum()} of {len(held)} validation faces: drawn "
+                "for another split; remove it and run edge-quantize masks again"
+            )
+            raise SourceError(msg)
         watched = Labelled(
             np.concatenate([watched.chips, turned.images[turned_in], real.images[seen]]),
             np.concatenate([watched.labels, np.ones(int(turned_in.sum()), np.int64), real.label[seen]]),
         )
+    bare = np.repeat(bare, recipe.renderings)
     again = np.repeat(np.flatnonzero(used), recipe.real_repeats)
     labels = np.concatenate([np.zeros(len(bare)), np.ones(len(rows)), real.label[again]]).astype(np.int64)
     public = load_rendered(masks / "fer2013-public.npz")
