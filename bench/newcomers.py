@@ -1,6 +1,6 @@
 """How long somebody new waits until they are found, and what an empty, still scene costs: docs/decisions/0026.
 
-    .venv/bin/python bench/newcomers.py --bundle models/fer-2026.11 [--faces N] [--wide]
+    .venv/bin/python bench/newcomers.py --bundle models/fer-2026.12 [--faces N] [--wide]
 
 Streams are the clips (EDGE_DATA), frame by frame, into which faces are pasted as in `detectors.py`, for twelve frames
 each. A wait is the number of frames before the one in which a face is first found, 12 if it never is. Still scenes are

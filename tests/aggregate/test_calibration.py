@@ -18,7 +18,7 @@ from edge.errors import SourceError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-BUNDLE = Path(__file__).parents[2] / "models/fer-2026.11"
+BUNDLE = Path(__file__).parents[2] / "models/fer-2026.12"
 MANIFEST = BUNDLE / "manifest.json"
 
 HAPPY = [
