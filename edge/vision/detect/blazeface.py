@@ -232,7 +232,7 @@ def letterbox(image: U8) -> tuple[U8, float, tuple[int, int]]:
     height, width = image.shape[:2]
     zoom = SIDE / max(height, width)
     w, h = max(1, round(width * zoom)), max(1, round(height * zoom))
-    small = shrink(image, w, h, last=cv2.INTER_LINEAR)
+    small = shrink(image, w, h, last=cv2.INTER_AREA if zoom < 1 else cv2.INTER_LINEAR)
     if small.ndim == 2:
         small = cv2.cvtColor(small, cv2.COLOR_GRAY2BGR).astype(np.uint8, copy=False)
     x, y = (SIDE - w) // 2, (SIDE - h) // 2
