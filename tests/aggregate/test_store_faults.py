@@ -219,6 +219,6 @@ def test_a_host_whose_clock_is_wrong_counts_the_same(tmp_path: Path, monkeypatch
         assert store.engine.fetch("SELECT COUNT(*) FROM dead WHERE kind = 'future' AND reason LIKE '%2027-04-06%'") == [
             (1,)
         ]
-        (hall, lobby) = figures(store, last("3d", store.newest_ms))
+        (hall, lobby) = figures(store, last("9d", store.newest_ms))
         assert min(hall.windows, lobby.windows) > 20
         assert check_store(store) == []
