@@ -77,39 +77,17 @@ __all__ = [
     "utc_text",
 ]
 
-_HOMES = {
-    "codec": ("EVENT_TYPE", "cloudevents", "counts_payload", "decode", "decode_counts", "encode"),
-    "fields": ("CELL_LIMIT", "EARLIEST", "ID_PATTERN", "WHOLE_LIMIT", "ContractError", "parse_utc", "utc_text"),
-    "payloads": (
-        "PAYLOADS",
-        "SCHEMA",
-        "Cells",
-        "Counts",
-        "DrawCells",
-        "Draws",
-        "Health",
-        "Models",
-        "OutboxFigures",
-        "Percentiles",
-        "Prev",
-        "Privacy",
-        "PrivacyFigures",
-        "ReplayAnswer",
-        "ReplayCommand",
-        "Rows",
-        "Status",
-        "Window",
-    ),
-    "strangers_json": ("DEPTH_LIMIT", "SIZE_LIMIT", "read_json"),
-    "topics": ("COMMANDS", "Command", "Topics", "parse_topic"),
-}
+_MODULES = ("strangers_json", "fields", "topics", "codec", "payloads")
+"""Where the names lie, what is cheap to import first."""
 
 if not TYPE_CHECKING:  # a type checker knows every name, and that there is no other
 
     def __getattr__(name: str) -> object:
-        """The names of `__all__`, each from the module that it lies in."""
-        for module, names in _HOMES.items():
-            if name in names:
-                return getattr(import_module(f"edge.contract.{module}"), name)
+        """The names of `__all__`, each from the first module that has it."""
+        if name in __all__:
+            for module in _MODULES:
+                home = import_module(f"edge.contract.{module}")
+                if hasattr(home, name):
+                    return getattr(home, name)
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)
