@@ -12,20 +12,22 @@ import torch
 
 from edge.errors import ConfigError
 from edge_quantize.training.gate import best_threshold, moved, with_hard
+from edge_quantize.training.keras_net import save_keras
 from edge_quantize.training.loop import State, estimate_normalisation, run_steps
-from edge_quantize.training.nets import NETS, deepened, save_keras
+from edge_quantize.training.nets import NETS
 from edge_quantize.training.predict import probabilities, score
 from edge_quantize.training.run_folder import RunFolder, load_all
 from edge_quantize.training.samples import load_samples
 from edge_quantize.training.schedule import replayed
 from edge_quantize.training.teacher import consistent_teacher, with_teacher
 from edge_quantize.training.torch_net import set_torch_weights, torch_net, torch_weights
+from edge_quantize.training.weights import deepened
 
 if TYPE_CHECKING:
     from edge_quantize.training.labelled import Samples
-    from edge_quantize.training.nets import Weights
     from edge_quantize.training.recipe import Recipe
     from edge_quantize.training.torch_net import TorchNet
+    from edge_quantize.training.weights import Weights
 
 
 def _start_weights(init: str, runs: Path) -> Weights:
