@@ -184,7 +184,7 @@ def test_a_run_can_start_from_the_mean_of_several(tmp_path: Path) -> None:
     for name, factor in (("a", 1.0), ("b", 3.0)):
         (tmp_path / name).mkdir()
         RunFolder(tmp_path / name).save_final({key: factor * array for key, array in one.items()})
-    mean = train._start_weights("a + b", tmp_path)
+    mean = train._weights_of("a + b", tmp_path)
     assert mean.keys() == one.keys()
     assert all(np.allclose(mean[key], 2 * array) for key, array in one.items())
 
