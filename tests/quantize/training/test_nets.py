@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from edge_quantize.training import nets
-from edge_quantize.training.keras_net import build_keras, keras_weights, set_keras_weights
+from edge_quantize.training.keras_net import build_keras, keras_weights, load_keras, save_keras, set_keras_weights
 from edge_quantize.training.weights import check_weights, seeded_weights
 
+from edge.errors import SourceError
 from edge.vision.preprocess import to_input
 
 keras = pytest.importorskip("keras", reason="the host extra is not installed")
@@ -87,3 +88,15 @@ def test_weights_that_do_not_fit_are_refused_by_name() -> None:
         check_weights(net, weights | {"conv3/kernel": kernel[:1]})
     with pytest.raises(ValueError, match="conv9/kernel"):
         check_weights(net, weights | {"conv3/kernel": kernel, "conv9/kernel": kernel})
+
+
+def test_weights_come_back_from_a_file_of_keras(tmp_path: Path) -> None:
+    net = nets.NETS["gate"]
+    weights = seeded_weights(net, seed=4)
+    save_keras(net, weights, tmp_path / "net.keras")
+    found = load_keras(tmp_path / "net.keras")
+    assert found.keys() == weights.keys()
+    assert all(np.array_equal(found[name], weights[name]) for name in weights)
+    (tmp_path / "other.keras").write_bytes(b"no net")
+    with pytest.raises(SourceError, match=r"other\.keras is no net"):
+        load_keras(tmp_path / "other.keras")

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edge_quantize.training.nets import BN_EPSILON, BN_MOMENTUM, INPUT_SIDE, convolutions, projects
+from edge.errors import SourceError
+from edge_quantize.training.nets import BN_EPSILON, BN_MOMENTUM, INPUT_SIDE, NETS, convolutions, projects
 from edge_quantize.training.weights import BN_PARTS, check_weights
 
 if TYPE_CHECKING:
@@ -101,6 +102,21 @@ def set_keras_weights(net: Net, model: Any, weights: Mapping[str, NDArray[np.gen
         model.get_layer(f"{c.name}.conv").set_weights([full[f"{c.name}/kernel"]])
         model.get_layer(f"{c.name}.bn").set_weights([full[f"{c.name}/{part}"] for part in BN_PARTS])
     model.get_layer("head").set_weights([full["head/kernel"], full["head/bias"]])
+
+
+def load_keras(path: Path) -> Weights:
+    """Neutral weights of a net of the table in a `.keras` file, as `save_keras` or a bundle has it.
+
+    Raises SourceError where there is none.
+    """
+    import keras
+
+    try:
+        model = keras.models.load_model(path, compile=False, safe_mode=True)
+        return keras_weights(NETS[model.name], model)
+    except (OSError, ValueError, KeyError) as error:
+        msg = f"{path} is no net of edge_quantize.training.nets: {error}"
+        raise SourceError(msg) from error
 
 
 def save_keras(net: Net, weights: Mapping[str, NDArray[np.generic]], path: Path) -> None:

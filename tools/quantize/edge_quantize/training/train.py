@@ -13,7 +13,7 @@ import torch
 from edge.errors import ConfigError
 from edge_quantize.training import imagenet
 from edge_quantize.training.gate import best_threshold, moved, with_hard
-from edge_quantize.training.keras_net import save_keras
+from edge_quantize.training.keras_net import load_keras, save_keras
 from edge_quantize.training.loop import State, estimate_normalisation, run_steps
 from edge_quantize.training.nets import NETS
 from edge_quantize.training.predict import probabilities, score
@@ -43,12 +43,13 @@ def _start_weights(recipe: Recipe, init: str, runs: Path) -> Weights:
 
 
 def _weights_of(init: str, runs: Path) -> Weights:
-    """Neutral weights of a file, of a finished run, or the mean of several (`a + b`).
+    """Neutral weights of a file (`.npz`, or a bundle's `.keras`), of a finished run, or the mean of several (`a + b`).
 
     Runs that branched from one net can be averaged: Wortsman et al., "Model soups" (2022).
     """
+    read = {".npz": load_all, ".keras": load_keras}
     each = [
-        load_all(Path(name)) if name.endswith(".npz") else RunFolder(runs / name).final_weights()
+        read[Path(name).suffix](Path(name)) if Path(name).suffix in read else RunFolder(runs / name).final_weights()
         for name in init.split(" + ")
     ]
     return {key: np.mean([one[key] for one in each], axis=0, dtype=np.float32) for key in each[0]}
