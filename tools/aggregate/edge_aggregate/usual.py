@@ -29,14 +29,14 @@ class Part(Struct, forbid_unknown_fields=True, frozen=True, gc=False):
     """A part of a window: a tree, in which there is nothing for the collector of cycles."""
 
 
-class Prev(Part):
+class Prev(Part, frozen=True):
     """The last run that recorded anything."""
 
     boot_id: BootId
     last_seq: Seq
 
 
-class Window(Part):
+class Window(Part, frozen=True):
     """`start` as a text, not yet looked at."""
 
     start: str
@@ -44,7 +44,7 @@ class Window(Part):
     time_quality: TimeQuality
 
 
-class Cells(Part):
+class Cells(Part, frozen=True):
     """Released votes per class, in the order of `edge.types.CELLS`."""
 
     angry: Cell | None
@@ -57,14 +57,14 @@ class Cells(Part):
     uncertain: Cell | None
 
 
-class Rows(Part):
+class Rows(Part, frozen=True):
     """Cells per route."""
 
     unmasked: Cells
     masked: Cells
 
 
-class DrawCells(Part):
+class DrawCells(Part, frozen=True):
     """Noise draws per class, in the order of `edge.types.CELLS`."""
 
     angry: NoiseDraws
@@ -77,14 +77,14 @@ class DrawCells(Part):
     uncertain: NoiseDraws
 
 
-class Draws(Part):
+class Draws(Part, frozen=True):
     """Noise draws per route."""
 
     unmasked: DrawCells
     masked: DrawCells
 
 
-class Privacy(Part):
+class Privacy(Part, frozen=True):
     """What was done to the counts; that mechanism and epsilon agree is not yet looked at."""
 
     mechanism: Literal["discrete-laplace", "none"]
@@ -94,7 +94,7 @@ class Privacy(Part):
     exhausted: bool = False
 
 
-class Models(Part):
+class Models(Part, frozen=True):
     """Digests as texts, not yet looked at."""
 
     gate: str | None
@@ -103,7 +103,7 @@ class Models(Part):
     route: Strategy
 
 
-class Counts(Part):
+class Counts(Part, frozen=True):
     """A payload; one that leaves out `noise_draws` is not the usual one."""
 
     schema: Literal["edge.counts/1"]
@@ -124,7 +124,7 @@ class Counts(Part):
     flush: bool = False
 
 
-class Line(Part):
+class Line(Part, frozen=True):
     """A line of a landing log as `edge_aggregate.landing` writes it."""
 
     topic: str
