@@ -48,7 +48,7 @@ _SCENE: Final = {name: place for place, name in enumerate(SCENES)}
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _AHEAD_MS: Final = 86_400_000
 _EXCERPT: Final = 1_000
-_parse_topic = lru_cache(16_384)(parse_topic)
+_parse_topic = lru_cache(65_536)(parse_topic)
 
 
 class Terms(NamedTuple):

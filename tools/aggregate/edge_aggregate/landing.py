@@ -23,6 +23,7 @@ from edge.contract import DEPTH_LIMIT, ContractError, read_json
 from edge.errors import StorageError
 from edge_aggregate.decode import Dead, Row, decode_message, decode_usual, instant
 from edge_aggregate.store import Batch, Progress
+from edge_aggregate.uncollected import uncollected
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -114,6 +115,7 @@ class Landing:
         self._run = f"{re.sub('[^A-Za-z0-9_.]', '_', who)[:64]}-{secrets.token_hex(4)}"
         self._number = self._last_ms = 0
 
+    @uncollected()
     def write(self, messages: Iterable[Message]) -> Segment:
         """Make a segment of them. When it returns, a power cut does not lose them. Raises StorageError."""
         self._last_ms = max(self._last_ms, time.time_ns() // 1_000_000)  # a clock set back must not unsort the names

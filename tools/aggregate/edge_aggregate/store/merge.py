@@ -18,6 +18,7 @@ from edge_aggregate.store.ids import Ids, next_id
 from edge_aggregate.store.read import load_cases
 from edge_aggregate.store.schema import WINDOW_COLUMNS
 from edge_aggregate.store.weigh import Case, canonical
+from edge_aggregate.uncollected import uncollected
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -75,7 +76,7 @@ class Merged(NamedTuple):
 def merge(engine: Engine, batches: Iterable[Batch]) -> Merged:
     """Commit batches, all or none. What was committed before changes nothing. Raises StorageError."""
     total = Merged()
-    with engine.writing():
+    with uncollected(), engine.writing():
         touched: set[tuple[int, int]] = set()
         for batch in batches:
             one = _Merge(engine, batch)
