@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def uncollected() -> Iterator[None]:
     """Without the collector of cycles, which would walk through the rows of a batch over and over and find none.
 
-    It is a fifth of what a row costs. Of the whole process: nothing else may run long beside it.
+    It is a sixth of what a row costs. It holds for the whole process, so for a batch and no longer.
     """
     if not gc.isenabled():  # within another, or by somebody's choice
         yield
