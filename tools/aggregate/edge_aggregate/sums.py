@@ -268,14 +268,15 @@ class _Reading:
         alike: dict[tuple[int, int], list[tuple[Any, ...]]] = defaultdict(list)
         for row in windows:
             alike[row[2:4]].append(row)
+        columns: list[tuple[Any, ...]] = []
         for (term, quality), rows in alike.items():
             columns = list(zip(*rows, strict=True))
-            sums = [sum(column) for column in columns[_WHOLE]]
-            sums += [sum(filter(None, column)) for column in columns[_CELLS]]
+            sums = [*map(sum, columns[_WHOLE]), *[sum(filter(None, column)) for column in columns[_CELLS]]]
             self._add(windows[0][0], term, quality, [*sums, *map(sum, columns[_DRAWS])])
-        synced = [row for row in windows if row[3] != UNSYNCED]
-        if synced:
-            _hold(self.found[windows[0][0]].held, [self._terms[row[2]] for row in synced], synced, edge)
+        if len(alike) > 1:
+            columns = list(zip(*(row for row in windows if row[3] != UNSYNCED), strict=True))
+        if columns and columns[3][0] != UNSYNCED:
+            _hold(self.found[windows[0][0]].held, [self._terms[term] for term in columns[2]], columns, edge)
 
     def _devices(self, boots: set[int]) -> dict[int, int]:
         """Whose runs these are."""
@@ -311,17 +312,17 @@ class _Reading:
             self.found[site].missing += int(missing)
 
 
-def _hold(held: list[int], terms: Sequence[Terms], windows: Sequence[tuple[Any, ...]], edge: _Edge) -> None:
-    """What one device's cells may hold back at the edge's cut sides; each window with its terms."""
-    columns = list(zip(*windows, strict=True))
+def _hold(held: list[int], terms: Sequence[Terms], columns: Sequence[tuple[Any, ...]], edge: _Edge) -> None:
+    """What one device's cells may hold back at the edge's cut sides: columns of its windows, and the terms of each."""
     for cell, (released, draws) in enumerate(zip(columns[_CELLS], columns[_DRAWS], strict=True)):
         if edge.cut_after and released[-1] is None:
             held[cell] += terms[-1].min_count ** 2
         if edge.cut_before:
-            at = next((at for at, count in enumerate(released) if count is not None), None)
-            if at is None:
-                continue
-            # Without noise a release does not say since when it grew.
-            silent = terms[at].mechanism == "none" and terms[at].min_count > 1
-            if silent or draws[at] > at + 1:
-                held[cell] += terms[at].min_count ** 2
+            for at, count in enumerate(released):
+                if count is None:
+                    continue
+                # Without noise a release does not say since when it grew.
+                silent = terms[at].mechanism == "none" and terms[at].min_count > 1
+                if silent or draws[at] > at + 1:
+                    held[cell] += terms[at].min_count ** 2
+                break
