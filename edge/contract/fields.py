@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
+from datetime import MAXYEAR, UTC, datetime
 from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, PlainValidator, WithJsonSchema
@@ -24,6 +24,9 @@ EPSILON: Final = (1e-6, 1e6)
 
 EARLIEST: Final = datetime(2020, 1, 1, tzinfo=UTC)
 """No window begins before: an older date is a clock's that was never set."""
+
+LATEST: Final = datetime(MAXYEAR, 1, 1, tzinfo=UTC)
+"""Nor does one begin then or after, so that every window's end is a date too."""
 
 WINDOW_LIMIT_S: Final = 31 * 86400
 """Seconds of a window, at most; a device cuts within a day."""
@@ -54,12 +57,14 @@ def parse_utc(value: object) -> datetime:
     if not isinstance(value, datetime) or value.tzinfo is None:
         msg = "expected a time with an offset"
         raise ValueError(msg)
-    try:
-        value = value.astimezone(UTC)
-    except OverflowError:  # the first or last hours there are, with an offset
-        msg = "a time beyond the calendar"
-        raise ValueError(msg) from None
-    return value.replace(microsecond=value.microsecond // 1000 * 1000)
+    if value.tzinfo is not UTC:
+        try:
+            value = value.astimezone(UTC)
+        except OverflowError:  # the first or last hours there are, with an offset
+            msg = "a time beyond the calendar"
+            raise ValueError(msg) from None
+    below_ms = value.microsecond % 1000
+    return value.replace(microsecond=value.microsecond - below_ms) if below_ms else value
 
 
 def utc_text(value: datetime) -> str:

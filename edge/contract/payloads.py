@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field, field_validator, model_validator
 from edge.contract.fields import (
     CELL_LIMIT,
     EARLIEST,
+    LATEST,
     BootId,
     Cell,
     Digest,
@@ -53,8 +54,7 @@ class Window(Wire):
     @field_validator("start")
     @classmethod
     def _has_a_date(cls, value: datetime) -> datetime:
-        # A year before the last, so that every window's end is a date too.
-        if not (value >= EARLIEST and value.year < MAXYEAR):
+        if not EARLIEST <= value < LATEST:
             msg = f"{utc_text(value)} is no window's start: {EARLIEST.year} to {MAXYEAR - 1} are"
             raise ValueError(msg)
         return value

@@ -67,8 +67,8 @@ class CpuBackend:
             except RuntimeError as error:
                 msg = f"model {role} failed on the CPU: {error}"
                 raise BackendError(msg) from error
-            rows.append(interpreter.get_tensor(asked)[0])
-        return np.stack(rows) if rows else np.empty((0, *tensor.shape[1:]), np.int8)
+            rows.append(interpreter.get_tensor(asked))
+        return np.concatenate(rows) if rows else np.empty((0, *tensor.shape[1:]), np.int8)
 
     def probabilities(self, role: str, chips: U8) -> F32:
         """See `Backend.probabilities`."""

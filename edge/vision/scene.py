@@ -43,8 +43,16 @@ def look(image: U8, visible: NDArray[np.bool_] | None = None) -> Scene:
 
     `visible` (48, 64) leaves out what is False there.
     """
-    rows = image[:: max(1, image.shape[0] // ROWS)]  # to read all of a large frame takes as long as to search it
-    small = shrink(to_grey(rows), *SMALL)
+    return _scene(_grey_rows(image), visible)
+
+
+def _grey_rows(image: U8) -> U8:
+    """Some rows of a frame, grey: to read all of a large one takes as long as to search it."""
+    return np.ascontiguousarray(to_grey(image[:: max(1, image.shape[0] // ROWS)]))
+
+
+def _scene(rows: U8, visible: NDArray[np.bool_] | None) -> Scene:
+    small = shrink(rows, *SMALL)
     edges = cv2.Laplacian(small, cv2.CV_32F)
     seen = None if visible is None else visible.astype(np.uint8)
     if seen is not None and not seen.any():
@@ -71,9 +79,9 @@ class Watch:
 
     def judge(self, image: U8, t: float, *, still: bool = False) -> Scene:
         """Scene of one frame at window time `t`; stills are never frozen."""
-        scene = look(image, self._visible)
-        # `tobytes` would copy every fourth row value by value, which takes longer than to search the frame for faces.
-        fresh = zlib.crc32(np.ascontiguousarray(image[::4]).data)
+        rows = _grey_rows(image)
+        scene = _scene(rows, self._visible)
+        fresh = zlib.crc32(rows.data)
         if fresh != self._print or still or t < self._since:
             self._print, self._since = fresh, t
         return "frozen" if t - self._since >= FROZEN else scene

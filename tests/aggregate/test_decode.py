@@ -7,8 +7,10 @@ import random
 from datetime import timedelta
 
 import pytest
-from edge_aggregate.decode import LINE_LIMIT, Dead, Row, _decode_parts, decode_line
+from edge_aggregate import decode
+from edge_aggregate.decode import LINE_LIMIT, Dead, Row, _decode_parts, decode_line, decode_message, decode_usual
 
+from edge.contract import decode_counts, encode
 from tests.support.windows import BOOT, DAY, window
 
 LINE = json.dumps(window(7, cells={"unmasked_happy": 12, "masked_sad": 11}, prev=("b" * 32, 3)))
@@ -67,6 +69,46 @@ def test_the_usual_way_and_the_way_of_parts_agree_on_every_line() -> None:
         kind = found.kind if isinstance(found, Dead) else type(found).__name__
         kinds[kind] = kinds.get(kind, 0) + 1
     assert {"Row", "payload", "envelope", "topic"} <= kinds.keys(), kinds
+
+
+FIELDS = (
+    *(
+        b'"privacy": "\xff"',
+        b'"unit": "\xff"',
+        b'"unit": "\xed\xa0\x80"',
+        b'"unit": "a\\u0000b"',
+        b'"unit": "\xc2\x85"',
+    ),
+    *(b'"x": ' + b"[" * 210 + b"]" * 210, b'"models": [1e999]', b'"schema_": "edge.counts/2"', b'"exhausted": 1'),
+    *(b'"mechanism": "none"', b'"epsilon": null', b'"epsilon": 1e-7', b'"epsilon": 1000000', b'"gate": "sha256:1"'),
+    *(b'"coverage": -0.0', b'"coverage": 1.0000000000000002', b'"seconds": 2678400.0', b'"seconds": 2678401'),
+    *(b'"start": "2019-12-31T23:59:59Z"', b'"start": "9999-01-01T00:00:00Z"', b'"start": "2026-03-02 00:00:00Z"'),
+    *(b'"start": "2026-03-02T00:00:00.1239999-03:30:15"', b'"start": "0001-01-01T00:00:00+05:00"'),
+    *(b'"received": "2026-03-02t00:00:00z"', b'"received": "9999-12-31T23:59:59-23:59"', b'"boot_id": "\\n"'),
+    *(b'"happy": -3', b'"happy": 1000001', b'"visitors": -3', b'"flush": true', b'"noise_draws": null', b'"seq": 1E0'),
+    *(b'"min_count": 9223372036854775808', b'"seq": 9223372036854775807', b'"min_count": true', b'"topic": "counts"'),
+)
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_so_they_do_on_each_field_that_another_takes_the_place_of(field: bytes) -> None:
+    name, line = field.split(b":")[0], LINE.encode()
+    for place in (place for place, byte in enumerate(line) if byte == ord("{")):  # before the one that is there
+        twice = line[: place + 1] + field + b", " + line[place + 1 :]
+        assert repr(decode_line(twice)) == repr(_decode_parts(twice)), twice
+    for place in (place for place, byte in enumerate(line) if byte == ord("}")):  # and after, where it counts
+        twice = line[:place] + b", " + field + line[place:]
+        assert repr(decode_line(twice)) == repr(_decode_parts(twice)), twice
+    assert name in line or name in (b'"x"', b'"schema_"', b'"exhausted"')
+
+
+def test_what_a_device_sends_is_read_the_usual_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    payload = encode(decode_counts(json.loads(LINE)["payload"]))
+    topic, received_ms = "edge/v1/lobby/kiosk-1/counts", decode.milliseconds(DAY + timedelta(hours=2))
+    assert decode_usual(topic, received_ms, payload) == decode_message(topic, received_ms, payload)
+    assert isinstance(decode_usual(topic, received_ms, payload), Row), "a field of the contract is not in `usual`"
+    monkeypatch.setattr(decode, "_decode_parts", lambda _: None)
+    assert isinstance(decode_line(LINE.encode()), Row)
 
 
 @pytest.mark.parametrize(

@@ -145,6 +145,25 @@ def test_held_back_cells_widen_a_short_period_and_not_a_whole_day(tmp_path: Path
     assert short.high - short.low > 1.5 * (day.high - day.low)
 
 
+def test_what_cells_hold_back_is_told_kiosk_by_kiosk_where_two_stand_at_a_site(tmp_path: Path) -> None:
+    cells, lines = {"unmasked_happy": 20}, []
+    # The first window of the morning is one kiosk's, and the last: between them the other one's lie.
+    for device, boot, hours in (("kiosk-1", "a" * 32, range(6, 12)), ("kiosk-2", "b" * 32, range(7, 11))):
+        for number, hour in enumerate(hours, 1):
+            released: dict[str, Any] = {"cells": cells, "draws": {"unmasked_happy": 6}} if number == 4 else {}
+            start = DAY + timedelta(hours=hour)
+            lines += [
+                window(number, start=start, device=device, boot=boot, **released),
+                window(number, start=start, device=f"{device}-alone", boot=boot, site=device, **released),
+            ]
+    with stored(tmp_path, [*lines, window(99, start=DAY + timedelta(days=1), device="later", boot="c" * 32)]) as store:
+        found = site_sums(
+            store, Period(milliseconds(DAY + timedelta(hours=6)), milliseconds(DAY + timedelta(hours=12)))
+        )
+    assert found["lobby"].held == [sum(both) for both in zip(found["kiosk-1"].held, found["kiosk-2"].held, strict=True)]
+    assert found["kiosk-2"].held[3] == 100, "six draws in its fourth window: some are from before"
+
+
 def test_a_day_is_final_when_every_known_device_has_flushed(tmp_path: Path) -> None:
     one, two = a_day(cells={"unmasked_happy": 1}), a_day(device="kiosk-2", boot="c" * 32, cells={"unmasked_happy": 1})
     rest = [window(25, start=DAY + timedelta(days=1, hours=3))]

@@ -1,4 +1,8 @@
-"""A large landing log, quickly: an hourly fleet with everything that goes wrong in one."""
+"""A large landing log, quickly: an hourly fleet with everything that goes wrong in one.
+
+Not `edge-aggregate simulate`: it draws visitors, accumulators and noise as a device does, which takes three times as
+long, and nothing here asks what was true.
+"""
 
 from __future__ import annotations
 

@@ -101,6 +101,10 @@ class BlazeFace:
         self._schedule.begin()
         shown = parts if thorough else self._schedule.choose(image, parts, last)
         best, merged = self._one_a_face(*self._look(image, shown)[1:])
+        if not (len(best) or last):
+            if not thorough:
+                self._schedule.end(len(shown))
+            return []
         known = (best >= LEAST) & (iou(merged[:, :4], _table(last)).max(axis=1, initial=0.0) > SAME)
         small = merged[:, 2] * merged[:, 6] < self._clear_from
         found = [*zip(best[known], merged[known], strict=True)]
@@ -177,6 +181,8 @@ class BlazeFace:
 
     def _one_a_face(self, scores: F32, boxes: F32) -> tuple[F32, F32]:
         """Scores (F,) and boxes (F, 7) of what `_look` saw, one a face, best first."""
+        if not len(scores):
+            return scores, boxes
         large = boxes[:, 2] >= self._min_face
         # An error of a pixel in the network's input is the smaller in the frame, the closer the look.
         weights = scores * boxes[:, 6] ** 2 * np.where(scores >= LEAST, np.float32(1), np.float32(1e-6))
@@ -235,6 +241,8 @@ def letterbox(image: U8) -> tuple[U8, float, tuple[int, int]]:
     small = shrink(image, w, h, last=cv2.INTER_AREA if zoom < 1 else cv2.INTER_LINEAR)
     if small.ndim == 2:
         small = cv2.cvtColor(small, cv2.COLOR_GRAY2BGR).astype(np.uint8, copy=False)
+    if w == h == SIDE:
+        return small, zoom, (0, 0)
     x, y = (SIDE - w) // 2, (SIDE - h) // 2
     out = np.zeros((SIDE, SIDE, 3), np.uint8)
     out[y : y + h, x : x + w] = small

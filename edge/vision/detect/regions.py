@@ -59,8 +59,8 @@ def around(box: Place, widths: float, frame: Region) -> Region:
 
 def holds(regions: Sequence[Region], boxes: Sequence[Place], frame: Region) -> NDArray[np.bool_]:
     """Whether a box lies in a region of the frame with half a width to spare, or up to the frame's border: (B, R)."""
-    if not boxes:
-        return np.zeros((0, len(regions)), bool)
+    if not (boxes and regions):
+        return np.zeros((len(boxes), len(regions)), bool)
     shown = np.array(regions, np.float64).reshape(-1, 4)
     wanted = np.array([around(box, 2.0, frame) for box in boxes], np.float64).reshape(-1, 1, 4)
     starts = (shown[:, :2] <= wanted[..., :2]).all(axis=2)
@@ -69,6 +69,9 @@ def holds(regions: Sequence[Region], boxes: Sequence[Place], frame: Region) -> N
 
 def shows(regions: Sequence[Region], boxes: Sequence[Place], frame: Region) -> NDArray[np.bool_]:
     """Whether a region holds a box, large enough to be found there: (B, R)."""
+    held = holds(regions, boxes, frame)
+    if not held.any():
+        return held
     sides = np.array([max(region.w, region.h) for region in regions])
     widths = np.array([box[2] for box in boxes]).reshape(-1, 1)
-    return np.asarray(holds(regions, boxes, frame) & (widths * SIDE >= SMALLEST * sides))
+    return np.asarray(held & (widths * SIDE >= SMALLEST * sides))

@@ -121,10 +121,8 @@ class Schedule:
     def _moved(self, part: Region, now: U8, news: U8) -> bool:
         """Whether a part changed since it was searched: where there is news at once, elsewhere now and then."""
         then, frame = self._shown[part]
-        change = cv2.absdiff(now, then)
-        if self._frames - frame < BUSY:
-            change = cv2.bitwise_and(change, news)
-        return bool(change.max(initial=0) >= MOVED)
+        where = news if self._frames - frame < BUSY else None
+        return cv2.norm(now, then, cv2.NORM_INF, where) >= MOVED
 
 
 class Rest:

@@ -12,10 +12,25 @@ from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
-from edge.contract import SIZE_LIMIT, ContractError, Counts, decode_counts, parse_topic, parse_utc, read_json, utc_text
-from edge.contract.fields import Utc, Wire
+from msgspec.structs import asdict, astuple
+
+from edge.contract import (
+    EARLIEST,
+    SIZE_LIMIT,
+    ContractError,
+    Models,
+    Privacy,
+    decode_counts,
+    parse_topic,
+    parse_utc,
+    read_json,
+    utc_text,
+)
+from edge.contract.fields import LATEST
+from edge_aggregate import usual
 
 if TYPE_CHECKING:
+    from edge.contract import Counts
     from edge.types import Scene, Strategy, TimeQuality
 
 LINE_LIMIT: Final = 8 * SIZE_LIMIT
@@ -33,8 +48,7 @@ _SCENE: Final = {name: place for place, name in enumerate(SCENES)}
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _AHEAD_MS: Final = 86_400_000
 _EXCERPT: Final = 1_000
-_MILLISECOND: Final = timedelta(milliseconds=1)
-_parse_topic = lru_cache(16_384)(parse_topic)
+_parse_topic = lru_cache(65_536)(parse_topic)
 
 
 class Terms(NamedTuple):
@@ -98,7 +112,8 @@ class Dead(NamedTuple):
 
 def milliseconds(value: datetime) -> int:
     """Milliseconds since 1970, UTC."""
-    return (value - _EPOCH) // _MILLISECOND
+    since = value - _EPOCH
+    return since.days * 86_400_000 + since.seconds * 1000 + since.microseconds // 1000
 
 
 def instant(ms: int) -> datetime:
@@ -106,30 +121,88 @@ def instant(ms: int) -> datetime:
     return _EPOCH + timedelta(milliseconds=ms)
 
 
-class _Line(Wire):
-    """A line of a landing log as almost all are: a window, its payload an object."""
-
-    topic: str
-    received: Utc
-    payload: Counts
-
-
 def decode_line(line: bytes) -> Row | Dead | None:
     """A line of a landing log; None where it holds another of the contract's topics, or nothing.
 
     The usual line is read and checked in one pass. Whatever that does not take is read again in parts, which says why.
     """
-    if len(line) > LINE_LIMIT or b"NaN" in line or b"Infinity" in line:  # which only the reader of parts refuses
-        return _decode_parts(line)
+    if len(line) <= LINE_LIMIT:
+        try:
+            found = usual.read_line(line)
+            row = _usual_row(found.topic, milliseconds(parse_utc(found.received)), found.payload)
+        except (ValueError, ContractError, RecursionError):
+            row = None
+        if row is not None:
+            return row
+    return _decode_parts(line)
+
+
+def decode_usual(topic: str, received_ms: int, payload: bytes) -> Row | None:
+    """The window of a message as devices send them; None says nothing: `decode_message` does."""
+    if len(payload) > SIZE_LIMIT:
+        return None
     try:
-        found: _Line = _read_line(line, extra="ignore")
-        row = _checked(found.topic, milliseconds(found.received), found.payload)
-    except (ValueError, ContractError, OverflowError, RecursionError):
-        row = None
-    return row or _decode_parts(line)
+        return _usual_row(topic, received_ms, usual.read_payload(payload))
+    except (ValueError, ContractError, RecursionError):
+        return None
 
 
-_read_line = _Line.__pydantic_validator__.validate_json
+def _usual_row(topic: str, received_ms: int, payload: usual.Counts) -> Row | None:
+    """What `_checked` and the models look at beyond types; None, or an error, where anything is amiss."""
+    topics, leaf = _parse_topic(topic)
+    window, prev, counts, draws = payload.window, payload.prev, payload.counts, payload.noise_draws
+    cells = (*astuple(counts.unmasked), *astuple(counts.masked))
+    released = [cell for cell in cells if cell is not None]
+    start_ms = _start_ms(window.start)
+    if not (
+        leaf == "counts"
+        and topics.site == payload.site
+        and topics.device == payload.device
+        and payload.visitors == sum(released)
+        and (payload.flush or not released or min(released) >= 0)
+        and start_ms <= received_ms + _AHEAD_MS
+    ):
+        return None
+    return Row(
+        topics.device,  # and not the payload's, which is equal: one text for all lines of a device
+        payload.boot_id,
+        payload.seq,
+        topics.site,
+        start_ms,
+        window.seconds,
+        _QUALITY[window.time_quality],
+        payload.coverage + 0.0,
+        _SCENE[payload.scene],
+        payload.flush,
+        payload.suppressed_cells,
+        None if prev is None else prev.boot_id,
+        None if prev is None else prev.last_seq,
+        _usual_terms(payload.privacy, payload.models),
+        cells,
+        (*astuple(draws.unmasked), *astuple(draws.masked)),
+        received_ms,
+    )
+
+
+@lru_cache(4096)
+def _usual_terms(privacy: usual.Privacy, models: usual.Models) -> Terms:
+    """As the contract's models have it. Raises ValueError where they refuse it, which is not remembered."""
+    Privacy(**asdict(privacy))
+    Models(**asdict(models))
+    if not privacy.unit.isprintable():
+        msg = "privacy.unit: has characters that cannot be printed"
+        raise ValueError(msg)
+    return _terms(*astuple(privacy), *astuple(models))
+
+
+@lru_cache(4096)
+def _start_ms(text: str) -> int:
+    """When a window begins: with the hours, many at once. Raises ValueError for no time, or one of no window."""
+    start = parse_utc(text)
+    if not EARLIEST <= start < LATEST:
+        msg = "no window's start"
+        raise ValueError(msg)
+    return milliseconds(start)
 
 
 def _decode_parts(line: bytes) -> Row | Dead | None:

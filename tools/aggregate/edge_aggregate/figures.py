@@ -11,7 +11,7 @@ from edge_aggregate.decode import instant
 from edge_aggregate.periods import local_days
 from edge_aggregate.states import State, States
 from edge_aggregate.statistics import as_read, changed, city, corrected, counted
-from edge_aggregate.sums import CELLS_OF_A_WINDOW, Sums, site_sums
+from edge_aggregate.sums import CELLS_OF_A_WINDOW, Sums, site_sums, sums_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -138,7 +138,7 @@ def read(store: Store, period: Period, sites: Iterable[str] | None = None) -> Re
     sites = None if sites is None else list(sites)
     with store.engine.reading():
         known = frozenset(name for (name,) in store.engine.fetch("SELECT name FROM sites"))
-        states = States(store, period.days, sites)
+        states = States(store, period.days, sites, whole=True)
         return Reading(period, site_sums(store, period, sites), known, corrections(store), states)
 
 
@@ -183,8 +183,8 @@ def series(store: Store, periods: Sequence[Period], sites: Iterable[str] | None 
         tables = corrections(store)
         whole = range(min(one.days.start for one in periods), max(one.days.stop for one in periods))
         states = States(store, whole, sites)
-        for period in periods:
-            for name, sums in site_sums(store, period, sites).items():
+        for period, found in zip(periods, sums_of(store, periods, sites), strict=True):
+            for name, sums in found.items():
                 shown.append(_figure(name, period, sums, tables, states.period(name, period)))
     return shown
 
@@ -216,8 +216,12 @@ def _shown(
     state: State,
 ) -> Figure:
     happy, n = counted(parts)
-    length = sum(one.milliseconds for one in sums)
-    covered = sum(one.covered_ppm_s for one in sums)
+    if len(parts) == 1:
+        cells = parts[0].cells
+    else:
+        cells = tuple(map(sum, zip(*(part.cells for part in parts), strict=True))) or (0,) * CELLS_OF_A_WINDOW
+    length = sum([one.milliseconds for one in sums])
+    covered = sum([one.covered_ppm_s for one in sums])
     return Figure(
         site=name,
         start_ms=period.start_ms,
@@ -231,10 +235,10 @@ def _shown(
         low_corrected=None if true is None else true.low,
         high_corrected=None if true is None else true.high,
         coverage=covered / (length * 1000) if length else None,
-        windows=sum(one.windows for one in sums),
-        unsynced=sum(one.unsynced for one in sums),
-        duplicates=sum(one.duplicates for one in sums),
-        missing=sum(one.missing for one in sums),
+        windows=sum([one.windows for one in sums]),
+        unsynced=sum([one.unsynced for one in sums]),
+        duplicates=sum([one.duplicates for one in sums]),
+        missing=sum([one.missing for one in sums]),
         state=state,
-        cells=tuple(map(sum, zip(*(part.cells for part in parts), strict=True))) or (0,) * CELLS_OF_A_WINDOW,
+        cells=cells,
     )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from edge.errors import SourceError
 from edge_aggregate.decode import LINE_LIMIT, decode_line
 from edge_aggregate.store import Batch, Merged, Progress
+from edge_aggregate.uncollected import uncollected
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -99,7 +100,8 @@ def ingest_files(
                 if start is None:
                     skipped += 1
                     continue
-                for batch in batches_of(str(path), file, start, batch_lines):
+                batches = batches_of(str(path), file, start, batch_lines)
+                while (batch := _next(batches)) is not None:
                     merged = store.merge([batch])
                     total = total.plus(merged)
                     told(path, batch.progress.lines, merged)
@@ -109,6 +111,11 @@ def ingest_files(
             msg = f"{path}: {error.strerror}: give a landing log, one JSON object a line"
             raise SourceError(msg) from error
     return Ingested(len(files) - skipped, skipped, lines, total)
+
+
+@uncollected()
+def _next(batches: Iterator[Batch]) -> Batch | None:
+    return next(batches, None)
 
 
 def _start(store: Store, path: Path, file: BinaryIO) -> Progress | None:

@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from edge.contract import DEPTH_LIMIT, ContractError, read_json
 from edge.errors import StorageError
-from edge_aggregate.decode import decode_message, instant
+from edge_aggregate.decode import Dead, Row, decode_message, decode_usual, instant
 from edge_aggregate.store import Batch, Progress
+from edge_aggregate.uncollected import uncollected
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -55,12 +56,20 @@ def received_text(ms: int) -> str:
 def line_of(message: Message) -> tuple[bytes, Any]:
     """The line of a message, without its end, and the payload as whoever reads the line will find it."""
     text, body = _payload(message.payload)
-    topic = json.dumps(message.topic).encode()
+    return _line(message, text), body
+
+
+def _line(message: Message, payload: bytes) -> bytes:
     return b'{"topic":%s,"received":"%s","payload":%s}' % (
-        topic,
+        json.dumps(message.topic).encode(),
         received_text(message.received_ms).encode(),
-        text,
-    ), body
+        payload,
+    )
+
+
+def _one_line(payload: bytes) -> bytes:
+    """JSON without the ends of lines that may stand between its parts."""
+    return payload.replace(b"\n", b" ").replace(b"\r", b" ")
 
 
 def _payload(payload: bytes) -> tuple[bytes, dict[str, object] | str | bytes]:
@@ -71,7 +80,7 @@ def _payload(payload: bytes) -> tuple[bytes, dict[str, object] | str | bytes]:
         found = None
     # What is one level too deep inside a line, and an object that would pose as our base64, stay texts.
     if isinstance(found, dict) and found.keys() != {"base64"} and _shallow(payload):
-        return payload.replace(b"\n", b" ").replace(b"\r", b" "), found
+        return _one_line(payload), found
     try:
         text = payload.decode()
     except UnicodeDecodeError:
@@ -106,6 +115,7 @@ class Landing:
         self._run = f"{re.sub('[^A-Za-z0-9_.]', '_', who)[:64]}-{secrets.token_hex(4)}"
         self._number = self._last_ms = 0
 
+    @uncollected()
     def write(self, messages: Iterable[Message]) -> Segment:
         """Make a segment of them. When it returns, a power cut does not lose them. Raises StorageError."""
         self._last_ms = max(self._last_ms, time.time_ns() // 1_000_000)  # a clock set back must not unsort the names
@@ -115,11 +125,16 @@ class Landing:
         path = day / f"{stamp.replace('-', '').replace(':', '')}-{self._run}-{self._number:08}.jsonl"
         batch, mids, lines = Batch(Progress(str(path), 0, 0, "")), [], []
         for number, message in enumerate(messages, 1):
-            line, body = line_of(message)
-            lines.append(line)
+            found: Row | Dead | None = decode_usual(message.topic, message.received_ms, message.payload)
+            if found is not None:
+                lines.append(_line(message, _one_line(message.payload)))
+            else:
+                line, body = line_of(message)
+                lines.append(line)
+                found = decode_message(message.topic, message.received_ms, body)
             mids.append(message.mid)
             batch.newest_ms = max(batch.newest_ms, message.received_ms)
-            batch.add(number, decode_message(message.topic, message.received_ms, body))
+            batch.add(number, found)
         lines.append(b"")
         data = b"\n".join(lines)
         batch.progress = Progress(str(path), len(mids), len(data), hashlib.sha256(data).hexdigest())

@@ -48,34 +48,32 @@ class _Site:
 
 
 class States:
-    """States of days and periods of some sites, read once. Day numbers are counted from 1970."""
+    """States of days and periods of some sites, read once. Day numbers are counted from 1970.
 
-    def __init__(self, store: Store, days: range, sites: Iterable[str] | None = None) -> None:
+    `whole`: only periods that touch all of `days` are asked for. Then nothing is read while the last of the days is not
+    over, and of devices nothing once each that still sends has told of all.
+    """
+
+    def __init__(self, store: Store, days: range, sites: Iterable[str] | None = None, *, whole: bool = False) -> None:
         self._newest_ms = store.newest_ms
         self._sites: dict[str, _Site] = defaultdict(_Site)
+        if whole and self._newest_ms < days.stop * DAY_MS:
+            return
         engine = store.engine
         names = dict(engine.fetch("SELECT id, name FROM sites"))
         wanted = None if sites is None else set(sites)
         ids = [str(number) for number, name in names.items() if wanted is None or name in wanted]
         of_sites = f"site IN ({'SELECT id FROM sites' if wanted is None else ', '.join(ids) or 'NULL'})"
-        of_boots = {
-            device: (closed or 0, first)
-            for device, closed, first in engine.fetch(
-                "SELECT device, MAX(closed_ms), MIN(first_received_ms) FROM boots"
-                " WHERE first_received_ms IS NOT NULL GROUP BY device"
-            )
-        }
         since = max(days.start, self._newest_ms // DAY_MS - PATIENCE_DAYS)
         summed = spans_summed(engine)
-        heard = max(since - PATIENCE_DAYS, summed * SPAN_DAYS)
-        for site, device, first_day, last_day in engine.fetch(
-            "SELECT site, device, MIN(first_day), MAX(last_day) FROM ("
-            f"SELECT site, device, first_day, last_day FROM spans WHERE span >= ? AND {of_sites}"
-            f" UNION ALL SELECT site, device, day, day FROM days WHERE day >= ? AND {of_sites}"
-            ") AS heard GROUP BY site, device",
-            ((since - PATIENCE_DAYS) // SPAN_DAYS, heard),
+        of_boots: dict[int, tuple[int, int]] = {}
+        waited_for = not whole
+        for device, closed_ms, first_ms, last_ms in engine.fetch(
+            "SELECT device, COALESCE(MAX(closed_ms), 0), MIN(first_received_ms), MAX(last_start_ms) FROM boots"
+            " WHERE first_received_ms IS NOT NULL GROUP BY device"
         ):
-            self._sites[names[site]].devices[device] = _Device(first_day, last_day, *of_boots[device])
+            of_boots[device] = closed_ms, first_ms
+            waited_for |= closed_ms < days.stop * DAY_MS and (last_ms or 0) >= (since - PATIENCE_DAYS) * DAY_MS
         for site, after_ms, before_ms in engine.fetch(
             "SELECT g.site, COALESCE(g.after_ms, g.before_ms), g.before_ms FROM gaps g"
             f" WHERE g.{of_sites} AND g.before_ms >= ?"
@@ -84,6 +82,16 @@ class States:
             (since * DAY_MS,),
         ):
             self._sites[names[site]].gaps.append((after_ms, before_ms))
+        if waited_for:
+            heard = max(since - PATIENCE_DAYS, summed * SPAN_DAYS)
+            for site, device, first_day, last_day in engine.fetch(
+                "SELECT site, device, MIN(first_day), MAX(last_day) FROM ("
+                f"SELECT site, device, first_day, last_day FROM spans WHERE span >= ? AND {of_sites}"
+                f" UNION ALL SELECT site, device, day, day FROM days WHERE day >= ? AND {of_sites}"
+                ") AS heard GROUP BY site, device",
+                ((since - PATIENCE_DAYS) // SPAN_DAYS, heard),
+            ):
+                self._sites[names[site]].devices[device] = _Device(first_day, last_day, *of_boots[device])
         for site, day in _late(engine, days, summed, of_boots, of_sites):
             self._sites[names[site]].late.add(day)
 
@@ -115,12 +123,12 @@ class States:
 
     def period(self, site: str, period: Period) -> State:
         """Provisional when one of its days is, or when it is not over; restated when one is; else final."""
-        if self._newest_ms < period.end_ms:
+        if self._newest_ms < period.days.stop * DAY_MS:  # its last day is not over
             return "provisional"
         found = self._sites.get(site) or _Site()
         recent = range(max(period.days.start, self._newest_ms // DAY_MS - PATIENCE_DAYS), period.days.stop)
-        closed_ms = min([device.closed_ms for device in found.devices.values()], default=0)
-        settled = not found.gaps and closed_ms >= period.days.stop * DAY_MS
+        end_ms = period.days.stop * DAY_MS
+        settled = not found.gaps and all(device.closed_ms >= end_ms for device in found.devices.values())
         if not settled and any(self.day(site, day) == "provisional" for day in reversed(recent)):
             return "provisional"
         return "restated" if any(day in period.days for day in found.late) else "final"
@@ -136,16 +144,21 @@ def _late(
     spans = days.start // SPAN_DAYS, -(-days.stop // SPAN_DAYS)
     within = f"span >= ? AND span < ? AND {of_sites}"
     patience_ms = PATIENCE_DAYS * DAY_MS
-    suspected = engine.fetch(f"SELECT DISTINCT site FROM spans WHERE {within} AND late_ms > {patience_ms}", spans)
+    late = engine.fetch(
+        f"SELECT site, MAX(late_ms), MAX(told_late_ms) FROM spans WHERE {within}"
+        f" AND (late_ms > {patience_ms} OR told_late_ms > 0) GROUP BY site",
+        spans,
+    )
+    suspected = [site for site, late_ms, _ in late if late_ms > patience_ms]
     if suspected:  # no day after the spans is 30 days old
         yield from engine.fetch(
-            f"SELECT DISTINCT site, day FROM days WHERE site IN ({', '.join(str(site) for (site,) in suspected)})"
+            f"SELECT DISTINCT site, day FROM days WHERE site IN ({', '.join(map(str, suspected))})"
             f" AND day >= ? AND day < ? AND last_received_ms > (day + 1) * {DAY_MS} + {patience_ms}",
             (days.start, days.stop),
         )
-    doubtful = engine.fetch(f"SELECT DISTINCT site FROM spans WHERE {within} AND told_late_ms > 0", spans)
+    doubtful = [site for site, _, told_late_ms in late if told_late_ms > 0]
     for sites, first in (
-        (f"site IN ({', '.join(str(site) for (site,) in doubtful)})" if doubtful else "", days.start),
+        (f"site IN ({', '.join(map(str, doubtful))})" if doubtful else "", days.start),
         (of_sites, max(days.start, summed * SPAN_DAYS)),
     ):
         if sites and first < days.stop:

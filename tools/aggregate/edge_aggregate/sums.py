@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass, field
 from itertools import groupby
-from operator import add, itemgetter
+from operator import add, itemgetter, sub
 from typing import TYPE_CHECKING, Any, Final
 
 from edge.errors import ConfigError
@@ -21,12 +21,11 @@ from edge_aggregate.store.read import read_terms
 from edge_aggregate.store.schema import CELL_COLUMNS, DRAW_COLUMNS, SPAN_DAYS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from edge_aggregate.decode import Terms
     from edge_aggregate.periods import Period
     from edge_aggregate.store import Store
-    from edge_aggregate.store.engine import Engine
 
 CELLS_OF_A_WINDOW: Final = len(CELL_COLUMNS)
 
@@ -78,23 +77,24 @@ def site_sums(store: Store, period: Period, sites: Iterable[str] | None = None) 
 
     Raises ConfigError for a site that nobody ever heard of.
     """
+    (found,) = sums_of(store, [period], sites)
+    return found
+
+
+def sums_of(store: Store, periods: Iterable[Period], sites: Iterable[str] | None = None) -> Iterator[dict[str, Sums]]:
+    """The same of one period after the other; what they have in common is looked up once."""
     names = dict(store.engine.fetch("SELECT id, name FROM sites"))
     wanted = None if sites is None else set(sites)
     ids = sorted(number for number, name in names.items() if wanted is None or name in wanted)
     if wanted is not None and len(ids) < len(wanted):
         msg = f"no window ever came from a site called {min(wanted - set(names.values()))!r:.80}"
         raise ConfigError(msg)
-    if not ids:
-        return {}
-    reading = _Reading(store.engine, None if wanted is None else ids)
-    whole, edges = _cut(period, store.newest_ms)
-    reading.whole_days(whole)
-    for edge in edges:
-        reading.edge(edge)
-    reading.gaps(period)
-    for site in ids if wanted is not None else ():
-        reading.found.setdefault(site, Sums())
-    return dict(sorted((names[site], sums) for site, sums in reading.found.items()))
+    reading = _Reading(store, None if wanted is None else ids)
+    for period in periods:
+        found = reading.sums(period) if ids else {}
+        for site in ids if wanted is not None else ():
+            found.setdefault(site, Sums())
+        yield dict(sorted((names[site], sums) for site, sums in found.items()))
 
 
 def heard_of(store: Store, period: Period) -> list[str]:
@@ -144,41 +144,85 @@ _RELEASED: Final = " | ".join(
     f"(CASE WHEN w.{name} IS NULL THEN 0 ELSE {1 << at} END)" for at, name in enumerate(CELL_COLUMNS)
 )
 """A bit for each cell of a window that is released."""
+_WHOLE: Final = slice(4, 8)
+_CELLS: Final = slice(8, 8 + CELLS_OF_A_WINDOW)
+_DRAWS: Final = slice(8 + CELLS_OF_A_WINDOW, None)
+"""Where a window's `_HEAD`, cells and draws are, as `windows` reads it."""
+MANY: Final = 500
+"""Ids that a query names one by one."""
 
 
 class _Reading:
     """Reads a period, piece by piece, for sites given by their ids, or all."""
 
-    def __init__(self, engine: Engine, ids: Sequence[int] | None) -> None:
-        self._engine = engine
-        self._terms = read_terms(engine)
+    def __init__(self, store: Store, ids: Sequence[int] | None) -> None:
+        self._engine = store.engine
+        self._newest_ms = store.newest_ms
+        self._spans = spans_summed(store.engine)
+        self._terms = read_terms(store.engine)
         # Said always, for the indexes begin with the site: without it a look at one day would read every window.
         self._sites = f"site IN ({'SELECT id FROM sites' if ids is None else ', '.join(map(str, ids))})"
         self.found: dict[int, Sums] = defaultdict(Sums)
 
-    def whole_days(self, days: range) -> None:
-        """From spans those that lie within, from the table of days the rest."""
-        if not days:
-            return
-        first = -(-days.start // SPAN_DAYS)
-        stop = max(first, min(days.stop // SPAN_DAYS, spans_summed(self._engine)))
-        if first == stop:
-            self._summed("days", "day", days)
-            return
-        self._summed("spans", "span", range(first, stop))
-        self._summed("days", "day", range(days.start, first * SPAN_DAYS))
-        self._summed("days", "day", range(stop * SPAN_DAYS, days.stop))
+    def sums(self, period: Period) -> dict[int, Sums]:
+        """By site, of those that have any windows in it."""
+        self.found = defaultdict(Sums)
+        whole, edges = _cut(period, self._newest_ms)
+        days = [whole] if whole else []
+        for edge in edges:
+            if edge.cut_before or self.goes_on(edge):
+                self.windows(edge)
+                continue
+            day = edge.start_ms // DAY_MS
+            if days and days[-1].stop == day:
+                days[-1] = range(days[-1].start, day + 1)
+            else:
+                days.append(range(day, day + 1))
+            if edge.cut_after:
+                self.kept_back(edge)
+        self.whole_days(days)
+        self.gaps(period)
+        return self.found
 
-    def _summed(self, table: str, unit: str, which: range) -> None:
+    def whole_days(self, ranges: Iterable[range]) -> None:
+        """Of each range what spans hold from spans, the rest from the table of days."""
+        sums: dict[tuple[int, int, int], list[int]] = {}
+        for days in ranges:
+            # A span that most of is in the range is read whole, and what is not in it taken off.
+            first = (days.start + SPAN_DAYS // 2) // SPAN_DAYS
+            stop = min((days.stop + SPAN_DAYS // 2 - 1) // SPAN_DAYS, self._spans)
+            ends = (days.start, first * SPAN_DAYS), (stop * SPAN_DAYS, days.stop)
+            if stop - first + sum(abs(end - start) for start, end in ends) >= len(days):
+                self._summed(sums, "days", "day", days)
+                continue
+            self._summed(sums, "spans", "span", range(first, stop))
+            for start, end in ends:
+                self._summed(sums, "days", "day", range(start, end))
+                self._summed(sums, "days", "day", range(end, start), -1)
+        for (site, term, quality), found in sums.items():
+            if found[0]:
+                self._add(site, term, quality, found)
+
+    def _summed(
+        self, sums: dict[tuple[int, int, int], list[int]], table: str, unit: str, which: range, sign: int = 1
+    ) -> None:
+        """Add what a table holds to `sums` by (site, terms, quality), or take it off."""
         if not which:
             return
-        summed = ", ".join(f"SUM({name})" for name in (*_HEAD, *_SUMMED))
-        for site, term, quality, *sums in self._engine.fetch(
-            f"SELECT site, terms, quality, {summed} FROM {table} WHERE {unit} >= ? AND {unit} < ? AND {self._sites}"
+        columns = ", ".join(f"SUM({name})" for name in (*_HEAD, *_SUMMED))
+        for site, term, quality, *here in self._engine.fetch(
+            f"SELECT site, terms, quality, {columns} FROM {table} WHERE {unit} >= ? AND {unit} < ? AND {self._sites}"
             " GROUP BY site, terms, quality",
             (which.start, which.stop),
         ):
-            self._add(site, term, quality, list(map(int, sums)))
+            key = site, term, quality
+            one = here if type(here[0]) is int else list(map(int, here))  # PostgreSQL's sums are decimals
+            before = sums.get(key)
+            if before is not None:
+                one = list(map(add if sign > 0 else sub, before, one))
+            elif sign < 0:
+                one = [-number for number in one]
+            sums[key] = one
 
     def _add(self, site: int, term: int, quality: int, sums: Sequence[int]) -> None:
         """Take `_HEAD` and `_SUMMED`."""
@@ -192,17 +236,7 @@ class _Reading:
         else:
             one.add(self._terms[term], sums[len(_HEAD) :])
 
-    def edge(self, edge: _Edge) -> None:
-        """Part of a day, window by window, and what cells hold back at its cut sides."""
-        if edge.cut_before or self._goes_on(edge):
-            self._windows(edge)
-            return
-        day = edge.start_ms // DAY_MS
-        self._summed("days", "day", range(day, day + 1))
-        if edge.cut_after:
-            self._kept_back(edge)
-
-    def _goes_on(self, edge: _Edge) -> bool:
+    def goes_on(self, edge: _Edge) -> bool:
         """Whether the day has windows after the edge: else its sums are the edge's."""
         end_ms = (edge.start_ms // DAY_MS + 1) * DAY_MS
         return edge.end_ms < end_ms and bool(
@@ -212,26 +246,46 @@ class _Reading:
             )
         )
 
-    def _windows(self, edge: _Edge) -> None:
-        columns = ", ".join(f"w.{name}" for name in _SUMMED)
+    def windows(self, edge: _Edge) -> None:
+        """Part of a day, window by window, and what cells hold back at its cut sides."""
         rows = self._engine.fetch(
-            "SELECT w.site, b.device, w.terms, w.quality, 1, w.duplicates, w.milliseconds, w.covered_ppm_s,"
-            f" {columns} FROM windows w JOIN boots b ON b.id = w.boot"
-            f" WHERE w.{self._sites} AND w.start_ms >= ? AND w.start_ms < ?"
-            " ORDER BY w.site, b.device, w.start_ms, w.boot, w.seq",
+            f"SELECT site, boot, terms, quality, 1, duplicates, milliseconds, covered_ppm_s, {', '.join(_SUMMED)}"
+            f" FROM windows WHERE {self._sites} AND start_ms >= ? AND start_ms < ?"
+            " ORDER BY site, start_ms, boot, seq",  # the index's own
             (edge.start_ms, edge.end_ms),
         )
-        for (site, _), group in groupby(rows, key=itemgetter(0, 1)):
-            device = list(group)
-            alike: dict[tuple[int, int], list[Sequence[Any]]] = defaultdict(list)
-            for row in device:
-                alike[row[2:4]].append(row[4:])
-            for (term, quality), windows in alike.items():
-                self._add(site, term, quality, [sum(filter(None, column)) for column in zip(*windows, strict=True)])
-            synced = [(self._terms[row[2]], row[-2 * CELLS_OF_A_WINDOW :]) for row in device if row[3] != UNSYNCED]
-            _hold(self.found[site].held, synced, edge)
+        of_site = [list(group) for _, group in groupby(rows, key=itemgetter(0))]
+        boots = [{row[1] for row in group} for group in of_site]
+        device_of = self._devices(set().union(*(some for some in boots if len(some) > 1)))
+        for group in of_site:
+            devices: dict[int, list[tuple[Any, ...]]] = defaultdict(list)
+            for row in group:
+                devices[device_of.get(row[1], 0)].append(row)
+            for device in devices.values():
+                self._of_device(device, edge)
 
-    def _kept_back(self, edge: _Edge) -> None:
+    def _of_device(self, windows: Sequence[tuple[Any, ...]], edge: _Edge) -> None:
+        alike: dict[tuple[int, int], list[tuple[Any, ...]]] = defaultdict(list)
+        for row in windows:
+            alike[row[2:4]].append(row)
+        columns: list[tuple[Any, ...]] = []
+        for (term, quality), rows in alike.items():
+            columns = list(zip(*rows, strict=True))
+            sums = [*map(sum, columns[_WHOLE]), *[sum(filter(None, column)) for column in columns[_CELLS]]]
+            self._add(windows[0][0], term, quality, [*sums, *map(sum, columns[_DRAWS])])
+        if len(alike) > 1:
+            columns = list(zip(*(row for row in windows if row[3] != UNSYNCED), strict=True))
+        if columns and columns[3][0] != UNSYNCED:
+            _hold(self.found[windows[0][0]].held, [self._terms[term] for term in columns[2]], columns, edge)
+
+    def _devices(self, boots: set[int]) -> dict[int, int]:
+        """Whose runs these are."""
+        if not boots:
+            return {}
+        some = f" WHERE id IN ({', '.join(map(str, boots))})" if len(boots) < MANY else ""
+        return dict(self._engine.fetch(f"SELECT id, device FROM boots{some}"))
+
+    def kept_back(self, edge: _Edge) -> None:
         """What the last window of each device left unreleased."""
         last = {
             (site, device): (terms, released)
@@ -258,20 +312,17 @@ class _Reading:
             self.found[site].missing += int(missing)
 
 
-def _hold(held: list[int], windows: Sequence[tuple[Terms, Sequence[int | None]]], edge: _Edge) -> None:
-    """What one device's cells may hold back at the edge's cut sides."""
-    if not windows:
-        return
-    last_terms, last_cells = windows[-1]
-    for cell in range(CELLS_OF_A_WINDOW):
-        if edge.cut_after and last_cells[cell] is None:
-            held[cell] += last_terms.min_count**2
+def _hold(held: list[int], terms: Sequence[Terms], columns: Sequence[tuple[Any, ...]], edge: _Edge) -> None:
+    """What one device's cells may hold back at the edge's cut sides: columns of its windows, and the terms of each."""
+    for cell, (released, draws) in enumerate(zip(columns[_CELLS], columns[_DRAWS], strict=True)):
+        if edge.cut_after and released[-1] is None:
+            held[cell] += terms[-1].min_count ** 2
         if edge.cut_before:
-            for number, (terms, cells) in enumerate(windows, 1):
-                if cells[cell] is None:
+            for at, count in enumerate(released):
+                if count is None:
                     continue
                 # Without noise a release does not say since when it grew.
-                silent = terms.mechanism == "none" and terms.min_count > 1
-                if silent or (cells[CELLS_OF_A_WINDOW + cell] or 0) > number:
-                    held[cell] += terms.min_count**2
+                silent = terms[at].mechanism == "none" and terms[at].min_count > 1
+                if silent or draws[at] > at + 1:
+                    held[cell] += terms[at].min_count ** 2
                 break

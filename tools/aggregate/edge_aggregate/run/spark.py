@@ -42,7 +42,13 @@ DECODING: Final = "decode"
 MICRO_BATCH: Final = 64 << 20
 """Bytes of segments that are decoded and committed together: what the driver holds, five times smaller."""
 
+_JAVA: Final = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+"""Java only carries bytes here: its second compiler, and threads to collect garbage, take longer than they save."""
+
 _SETTINGS: Final = {
+    "spark.driver.extraJavaOptions": _JAVA,
+    "spark.executor.extraJavaOptions": _JAVA,
+    "spark.sql.codegen.wholeStage": "false",  # nor is a query of two columns worth a compiler
     "spark.ui.enabled": "false",
     "spark.log.level": "OFF",  # what fails is told once, in a line
     "spark.driver.memory": "512m",

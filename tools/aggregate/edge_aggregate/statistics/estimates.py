@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from itertools import repeat
 from operator import add, mul
 from typing import TYPE_CHECKING
 
 from edge_aggregate.calibration import ROLES
-from edge_aggregate.statistics.parts import SIZE, WIDTH, Band, clip, draw_variance, held_or_none, wald
+from edge_aggregate.statistics.parts import WIDTH, Band, clip, draw_variance, held_or_none, wald
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -20,18 +19,26 @@ if TYPE_CHECKING:
 Key = tuple[str, str]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Estimate:
     """One place and period: `value` is the corrected share before it is clipped, `variance` that of sample and noise.
 
-    `lean` is how far the noise in n moves it on the average. `votes` holds, per table, the eight sums over n: what the
-    table's own error works on.
+    `votes` holds, per table, the eight sums over n: what the table's own error works on. `noises` and `weights` are of
+    every cell that counts, in one order.
     """
 
     value: float
     variance: float
-    lean: float
+    n: int
     votes: dict[Key, tuple[float, ...]]
+    noises: list[float]
+    weights: list[float]
+
+    @property
+    def lean(self) -> float:
+        """How far the noise in n moves the value on the average: only a city asks."""
+        moved = [noise * (self.value - w) for noise, w in zip(self.noises, self.weights, strict=True)]
+        return math.fsum(moved) / (self.n * self.n)
 
 
 @dataclass(slots=True)
@@ -72,17 +79,21 @@ def estimate(parts: Iterable[Part], tables: Mapping[Key, Correction], held: Sequ
     value = math.fsum(map(mul, weights, counts)) / n
     h = clip(value)
     terms = [
-        (seen + noise) * (w - h) * (w - h)
-        for seen, noise, w in zip(map(max, counts, repeat(0)), noises, weights, strict=False)
+        ((y if y > 0 else 0) + noise)  # noqa: FURB136 - a call for each of 16,000 cells
+        * (w - h)
+        * (w - h)
+        for y, noise, w in zip(counts, noises, weights, strict=True)
     ]
-    lean = math.fsum([noise * (value - w) for noise, w in zip(noises, weights, strict=True)]) / (n * n)
-    for i in (i for i in range(SIZE) if held[i]):
-        # Which of a route's models it was that held back is not known: the one for which it matters most.
-        models = [tables[key].happy[i % WIDTH] for key in summed if key[0] == ROLES[i // WIDTH]]
-        terms.append(held[i] * max(((w - h) * (w - h) for w in models), default=0.0) / 3)
+    if any(held):
+        for r, role in enumerate(ROLES):
+            # Which of a route's models it was that held back is not known: the one for which it matters most.
+            models = [[(w - h) * (w - h) for w in tables[key].happy] for key in summed if key[0] == role]
+            most = models[0] if len(models) == 1 else map(max, *models) if models else ()
+            terms += [kept * square / 3 for kept, square in zip(held[r * WIDTH :], most, strict=False)]
     # Votes in one cell alone have no spread, and yet the next one may fall elsewhere: never surer than one vote is.
     variance = max(math.fsum(terms) / (n * n), (n + 1) / (n * (n + 2) ** 2))
-    return Estimate(value, variance, lean, {key: tuple([y / n for y in cells.counts]) for key, cells in summed.items()})
+    votes = {key: tuple([y / n for y in cells.counts]) for key, cells in summed.items()}
+    return Estimate(value, variance, n, votes, noises, weights)
 
 
 def _by_table(parts: Iterable[Part], held: Sequence[int]) -> dict[Key, _Cells] | None:
@@ -122,9 +133,14 @@ def faces(weighted: Sequence[tuple[float, Estimate]], tables: Mapping[Key, Corre
     """
     found: Faces = {}
     for key in {key for _, one in weighted for key in one.votes}:
-        rows = [[a * share for share in one.votes[key]] for a, one in weighted if key in one.votes]
+        rows = [
+            one.votes[key] if a == 1 else [a * share for share in one.votes[key]]
+            for a, one in weighted
+            if key in one.votes
+        ]
         votes = rows[0] if len(rows) == 1 else [math.fsum(column) for column in zip(*rows, strict=True)]
-        shares = [max(math.fsum(map(mul, votes, weights)), 0.0) for weights in tables[key].inverse]
+        shares = [math.fsum(map(mul, votes, weights)) for weights in tables[key].inverse]
+        shares = [x if x > 0 else 0.0 for x in shares]
         total, wanted = math.fsum(shares), max(math.fsum(votes), 0.0)
         found[key] = tuple([x * wanted / total for x in shares]) if total else (0.0,) * len(shares)
     return found
@@ -135,7 +151,8 @@ def calibration_variance(of: Faces, tables: Mapping[Key, Correction], minus: Fac
 
     A table is wrong in the same way wherever and whenever it is used, so faces are summed before they are squared.
     """
-    minus = minus or {}
+    if not minus:
+        return math.fsum([x * x * spread for key in of for x, spread in zip(of[key], tables[key].spread, strict=True)])
     none = (0.0,) * 7
     return math.fsum(
         (x - y) * (x - y) * spread

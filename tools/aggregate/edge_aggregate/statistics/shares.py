@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from edge_aggregate.statistics.parts import Part
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Share:
     """Happy votes of n at one place in one period, the variances of the noise in them, and what may be held back."""
 
@@ -63,8 +63,8 @@ def share(parts: Iterable[Part], held: Sequence[int] = ()) -> Share | None:
     return Share(
         happy,
         n,
-        math.fsum(draw_variance(epsilon) * k for epsilon, (k, _) in draws.items()),
-        math.fsum(draw_variance(epsilon) * k for epsilon, (_, k) in draws.items()),
+        math.fsum([draw_variance(epsilon) * k for epsilon, (k, _) in draws.items()]),
+        math.fsum([draw_variance(epsilon) * k for epsilon, (_, k) in draws.items()]),
         held_happy,
         held_all - held_happy,
     )

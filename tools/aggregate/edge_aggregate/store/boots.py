@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Final
 from edge_aggregate.decode import UNSYNCED
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Mapping, Sequence
 
     from edge_aggregate.decode import Row
     from edge_aggregate.store.engine import Engine
+    from edge_aggregate.store.weigh import Case
 
 BOOT_COLUMNS: Final = (
     *("id", "device", "boot_id", "top_seq", "floor_seq"),
@@ -28,7 +29,8 @@ BOOT_COLUMNS: Final = (
 class Boot:
     """A row of `boots`, and what a batch does to it.
 
-    `fresh`: numbers that were not there before; `recount`: one that was is replaced; `changed`: to be written.
+    `cases`: the batch's windows by their numbers; `held`: those of them that were there before, as they were;
+    `recount`: one of these is replaced; `changed`: to be written.
     """
 
     id: int
@@ -39,20 +41,23 @@ class Boot:
     closed_ms: int | None = None
     last_start_ms: int | None = None
     first_received_ms: int | None = None
-    fresh: list[int] = field(default_factory=list)
+    cases: dict[int, Case] = field(default_factory=dict)
+    held: dict[int, Row] = field(default_factory=dict)
     recount: bool = False
     changed: bool = False
 
-    def note(self, row: Row) -> None:
-        """Take what a window of it says."""
+    def fresh(self) -> list[int]:
+        """Numbers that were not there before, in their order."""
+        return sorted(self.cases.keys() - self.held.keys()) if self.held else sorted(self.cases)
+
+    def note(self, rows: Sequence[Row]) -> None:
+        """Take what windows of it say."""
         self.changed = True
-        if self.last_start_ms is None or row.start_ms > self.last_start_ms:
-            self.last_start_ms = row.start_ms
-        if self.first_received_ms is None or row.received_ms < self.first_received_ms:
-            self.first_received_ms = row.received_ms
-        emptied = row.flush or (row.terms.mechanism == "none" and row.terms.min_count <= 1)
-        if emptied and row.quality != UNSYNCED:
-            self.closed_ms = max(self.closed_ms or 0, row.end_ms)
+        self.last_start_ms = max([row.start_ms for row in rows] + _known(self.last_start_ms))
+        self.first_received_ms = min([row.received_ms for row in rows] + _known(self.first_received_ms))
+        emptied = [row.end_ms for row in rows if row.quality != UNSYNCED and _empties(row)]
+        if emptied:
+            self.closed_ms = max([*emptied, self.closed_ms or 0])
 
     def columns(self) -> tuple[int | str | None, ...]:
         """`BOOT_COLUMNS`."""
@@ -60,6 +65,14 @@ class Boot:
             *(self.id, self.device, self.boot_id, self.top_seq, self.floor_seq),
             *(self.closed_ms, self.last_start_ms, self.first_received_ms),
         )
+
+
+def _empties(row: Row) -> bool:
+    return row.flush or (row.terms.min_count <= 1 and row.terms.mechanism == "none")
+
+
+def _known(value: int | None) -> list[int]:
+    return [] if value is None else [value]
 
 
 Claim = tuple[int, int, int]
@@ -72,10 +85,10 @@ def renew(engine: Engine, touched: Collection[Boot], claims: Mapping[tuple[int, 
     for boot in touched:
         if boot.recount:
             claimed |= _claim_again(engine, boot.id)
-    tails = _tails(engine, [boot.id for boot in touched if boot.fresh])
+    tails = _tails(engine, [boot.id for boot in touched if boot.cases.keys() - boot.held.keys()])
     holes: list[tuple[Boot, int]] = []
     for boot in touched:
-        fresh, top = sorted(boot.fresh), boot.top_seq
+        fresh, top = boot.fresh(), boot.top_seq
         boot.top_seq = max([top, *fresh[-1:]])
         if boot.recount:
             holes.append((boot, boot.floor_seq))

@@ -32,9 +32,9 @@ SPANS: Final = "spans"
 """In `meta`: spans before this one are summed."""
 
 
-def covered_ppm_s(coverage: float, seconds: float) -> int:
+def covered_ppm_s(coverage: float, milliseconds: int) -> int:
     """Seconds that were looked at, in millionths: a whole number, so that sums have no order."""
-    return round(coverage * 1_000_000) * round(seconds * 1000) // 1000
+    return round(coverage * 1_000_000) * milliseconds // 1000
 
 
 def write_days(

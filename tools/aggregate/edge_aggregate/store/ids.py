@@ -20,17 +20,19 @@ class Ids:
     Inside the transaction of the only writer: a new one's number follows the greatest.
     """
 
-    def __init__(self, engine: Engine, rows: Sequence[tuple[int, Row]]) -> None:
+    def __init__(self, engine: Engine, rows: Sequence[Row]) -> None:
         self._engine = engine
         self.sites: dict[str, int] = {}
         self.terms: dict[Terms, int] = {}
         self.boots: dict[tuple[str, str], Boot] = {}
-        self.add([row for _, row in rows])
+        self.add(rows)
 
     def add(self, rows: Sequence[Row]) -> None:
         """Take what these rows mention too: the store's own, which a payload of the batch contradicts."""
         self.sites |= self._named("sites", {row.site for row in rows} - self.sites.keys())
-        if terms := {row.terms for row in rows} - self.terms.keys():
+        if (
+            terms := set({id(row.terms): row.terms for row in rows}.values()) - self.terms.keys()
+        ):  # few: none hashed twice
             self.terms |= self._terms(terms)
         runs = {row[:2] for row in rows} | {(row.device, row.prev_boot) for row in rows if row.prev_boot}
         self.boots |= self._boots(runs - self.boots.keys())

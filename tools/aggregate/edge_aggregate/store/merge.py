@@ -18,10 +18,12 @@ from edge_aggregate.store.ids import Ids, next_id
 from edge_aggregate.store.read import load_cases
 from edge_aggregate.store.schema import WINDOW_COLUMNS
 from edge_aggregate.store.weigh import Case, canonical
+from edge_aggregate.uncollected import uncollected
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from edge_aggregate.store.boots import Boot
     from edge_aggregate.store.engine import Engine
 
 SEQ_GAP: Final = 1_000_000
@@ -29,8 +31,6 @@ SEQ_GAP: Final = 1_000_000
 
 DEAD_KEPT: Final = 10_000
 """Dead letters that are kept whole; all are counted."""
-
-Key = tuple[str, str, int]
 
 
 class Progress(NamedTuple):
@@ -76,7 +76,7 @@ class Merged(NamedTuple):
 def merge(engine: Engine, batches: Iterable[Batch]) -> Merged:
     """Commit batches, all or none. What was committed before changes nothing. Raises StorageError."""
     total = Merged()
-    with engine.writing():
+    with uncollected(), engine.writing():
         touched: set[tuple[int, int]] = set()
         for batch in batches:
             one = _Merge(engine, batch)
@@ -133,113 +133,139 @@ class _Merge:
         """What it added."""
         if self._done >= self._batch.progress.lines:
             return Merged()
-        self._ids = Ids(self._engine, self._rows)
-        cases = self._stored()
-        stored = {key: case.row for key, case in cases.items()}
-        before = _lines(cases)
-        self._weigh(cases)
-        self._refuse_absurd(cases, stored)
-        self._write(cases, stored)
+        self._runs: dict[tuple[str, str], list[tuple[int, Row]]] = defaultdict(list)
+        for found in self._rows:
+            self._runs[found[1][:2]].append(found)
+        self._ids = Ids(self._engine, [row for _, row in self._rows])
+        self._boots = self._ids.boots
+        self._fetch_held()
+        before = self._sums()
+        self._weigh()
+        self._refuse_absurd()
+        self._write()
         self._bury()
         self._engine.run(
             f"INSERT INTO meta VALUES ('newest_ms', ?) ON CONFLICT (key)"
             f" DO UPDATE SET value = {self._engine.greatest}(meta.value, excluded.value)",
             (self._batch.newest_ms,),
         )
-        now = _lines(cases)
-        return Merged(len(cases) - len(stored), now[0] - before[0], now[1] - before[1], len(self._dead))
+        now = self._sums()
+        windows, repeated, contradicting = (after - was for after, was in zip(now, before, strict=True))
+        return Merged(windows, repeated, contradicting, len(self._dead))
 
-    def _stored(self) -> dict[Key, Case]:
+    def _fetch_held(self) -> None:
         """What the store has of the batch's keys. A number beyond a boot's greatest cannot be there."""
-        boots = self._ids.boots
-        wanted = {
-            (boot.id, row.seq) for _, row in self._rows if row.seq <= (boot := boots[row.device, row.boot_id]).top_seq
-        }
-        cases = load_cases(self._engine, sorted(wanted)) if wanted else {}
+        wanted: set[tuple[int, int]] = set()
+        for run, found in self._runs.items():
+            boot = self._boots[run]
+            if boot.top_seq:
+                wanted |= {(boot.id, row.seq) for _, row in found if row.seq <= boot.top_seq}
+        if not wanted:
+            return
+        cases = load_cases(self._engine, sorted(wanted))
         payloads = (payload for case in cases.values() for payload in (case, *(case.others or {}).values()))
         self._ids.add([payload.row for payload in payloads])
-        return cases
+        for (device, boot_id, seq), case in cases.items():
+            boot = self._boots[device, boot_id]
+            boot.cases[seq], boot.held[seq] = case, case.row
 
-    def _weigh(self, cases: dict[Key, Case]) -> None:
+    def _weigh(self) -> None:
         """Each key of the batch gets its case, those that are there carried on."""
-        boots, segment, kept_from_ms = self._ids.boots, self._segment, self._kept_from
-        for number, row in self._rows:
-            key = row[:3]
-            if row.start_ms < kept_from_ms or key[2] <= boots[key[:2]].floor_seq:
-                self._dead.append((number, _refused("retired", "older than what is kept", row)))
-                continue
-            case = cases.get(key)
-            if case is not None:
-                case.add(row, (segment, number))
-            else:
-                cases[key] = Case(row, (segment, number))
-                boots[key[:2]].fresh.append(key[2])
+        segment, kept_from_ms = self._segment, self._kept_from
+        for run, found in self._runs.items():
+            boot = self._boots[run]
+            cases, floor_seq = boot.cases, boot.floor_seq
+            for number, row in found:
+                seq = row.seq
+                if row.start_ms < kept_from_ms or seq <= floor_seq:
+                    self._dead.append((number, _refused("retired", "older than what is kept", row)))
+                elif seq in cases:
+                    cases[seq].add(row, (segment, number))
+                else:
+                    cases[seq] = Case(row, (segment, number))
 
-    def _refuse_absurd(self, cases: dict[Key, Case], stored: dict[Key, Row]) -> None:
+    def _refuse_absurd(self) -> None:
         """Numbers that leave out more than `SEQ_GAP`, or claim so of the boot before, are dead letters."""
-        boots = self._ids.boots
         tops: dict[tuple[str, str], int] = {}
-        for name, boot in boots.items():
+        for run, boot in self._boots.items():
             top = boot.top_seq
-            for seq in sorted(boot.fresh):
+            for seq in boot.fresh():
                 if seq - top - 1 > SEQ_GAP:
-                    self._refuse(cases, (*name, seq), f"seq {seq} follows {top}: a gap over {SEQ_GAP}")
+                    self._refuse(boot, seq, f"seq {seq} follows {top}: a gap over {SEQ_GAP}")
                 else:
                     top = max(top, seq)
-            tops[name] = top
-        for key, case in list(cases.items()):
-            row = case.row
-            if row.prev_seq is not None and row.prev_boot is not None and key not in stored:
+            tops[run] = top
+        for boot in self._boots.values():
+            for seq in boot.fresh():
+                row = boot.cases[seq].row
+                if row.prev_boot is None or row.prev_seq is None:
+                    continue
                 top = tops[row.device, row.prev_boot]
                 if row.prev_seq - top > SEQ_GAP:
-                    self._refuse(cases, key, f"prev.last_seq {row.prev_seq} follows {top}: a gap over {SEQ_GAP}")
+                    self._refuse(boot, seq, f"prev.last_seq {row.prev_seq} follows {top}: a gap over {SEQ_GAP}")
 
-    def _refuse(self, cases: dict[Key, Case], key: Key, reason: str) -> None:
-        case = cases.pop(key)
-        self._ids.boots[key[:2]].fresh.remove(key[2])
+    def _refuse(self, boot: Boot, seq: int, reason: str) -> None:
+        case = boot.cases.pop(seq)
         for payload in (case, *(case.others or {}).values()):
             self._dead += [(payload.origin[1], _refused("gap", reason, payload.row))] * payload.lines
 
-    def _write(self, cases: dict[Key, Case], stored: dict[Key, Row]) -> None:
-        ids = self._ids
+    def _write(self) -> None:
+        sites = self._ids.sites
         fresh: list[tuple[Any, ...]] = []
         others: list[tuple[Any, ...]] = []
         days: dict[DayKey, list[tuple[Any, ...]]] = defaultdict(list)
         again: set[tuple[int, int]] = set()
         claims: dict[tuple[int, int], boots.Claim] = {}
-        for key, case in cases.items():
-            row, boot = case.row, ids.boots[key[:2]]
-            site, terms = ids.sites[row.site], ids.terms[row.terms]
-            prev = None if row.prev_boot is None else ids.boots[row.device, row.prev_boot].id
-            values = _columns(case, boot.id, site, terms, prev)
-            was = stored.get(key) if stored else None
-            if was is None:
-                fresh.append(values)
-                days[site, row.start_ms // DAY_MS, boot.device, terms, row.quality].append(values)
-            else:
-                self._rewrite(values)
-                again |= {(ids.sites[r.site], r.start_ms // DAY_MS) for r in (was, row)}
-                boot.recount = boot.recount or was != row
-            if case.others:
-                others += self._others(case, boot)
-            if prev is not None and row.prev_seq is not None:
-                claim = (-row.prev_seq, row.start_ms, site)
-                if claims.get((prev, boot.id), claim) >= claim:
-                    claims[prev, boot.id] = claim
-            boot.note(row)
-        fresh.sort()  # neighbours in the table, and boot and number are no two's
+        touched = sorted((boot for boot in self._boots.values() if boot.cases), key=lambda boot: boot.id)
+        for boot in touched:  # and its numbers one after the other, as they will lie in the table
+            named: tuple[Any, ...] = (None, None)
+            for seq in sorted(boot.cases):
+                case = boot.cases[seq]
+                row = case.row
+                if (row.terms, row.prev_boot) != named:  # nearly all of a run have the same
+                    named = (row.terms, row.prev_boot)
+                    terms = self._ids.terms[row.terms]
+                    prev = None if row.prev_boot is None else self._boots[row.device, row.prev_boot].id
+                site = sites[row.site]
+                values = _columns(case, boot.id, site, terms, prev)
+                was = boot.held.get(seq)
+                if was is None:
+                    fresh.append(values)
+                    days[site, row.start_ms // DAY_MS, boot.device, terms, row.quality].append(values)
+                else:
+                    self._rewrite(values)
+                    again |= {(sites[r.site], r.start_ms // DAY_MS) for r in (was, row)}
+                    boot.recount = boot.recount or was != row
+                if case.others:
+                    others += self._others(case, boot)
+                if prev is not None and row.prev_seq is not None:
+                    claim = (-row.prev_seq, row.start_ms, site)
+                    if claims.get((prev, boot.id), claim) >= claim:
+                        claims[prev, boot.id] = claim
+            boot.note([case.row for case in boot.cases.values()])
         self._engine.load("windows", WINDOW_COLUMNS, fresh)
         self._engine.load("variants", VARIANT_COLUMNS, others)
-        boots.renew(self._engine, ids.boots.values(), claims)
+        boots.renew(self._engine, self._boots.values(), claims)
         again = {(site, day) for site, day in again if day * DAY_MS >= self._kept_from}
         write_days(self._engine, days, again)
         self.touched = again | {key[:2] for key in days}
+
+    def _sums(self) -> tuple[int, int, int]:
+        """Windows, lines that repeat them, and lines that contradict them, of the batch's keys."""
+        windows = repeated = contradicting = 0
+        for boot in self._boots.values():
+            windows += len(boot.cases)
+            for case in boot.cases.values():
+                repeated += case.lines - 1
+                if case.others:
+                    contradicting += sum(other.lines for other in case.others.values())
+        return windows, repeated, contradicting
 
     def _rewrite(self, values: tuple[Any, ...]) -> None:
         self._engine.run("DELETE FROM windows WHERE boot = ? AND seq = ?", values[:2])
         self._engine.load("windows", WINDOW_COLUMNS, [values])
 
-    def _others(self, case: Case, boot: boots.Boot) -> list[tuple[Any, ...]]:
+    def _others(self, case: Case, boot: Boot) -> list[tuple[Any, ...]]:
         """`VARIANT_COLUMNS` of the payloads that lost a key; what was written of them before is dropped."""
         seq = case.row.seq
         self._engine.run("DELETE FROM variants WHERE boot = ? AND seq = ?", (boot.id, seq))
@@ -271,24 +297,34 @@ class _Merge:
         self._engine.run("DELETE FROM dead WHERE id <= ?", (first + len(newest) - 1 - DEAD_KEPT,))
 
 
-def _lines(cases: dict[Key, Case]) -> tuple[int, int]:
-    """Lines that repeat what counts, and lines that contradict it."""
-    others = (other.lines for case in cases.values() if case.others for other in case.others.values())
-    return sum([case.lines - 1 for case in cases.values()]), sum(others)
-
-
 def _refused(kind: str, reason: str, row: Row) -> Dead:
     return Dead(kind, reason, None, row.received_ms, canonical(row).decode()[:1000])
 
 
 def _columns(case: Case, boot: int, site: int, terms: int, prev: int | None) -> tuple[Any, ...]:
     """`WINDOW_COLUMNS`."""
-    row = case.row
-    _, _, seq, _, start_ms, seconds, quality, coverage, scene, flush, suppressed, _, prev_seq, *_ = row
-    milliseconds, covered = round(seconds * 1000), covered_ppm_s(coverage, seconds)
+    row, (segment, line) = case.row, case.origin
+    milliseconds = round(row.seconds * 1000)
     return (
-        *(boot, seq, site, terms, start_ms, seconds, milliseconds, quality, coverage, covered),
-        *(scene, int(flush), suppressed, prev, prev_seq, row.received_ms, case.lines - 1, *case.origin),
+        boot,
+        row.seq,
+        site,
+        terms,
+        row.start_ms,
+        row.seconds,
+        milliseconds,
+        row.quality,
+        row.coverage,
+        covered_ppm_s(row.coverage, milliseconds),
+        row.scene,
+        1 if row.flush else 0,
+        row.suppressed,
+        prev,
+        row.prev_seq,
+        row.received_ms,
+        case.lines - 1,
+        segment,
+        line,
         *row.cells,
         *row.draws,
     )
