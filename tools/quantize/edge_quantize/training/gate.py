@@ -11,9 +11,9 @@ from edge_quantize.training.predict import probabilities
 
 if TYPE_CHECKING:
     from edge_quantize.training.labelled import F32, I64, Samples
-    from edge_quantize.training.nets import Weights
     from edge_quantize.training.recipe import Recipe
     from edge_quantize.training.torch_net import TorchNet
+    from edge_quantize.training.weights import Weights
 
 HARD: Final = 0.2
 """Bare faces that are called masked with more than this probability are hard."""

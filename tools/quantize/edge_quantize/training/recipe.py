@@ -41,7 +41,9 @@ class Recipe:
     weights are averaged; the target is (1 - teacher_weight) × label + teacher_weight × the teacher's
     probabilities at `teacher_temperature`, on the same face without a mask as it lies in the data (`teacher_views =
     "bare"`), or on the very chip the student sees (`"agreeing"`). `mixup` is the α of Zhang et al. 2018, 0 for none.
-    Weights of a shallower net of the same widths may be an `init`: the blocks they lack begin as the identity.
+    Weights of a shallower net of the same widths may be an `init`: the blocks they lack begin as the identity. With
+    `"imagenet"`, `fer-lite` starts from what EfficientNet-lite0 learned there. A net of two trunks gets the second
+    one's weights from `beside`, whose logits count by `beside_share`, those of `init` by the rest.
 
     The gate's own: `renderings` masked faces for each bare one, which comes as often; `worn_share` of them are of
     `worn-train-*.npz`, masks on turned heads as they sit; bare faces that the weights it starts from call masked stand
@@ -68,6 +70,8 @@ class Recipe:
     votes_weight: float = 0.1
     mixup: float = 0.0
     init: str | None = None
+    beside: str | None = None
+    beside_share: float = 0.5
     teacher: str | None = None
     teacher_weight: float = 0.0
     teacher_temperature: float = 1.0
@@ -145,6 +149,12 @@ def _check_values(recipe: Recipe, where: str) -> None:
             raise ConfigError(msg)
     if recipe.budget_minutes <= 0 or recipe.batch < 1 or not 0 <= recipe.ema < 1:
         msg = f"{where}: budget_minutes and batch must be positive, ema in [0, 1)"
+        raise ConfigError(msg)
+    if (recipe.beside is None) != (not NETS[recipe.net].beside) or (recipe.beside and not recipe.init):
+        msg = f"{where}: init and beside go with a net of two trunks, beside with no other"
+        raise ConfigError(msg)
+    if not 0 < recipe.beside_share < 1:
+        msg = f"{where}: beside_share must be between 0 and 1"
         raise ConfigError(msg)
     if not 0 < recipe.decay_share <= 1 or recipe.mixup < 0:
         msg = f"{where}: decay_share must be above 0 and at most 1, mixup not negative"

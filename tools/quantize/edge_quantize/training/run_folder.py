@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from edge_quantize.training.nets import Weights
+    from edge_quantize.training.weights import Weights
 
 LOG_COLUMNS = ("step", "seconds", "rate", "loss", "agreement", "val_loss", "val_accuracy")
 

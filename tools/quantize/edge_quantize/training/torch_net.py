@@ -13,14 +13,15 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - PyTorch's own usage
 from torch import Tensor, nn
 
-from edge_quantize.training.nets import BN_EPSILON, BN_MOMENTUM, Net, Row, check_weights, convolutions, projects
+from edge_quantize.training.nets import BN_EPSILON, BN_MOMENTUM, Net, Row, convolutions, projects
+from edge_quantize.training.weights import check_weights
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from numpy.typing import NDArray
 
-    from edge_quantize.training.nets import Weights
+    from edge_quantize.training.weights import Weights
 
 
 DEVICE: Final = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -45,14 +46,19 @@ def torch_net(net: Net, weights: Mapping[str, NDArray[np.generic]] | None = None
 
 
 class Conv(nn.Module):  # type: ignore[misc]  # PyTorch is not there when types are checked
-    """Convolution, padded as TensorFlow's `same`, and batch normalisation."""
+    """Convolution, padded as TensorFlow's `same`, batch normalisation, and ReLU where wanted."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int, kernel: int = 3) -> None:
+    def __init__(
+        self, inputs: int, outputs: int, stride: int, kernel: int = 3, *, depthwise: bool = False, relu: bool = False
+    ) -> None:
         super().__init__()
-        # Even sides only: a 3×3 kernel at stride 2 then needs one pixel, which goes right and below.
-        self.pad = (0, 1, 0, 1) if stride == 2 and kernel == 3 else None
+        # Even sides only: a kernel at stride 2 then needs an odd number of pixels, the larger half right and below.
+        before = (kernel - 2) // 2
+        self.pad = (before, before + 1, before, before + 1) if stride == 2 and kernel > 1 else None
         inside = kernel // 2 if self.pad is None else 0
-        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, inside, bias=False)
+        self.depthwise, self.relu = depthwise, relu
+        groups = inputs if depthwise else 1
+        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, inside, groups=groups, bias=False)
         self.bn = nn.BatchNorm2d(outputs, eps=BN_EPSILON, momentum=1 - BN_MOMENTUM)
         nn.init.kaiming_normal_(self.conv.weight, nonlinearity="relu")
 
@@ -61,7 +67,7 @@ class Conv(nn.Module):  # type: ignore[misc]  # PyTorch is not there when types 
         if self.pad is not None:
             x = F.pad(x, self.pad)
         done: Tensor = self.bn(self.conv(x))
-        return done
+        return F.relu(done) if self.relu else done
 
 
 class Block(nn.Module):  # type: ignore[misc]
@@ -74,10 +80,27 @@ class Block(nn.Module):  # type: ignore[misc]
         self.p = Conv(inputs, row.channels, row.stride, kernel=1) if projects(inputs, row) else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, inputs, S, S) → (N, channels, S / stride, S / stride), before the last ReLU."""
+        """(N, inputs, S, S) → (N, channels, S / stride, S / stride)."""
         y = self.b(F.relu(self.a(x)))
-        done: Tensor = y + (x if self.p is None else self.p(x))
-        return done
+        return F.relu(y + (x if self.p is None else self.p(x)))
+
+
+class Bottleneck(nn.Module):  # type: ignore[misc]
+    """A depthwise convolution between two of 1×1, with a shortcut where the shape stays."""
+
+    def __init__(self, inputs: int, row: Row) -> None:
+        super().__init__()
+        wide = inputs * row.expand
+        self.e = Conv(inputs, wide, 1, kernel=1) if row.expand > 1 else None
+        self.d = Conv(wide, wide, row.stride, row.kernel, depthwise=True)
+        self.c = Conv(wide, row.channels, 1, kernel=1)
+        self.shortcut = not projects(inputs, row)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, inputs, S, S) → (N, channels, S / stride, S / stride)."""
+        y = x if self.e is None else F.relu6(self.e(x))
+        done: Tensor = self.c(F.relu6(self.d(y)))
+        return done + x if self.shortcut else done
 
 
 class TorchNet(nn.Module):  # type: ignore[misc]
@@ -86,32 +109,44 @@ class TorchNet(nn.Module):  # type: ignore[misc]
     def __init__(self, net: Net) -> None:
         super().__init__()
         self.net = net
-        self.rows = nn.ModuleList()
-        inputs = 1
-        for row in net.rows:
-            made = Conv(inputs, row.channels, row.stride) if row.kind == "conv" else Block(inputs, row)
-            self.rows.append(made)
-            inputs = row.channels
+        self.trunks = nn.ModuleList(_trunk(rows) for rows in net.trunks)
         self.dropout = nn.Dropout(net.dropout)
-        self.head = nn.Linear(inputs, net.classes)
+        self.head = nn.Linear(net.features, net.classes)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits of normalised chips."""
-        for row in self.rows:
-            x = F.relu(row(x))
-        done: Tensor = self.head(self.dropout(x.mean(dim=(2, 3))))
+        ends = [trunk(x).mean(dim=(2, 3)) for trunk in self.trunks]
+        done: Tensor = self.head(self.dropout(torch.cat(ends, 1)))
         return done
+
+
+def _trunk(rows: tuple[Row, ...]) -> nn.Sequential:
+    made: list[nn.Module] = []
+    inputs = 1
+    for row in rows:
+        if row.kind == "conv":
+            made.append(Conv(inputs, row.channels, row.stride, row.kernel, relu=True))
+        else:
+            made.append((Block if row.kind == "block" else Bottleneck)(inputs, row))
+        inputs = row.channels
+    return nn.Sequential(*made)
 
 
 def _convs(model: TorchNet) -> dict[str, Conv]:
     """The convolutions of a model under their neutral names."""
     found: dict[str, Conv] = {}
-    for row, made in zip(model.net.rows, model.rows, strict=True):
+    rows = [row for trunk in model.net.trunks for row in trunk]
+    for row, made in zip(rows, (one for trunk in model.trunks for one in trunk), strict=True):
         if isinstance(made, Conv):
             found[row.name] = made
-        elif isinstance(made, Block):
+        else:
             found |= {f"{row.name}.{part}": conv for part, conv in made.named_children() if isinstance(conv, Conv)}
     return found
+
+
+def _order(*, depthwise: bool) -> tuple[int, int, int, int]:
+    """Axes of PyTorch's kernel as neutral weights have them; depthwise, its channels count as inputs."""
+    return (2, 3, 0, 1) if depthwise else (2, 3, 1, 0)
 
 
 def torch_weights(model: TorchNet) -> Weights:
@@ -123,7 +158,7 @@ def torch_weights(model: TorchNet) -> Weights:
 
     found: Weights = {}
     for name, c in _convs(model).items():
-        found[f"{name}/kernel"] = np.ascontiguousarray(out(c.conv.weight).transpose(2, 3, 1, 0))
+        found[f"{name}/kernel"] = np.ascontiguousarray(out(c.conv.weight).transpose(_order(depthwise=c.depthwise)))
         running = (c.bn.running_mean, c.bn.running_var)
         parts = zip(("gamma", "beta", "mean", "var"), (c.bn.weight, c.bn.bias, *running), strict=True)
         found |= {f"{name}/{part}": out(t) for part, t in parts if t is not None}
@@ -141,7 +176,7 @@ def set_torch_weights(model: TorchNet, weights: Mapping[str, NDArray[np.generic]
     modules = _convs(model)
     for c in convolutions(model.net):
         m = modules[c.name]
-        put(m.conv.weight, weights[f"{c.name}/kernel"].transpose(3, 2, 0, 1))
+        put(m.conv.weight, weights[f"{c.name}/kernel"].transpose(np.argsort(_order(depthwise=c.depthwise))))
         put(m.bn.weight, weights[f"{c.name}/gamma"])
         put(m.bn.bias, weights[f"{c.name}/beta"])
         put(m.bn.running_mean, weights[f"{c.name}/mean"])

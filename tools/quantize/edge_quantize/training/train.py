@@ -11,30 +11,45 @@ import numpy as np
 import torch
 
 from edge.errors import ConfigError
+from edge_quantize.training import imagenet
 from edge_quantize.training.gate import best_threshold, moved, with_hard
+from edge_quantize.training.keras_net import load_keras, save_keras
 from edge_quantize.training.loop import State, estimate_normalisation, run_steps
-from edge_quantize.training.nets import NETS, deepened, save_keras
+from edge_quantize.training.nets import NETS
 from edge_quantize.training.predict import probabilities, score
 from edge_quantize.training.run_folder import RunFolder, load_all
 from edge_quantize.training.samples import load_samples
 from edge_quantize.training.schedule import replayed
 from edge_quantize.training.teacher import consistent_teacher, with_teacher
 from edge_quantize.training.torch_net import set_torch_weights, torch_net, torch_weights
+from edge_quantize.training.weights import deepened, paired
 
 if TYPE_CHECKING:
     from edge_quantize.training.labelled import Samples
-    from edge_quantize.training.nets import Weights
     from edge_quantize.training.recipe import Recipe
     from edge_quantize.training.torch_net import TorchNet
+    from edge_quantize.training.weights import Weights
 
 
-def _start_weights(init: str, runs: Path) -> Weights:
-    """Neutral weights to start from: a file of them, those of a finished run, or the mean of several (`a + b`).
+def _start_weights(recipe: Recipe, init: str, runs: Path) -> Weights:
+    """The weights that a recipe starts from, for its net. Raises ValueError where they do not fit it."""
+    net = NETS[recipe.net]
+    if init == imagenet.NAME:
+        return imagenet.start(net, recipe.seed)
+    weights = _weights_of(init, runs)
+    if recipe.beside is not None:
+        weights = paired(weights, _weights_of(recipe.beside, runs), recipe.beside_share)
+    return deepened(net, weights, recipe.seed)
+
+
+def _weights_of(init: str, runs: Path) -> Weights:
+    """Neutral weights of a file (`.npz`, or a bundle's `.keras`), of a finished run, or the mean of several (`a + b`).
 
     Runs that branched from one net can be averaged: Wortsman et al., "Model soups" (2022).
     """
+    read = {".npz": load_all, ".keras": load_keras}
     each = [
-        load_all(Path(name)) if name.endswith(".npz") else RunFolder(runs / name).final_weights()
+        read[Path(name).suffix](Path(name)) if Path(name).suffix in read else RunFolder(runs / name).final_weights()
         for name in init.split(" + ")
     ]
     return {key: np.mean([one[key] for one in each], axis=0, dtype=np.float32) for key in each[0]}
@@ -73,7 +88,7 @@ def train(
     else:
         run.start(recipe)
         if recipe.init is not None:
-            set_torch_weights(model, deepened(net, _start_weights(recipe.init, runs), recipe.seed))
+            set_torch_weights(model, _start_weights(recipe, recipe.init, runs))
         set_torch_weights(average, torch_weights(model))
     samples = with_teacher(recipe, with_hard(recipe, samples, model), runs)
     run_steps(recipe, run, samples, model, average, state, consistent_teacher(recipe, runs))
@@ -155,9 +170,9 @@ def _one_fold(recipe: Recipe, folds: int, fold: int, runs: Path) -> Recipe:
     if recipe.data is not None:
         return one
     changes: dict[str, Any] = {}
-    for key in ("init", "teacher"):
+    for key in ("init", "beside", "teacher"):
         named = getattr(recipe, key)
-        if named is None:
+        if named is None or named == imagenet.NAME:
             continue
         changes[key] = f"{named}/fold-{fold}"
         path = runs / changes[key]

@@ -42,10 +42,11 @@ from edge_quantize.datasets.fer2013 import load_arrays, load_fer2013, soft_targe
 from edge_quantize.training.device_augment import warp  # noqa: E402
 from edge_quantize.training.labelled import Labelled, Samples  # noqa: E402
 from edge_quantize.training.loop import State, estimate_normalisation, run_steps  # noqa: E402
-from edge_quantize.training.nets import NETS, seeded_weights  # noqa: E402
+from edge_quantize.training.nets import NETS  # noqa: E402
 from edge_quantize.training.recipe import Recipe, load_recipe  # noqa: E402
 from edge_quantize.training.run_folder import RunFolder  # noqa: E402
 from edge_quantize.training.torch_net import DEVICE, TorchNet, set_torch_weights, torch_net, torch_weights  # noqa: E402
+from edge_quantize.training.weights import seeded_weights  # noqa: E402
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
