@@ -101,7 +101,7 @@ class BlazeFace:
         self._schedule.begin()
         shown = parts if thorough else self._schedule.choose(image, parts, last)
         best, merged = self._one_a_face(*self._look(image, shown)[1:])
-        if not (len(best) or last):
+        if not (len(best) or last):  # nobody is there, nor was: nothing of what follows has anything to do
             if not thorough:
                 self._schedule.end(len(shown))
             return []

@@ -30,9 +30,8 @@ class Ids:
     def add(self, rows: Sequence[Row]) -> None:
         """Take what these rows mention too: the store's own, which a payload of the batch contradicts."""
         self.sites |= self._named("sites", {row.site for row in rows} - self.sites.keys())
-        if (
-            terms := set({id(row.terms): row.terms for row in rows}.values()) - self.terms.keys()
-        ):  # few: none hashed twice
+        said = {id(row.terms): row.terms for row in rows}  # few, and often the same object: none is hashed twice
+        if terms := set(said.values()) - self.terms.keys():
             self.terms |= self._terms(terms)
         runs = {row[:2] for row in rows} | {(row.device, row.prev_boot) for row in rows if row.prev_boot}
         self.boots |= self._boots(runs - self.boots.keys())
