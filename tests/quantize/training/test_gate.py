@@ -12,8 +12,8 @@ from edge_quantize.datasets.fer2013 import Fer2013, held_out_photos, validation_
 from edge_quantize.datasets.not_bare import NOT_BARE
 from edge_quantize.training import nets, samples
 from edge_quantize.training.labelled import Labelled, Samples
-from edge_quantize.training.recipe import load_recipe
-from edge_quantize.training.weights import check_weights, seeded_weights
+from edge_quantize.training.recipe import RECIPES, Recipe, load_recipe
+from edge_quantize.training.weights import deepened, seeded_weights
 
 from edge.errors import SourceError
 
@@ -144,9 +144,21 @@ def test_the_threshold_is_the_middle_of_those_that_err_least_and_moves_to_a_half
     assert (after[:, 1] > 0.5).mean() == pytest.approx(0.7, abs=0.02)
 
 
-def test_the_committed_weights_fit_the_net_of_their_recipe() -> None:
-    recipe = load_recipe("gate_turned_more")
+COMMITTED = "bench/training/"
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        r
+        for r in map(load_recipe, sorted(p.stem for p in RECIPES.glob("*.toml")))
+        if (r.init or "").startswith(COMMITTED)
+    ],
+    ids=lambda recipe: str(recipe.name),
+)
+def test_the_committed_weights_fit_the_net_of_their_recipe(recipe: Recipe) -> None:
     assert recipe.init is not None
     with np.load(Path(__file__).parents[3] / recipe.init) as kept:
-        check_weights(nets.NETS[recipe.net], dict(kept))
-        assert all(kept[name].dtype == np.float16 for name in kept.files if kept[name].ndim > 1)
+        weights = dict(kept)
+    deepened(nets.NETS[recipe.net], weights)
+    assert all(array.dtype == np.float16 for array in weights.values() if array.ndim > 1)
