@@ -32,7 +32,7 @@ from starlette.testclient import TestClient
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-MANIFEST = Path(__file__).resolve().parents[1] / "models" / "fer-2026.12" / "manifest.json"
+MANIFEST = next(Path(__file__).resolve().parents[1].glob("models/*/manifest.json"))
 FIRST_DAY = 20_000
 HOUR_MS = 3_600_000
 HOURS_OF_TODAY = 10

@@ -18,7 +18,7 @@ from edge.errors import SourceError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-BUNDLE = Path(__file__).parents[2] / "models/fer-2026.12"
+BUNDLE = next(Path(__file__).parents[2].glob("models/*"))
 MANIFEST = BUNDLE / "manifest.json"
 
 HAPPY = [

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     Key = tuple[str, str]
 
-MANIFEST = Path(__file__).parents[2] / "models/fer-2026.12/manifest.json"
+MANIFEST = next(Path(__file__).parents[2].glob("models/*/manifest.json"))
 TABLES = read_manifest(MANIFEST)
 BARE, MASK = (t.digest for t in TABLES)
 NEXT = "sha256:" + "1" * 64

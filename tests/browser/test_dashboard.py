@@ -30,7 +30,7 @@ AXE = "axe-core@4.14.1"
 DEVICES, SITES = 200, 40
 PAGES = ("/", "/site/site-0001", "/fleet", "/quality")
 AGGREGATE = [sys.executable, "-m", "edge_aggregate"]
-MANIFEST = Path(__file__).resolve().parents[2] / "models" / "fer-2026.12" / "manifest.json"
+MANIFEST = next(Path(__file__).resolve().parents[2].glob("models/*/manifest.json"))
 
 
 @pytest.fixture(scope="module")
