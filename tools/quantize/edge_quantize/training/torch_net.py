@@ -132,7 +132,7 @@ def _trunk(rows: tuple[Row, ...]) -> nn.Sequential:
     return nn.Sequential(*made)
 
 
-def _convs(model: TorchNet) -> dict[str, Conv]:
+def named_convolutions(model: TorchNet) -> dict[str, Conv]:
     """The convolutions of a model under their neutral names."""
     found: dict[str, Conv] = {}
     rows = [row for trunk in model.net.trunks for row in trunk]
@@ -157,7 +157,7 @@ def torch_weights(model: TorchNet) -> Weights:
         return array
 
     found: Weights = {}
-    for name, c in _convs(model).items():
+    for name, c in named_convolutions(model).items():
         found[f"{name}/kernel"] = np.ascontiguousarray(out(c.conv.weight).transpose(_order(depthwise=c.depthwise)))
         running = (c.bn.running_mean, c.bn.running_var)
         parts = zip(("gamma", "beta", "mean", "var"), (c.bn.weight, c.bn.bias, *running), strict=True)
@@ -173,7 +173,7 @@ def set_torch_weights(model: TorchNet, weights: Mapping[str, NDArray[np.generic]
         if target is not None:
             target.data.copy_(torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32)))
 
-    modules = _convs(model)
+    modules = named_convolutions(model)
     for c in convolutions(model.net):
         m = modules[c.name]
         put(m.conv.weight, weights[f"{c.name}/kernel"].transpose(np.argsort(_order(depthwise=c.depthwise))))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
 
 from edge.errors import ConfigError
 from edge_quantize.training import imagenet
+from edge_quantize.training.equalise import equalised
 from edge_quantize.training.gate import best_threshold, moved, with_hard
 from edge_quantize.training.keras_net import load_keras, save_keras
 from edge_quantize.training.loop import State, estimate_normalisation, run_steps
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from edge_quantize.training.recipe import Recipe
     from edge_quantize.training.torch_net import TorchNet
     from edge_quantize.training.weights import Weights
+
+EQUALISE_CHIPS: Final = 1000
+"""Chips on which the ranges of bottlenecks are measured."""
 
 
 def _start_weights(recipe: Recipe, init: str, runs: Path) -> Weights:
@@ -111,10 +115,11 @@ def finish(
     model: TorchNet,
     state: State,
 ) -> dict[str, Any]:
-    """Score the finished model, write weights, `final.keras` and `result.json`; returns the result."""
-    weights = torch_weights(model)
+    """Score the finished model, write its weights, `final.keras` (equalised) and `result.json`; returns the result."""
+    weights, net = torch_weights(model), NETS[recipe.net]
     run.save_final(weights)
-    save_keras(NETS[recipe.net], weights, run.path / "final.keras")
+    shown = np.random.default_rng(recipe.seed).permutation(len(samples.chips))[:EQUALISE_CHIPS]
+    save_keras(net, equalised(net, weights, samples.chips[shown]), run.path / "final.keras")
     scores = {"validation": score(model, samples.validation)}
     scores |= {name: score(model, labelled) for name, labelled in samples.tests.items()}
     result: dict[str, Any] = {"recipe": recipe.name, "steps": state.step, "seconds": round(state.seconds)}
