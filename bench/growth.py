@@ -143,7 +143,7 @@ def plot(crowd: list[dict[str, float]], sizes: list[dict[str, float]], path: Pat
         memory.plot(x, [p["peak"] for p in points], "C1s:", label="peak memory")
         memory.set_ylabel("MB")
         memory.set_ylim(0)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", fontsize=9)
+    figure.legend(handles=[*axes[0].lines, *memory.lines], loc="outside upper center", ncols=2, fontsize=9)
     figure.savefig(path, dpi=100)
 
 
