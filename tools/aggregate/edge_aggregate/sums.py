@@ -9,8 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field
-from itertools import groupby
-from operator import add, itemgetter, sub
+from operator import add, sub
 from typing import TYPE_CHECKING, Any, Final
 
 from edge.errors import ConfigError
@@ -142,8 +141,6 @@ _WHOLE: Final = slice(4, 7)
 _CELLS: Final = slice(7, 7 + CELLS_OF_A_WINDOW)
 _DRAWS: Final = slice(7 + CELLS_OF_A_WINDOW, None)
 """Where what follows `windows` in `_HEAD`, cells and draws are in a window, as `_Reading.windows` reads it."""
-MANY: Final = 500
-"""Ids that a query names one by one."""
 
 
 class _Reading:
@@ -243,23 +240,17 @@ class _Reading:
     def windows(self, edge: Edge) -> None:
         """Part of a day, window by window, and what cells hold back at its cut sides."""
         rows = self._engine.fetch(
-            f"SELECT site, boot, terms, quality, duplicates, milliseconds, covered_ppm_s, {', '.join(_SUMMED)}"
-            f" FROM windows WHERE {self._sites} AND start_ms >= ? AND start_ms < ?"
-            " ORDER BY site, start_ms, boot, seq",  # the index's own
+            "SELECT w.site, b.device, w.terms, w.quality, w.duplicates, w.milliseconds, w.covered_ppm_s,"
+            f" {', '.join(f'w.{name}' for name in _SUMMED)} FROM windows w JOIN boots b ON b.id = w.boot"
+            f" WHERE w.{self._sites} AND w.start_ms >= ? AND w.start_ms < ?"
+            " ORDER BY w.site, w.start_ms, w.boot, w.seq",  # the index's own
             (edge.start_ms, edge.end_ms),
         )
-        of_site = [list(group) for _, group in groupby(rows, key=itemgetter(0))]
-        boots = [{row[1] for row in group} for group in of_site]
-        device_of = self._devices(set().union(*(some for some in boots if len(some) > 1)))
-        for group, runs in zip(of_site, boots, strict=True):
-            if len(runs) == 1:
-                self._of_device(group, edge)
-                continue
-            devices: dict[int, list[tuple[Any, ...]]] = defaultdict(list)
-            for row in group:
-                devices[device_of[row[1]]].append(row)
-            for device in devices.values():
-                self._of_device(device, edge)
+        devices: dict[tuple[int, int], list[tuple[Any, ...]]] = defaultdict(list)
+        for row in rows:
+            devices[row[:2]].append(row)
+        for windows in devices.values():
+            self._of_device(windows, edge)
 
     def _of_device(self, windows: Sequence[tuple[Any, ...]], edge: Edge) -> None:
         site = windows[0][0]
@@ -277,13 +268,6 @@ class _Reading:
         if columns and columns[3][0] != UNSYNCED:
             released = zip(columns[_CELLS], columns[_DRAWS], strict=True)
             edge.hold(self.found[site].held, self._terms, columns[2], released)
-
-    def _devices(self, boots: set[int]) -> dict[int, int]:
-        """Whose runs these are."""
-        if not boots:
-            return {}
-        some = f" WHERE id IN ({', '.join(map(str, boots))})" if len(boots) < MANY else ""
-        return dict(self._engine.fetch(f"SELECT id, device FROM boots{some}"))
 
     def kept_back(self, edge: Edge) -> None:
         """What the last window of each device left unreleased."""
