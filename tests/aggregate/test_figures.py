@@ -166,7 +166,8 @@ def test_what_cells_hold_back_is_told_kiosk_by_kiosk_where_two_stand_at_a_site(t
 
 def test_a_day_that_is_not_over_holds_back_what_each_kiosks_last_set_clock_left(tmp_path: Path) -> None:
     """By the last window of the last of its runs, whose clock was set."""
-    happy, sad = {"cells": {"unmasked_happy": 20}}, {"cells": {"unmasked_sad": 20}}
+    happy: dict[str, Any] = {"cells": {"unmasked_happy": 20}}
+    sad: dict[str, Any] = {"cells": {"unmasked_sad": 20}}
     lines = [
         window(1, start=DAY + timedelta(hours=3), boot="f" * 32, **happy),  # an earlier run, whose name sorts last
         window(1, start=DAY + timedelta(hours=4), boot="a" * 32, **happy),
