@@ -10,8 +10,9 @@ from edge_aggregate.calibration import correct
 from edge_aggregate.decode import instant
 from edge_aggregate.periods import local_days
 from edge_aggregate.states import State, States
-from edge_aggregate.statistics import as_read, changed, city, corrected, counted
-from edge_aggregate.sums import CELLS_OF_A_WINDOW, Sums, site_sums, sums_of
+from edge_aggregate.statistics import as_read, changed, city, corrected
+from edge_aggregate.statistics.parts import votes
+from edge_aggregate.sums import Sums, site_sums, sums_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from edge_aggregate.calibration import Correction
     from edge_aggregate.periods import Period
     from edge_aggregate.sites import Sites
-    from edge_aggregate.statistics import Band, Change, Part
+    from edge_aggregate.statistics import Band, Change
     from edge_aggregate.statistics.estimates import Key
     from edge_aggregate.store import Store
 
@@ -102,17 +103,15 @@ class Reading:
             return None
         each = [self.states.period(site, self.period) for site in found]
         state: State = "provisional" if "provisional" in each else "restated" if "restated" in each else "final"
-        lists = [(sums.part_list(), sums.held_tuple()) for sums in found.values()]
-        parts = [part for one, _ in lists for part in one]
+        whole = Sums()
+        for one in found.values():
+            whole.take(one)
         if weights is None:
-            held = tuple(sum(kept) for kept in zip(*(one.held for one in found.values()), strict=True))
-            held = held if any(held) else ()
-            read, true = as_read(parts, held), corrected(parts, self.tables, held)
+            figure = _figure(name, self.period, whole, self.tables, state)
         else:
-            weighted = [(weights[site], parts) for site, (parts, _) in zip(found, lists, strict=True)]
-            bands = city(weighted, self.tables, [held for _, held in lists])
-            read, true = bands.read, bands.corrected
-        figure = _shown(name, self.period, list(found.values()), parts, read, true, state)
+            weighted = [(weights[site], one.part_list()) for site, one in found.items()]
+            bands = city(weighted, self.tables, [one.held_tuple() for one in found.values()])
+            figure = _shown(name, self.period, whole, bands.read, bands.corrected, state)
         return City(figure, [site for site in sites if site not in found or not found[site].windows], len(sites))
 
     def changes(self, before: Mapping[str, Sums]) -> dict[str, Change | None]:
@@ -203,25 +202,12 @@ def _figure(
     name: str, period: Period, sums: Sums, tables: Mapping[tuple[str, str], Correction], state: State
 ) -> Figure:
     parts, held = sums.part_list(), sums.held_tuple()
-    return _shown(name, period, [sums], parts, as_read(parts, held), corrected(parts, tables, held), state)
+    return _shown(name, period, sums, as_read(parts, held), corrected(parts, tables, held), state)
 
 
-def _shown(
-    name: str,
-    period: Period,
-    sums: Sequence[Sums],
-    parts: Sequence[Part],
-    read: Band | None,
-    true: Band | None,
-    state: State,
-) -> Figure:
-    happy, n = counted(parts)
-    if len(parts) == 1:
-        cells = parts[0].cells
-    else:
-        cells = tuple(map(sum, zip(*(part.cells for part in parts), strict=True))) or (0,) * CELLS_OF_A_WINDOW
-    length = sum([one.milliseconds for one in sums])
-    covered = sum([one.covered_ppm_s for one in sums])
+def _shown(name: str, period: Period, sums: Sums, read: Band | None, true: Band | None, state: State) -> Figure:
+    cells = sums.cells()
+    happy, n = votes(cells)
     return Figure(
         site=name,
         start_ms=period.start_ms,
@@ -234,11 +220,11 @@ def _shown(
         index_corrected=None if true is None else true.index,
         low_corrected=None if true is None else true.low,
         high_corrected=None if true is None else true.high,
-        coverage=covered / (length * 1000) if length else None,
-        windows=sum([one.windows for one in sums]),
-        unsynced=sum([one.unsynced for one in sums]),
-        duplicates=sum([one.duplicates for one in sums]),
-        missing=sum([one.missing for one in sums]),
+        coverage=sums.covered_ppm_s / (sums.milliseconds * 1000) if sums.milliseconds else None,
+        windows=sums.windows,
+        unsynced=sums.unsynced,
+        duplicates=sums.duplicates,
+        missing=sums.missing,
         state=state,
         cells=cells,
     )

@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 import tomllib
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -103,7 +104,7 @@ def _week(hours: dict[str, str]) -> list[list[Open]]:
     return week
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Sites:
     """All sites of a file. One that is not in it is known by its id, and keeps UTC."""
 
@@ -116,7 +117,7 @@ class Sites:
         """What it is called."""
         return self[site].name or site
 
-    @property
+    @cached_property
     def cities(self) -> dict[str, list[str]]:
         """Sites by city."""
         found: dict[str, list[str]] = {}
