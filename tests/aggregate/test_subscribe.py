@@ -379,6 +379,15 @@ def test_a_broker_that_says_no_is_one_line(
     assert len(process.text.splitlines()) == 1
 
 
+def test_two_of_one_name_are_told_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    with Mosquitto(tmp_path) as broker, Process(tmp_path, broker.port) as one:
+        with Process(tmp_path / "other", broker.port):
+            told = "another client took this one's id: give each subscriber its own --client-id"
+            until(lambda: told in one.text, "the first says what happened", one)
+        assert one.end() == 0
+
+
 @pytest.mark.parametrize(
     ("options", "text"),
     [

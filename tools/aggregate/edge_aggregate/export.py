@@ -88,7 +88,8 @@ def write_parquet(rows: list[dict[str, Any]], path: Path) -> None:
     import pyarrow.parquet as pq
 
     try:
-        pq.write_table(pa.Table.from_pylist(rows), path)
+        with path.open("wb") as file:  # pyarrow's own words about a path are three lines long
+            pq.write_table(pa.Table.from_pylist(rows), file)
     except OSError as error:
-        msg = f"{path}: {error}: name a file in a folder that is there"
+        msg = f"{path}: {error.strerror or error}: name a file in a folder that is there, with room"
         raise SourceError(msg) from error

@@ -33,6 +33,9 @@ def run(args: argparse.Namespace) -> int:
     if args.out is not None and args.out.suffix not in (".csv", ".parquet"):
         msg = f"--out {args.out}: name a file that ends in .csv or .parquet"
         raise ConfigError(msg)
+    if args.dead_letters and any((args.last, args.start, args.end, asked_sites(args))):
+        msg = "--dead-letters are all that are kept: leave out --last, --from, --to and --site"
+        raise ConfigError(msg)
     sites = read_sites(args.sites)
     place = read_place(args, sites)
     asked = asked_sites(args)
@@ -42,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
         else:
             period = read_period(args, store, place)
             whole = args.by == "period"
-            found = figures(store, period, asked, sites) if whole else local_series(store, period, place, asked)
+            found = figures(store, period, asked, sites) if whole else local_series(store, period, place, asked, sites)
             rows = rows_of(found, place, args.by)
     if args.out is None:
         write_csv(rows, sys.stdout)
@@ -53,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
             with args.out.open("w", encoding="utf-8", newline="") as file:
                 write_csv(rows, file)
         except OSError as error:
-            msg = f"{args.out}: {error.strerror}: name a file in a folder that is there"
+            msg = f"{args.out}: {error.strerror}: name a file in a folder that is there, with room"
             raise SourceError(msg) from error
     print(f"{len(rows)} rows", file=sys.stderr)
     return 0

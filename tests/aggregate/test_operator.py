@@ -1,0 +1,199 @@
+"""A clumsy operator: each mistake is one line that says what, where and what to do; nothing is left half done."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+from edge_aggregate.cli import main
+from edge_aggregate.decode import milliseconds
+from edge_aggregate.figures import city_while_open, figures, local_series, read
+from edge_aggregate.ingest import ingest_files
+from edge_aggregate.periods import Period, zone
+from edge_aggregate.sites import read_sites
+from edge_aggregate.store import open_store
+
+from tests.support.windows import DAY, window, write_log
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+AGGREGATE = [sys.executable, "-m", "edge_aggregate"]
+CAPABILITIES = "-dac_override,-dac_read_search"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    """One with two days of two kiosks at two sites; at night they see nothing."""
+    lines = [
+        window(
+            hour + 1,
+            start=DAY + timedelta(hours=hour),
+            site=site,
+            device=f"at-{site}",
+            cells={"unmasked_happy": 12, "unmasked_sad": 12},
+            coverage=1.0 if 8 <= hour % 24 < 20 else 0.0,
+        )
+        for site in ("lobby", "hall")
+        for hour in range(48)
+    ]
+    path = tmp_path / "store.db"
+    with open_store(str(path), create=True) as opened:
+        ingest_files(opened, [write_log(tmp_path / "log.jsonl", lines)])
+    return path
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
+    """The one line that a command says instead of doing it."""
+    capsys.readouterr()
+    assert main([str(argument) for argument in arguments]) in (2, 66, 74)
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 1, told
+    return told[0]
+
+
+def ordinary(*command: str | Path) -> subprocess.CompletedProcess[str]:
+    """A command run by somebody who may not write where the folder's mode says so, as root may."""
+    drop: list[str] = []
+    if os.geteuid() == 0:
+        if shutil.which("setpriv") is None:
+            pytest.skip("root may write anywhere, and there is no setpriv to take that away")
+        drop = ["setpriv", f"--bounding-set={CAPABILITIES}", f"--inh-caps={CAPABILITIES}"]
+    whole = [*drop, *AGGREGATE, *map(str, command)]
+    return subprocess.run(whole, capture_output=True, text=True, check=False, timeout=120)
+
+
+def test_a_port_in_use_and_an_address_of_another_machine(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        listen = f"127.0.0.1:{taken.getsockname()[1]}"
+        told = refused(capsys, "serve", "--store", store, "--listen", listen)
+    assert told == (
+        f"edge-aggregate: --listen {listen}: cannot be used (Address already in use): name another address or port"
+    )
+
+
+def test_a_store_that_is_misspelt_is_said_when_pages_start(tmp_path: Path) -> None:
+    command = [*AGGREGATE, "serve", "--store", str(tmp_path / "none.db"), "--listen", "127.0.0.1:0"]
+    pages = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert pages.stdout is not None
+    assert pages.stderr is not None
+    try:
+        assert pages.stdout.readline().startswith("http://127.0.0.1:")
+        assert "nothing to show yet: " in (told := pages.stderr.readline())
+        assert "none.db: no store is there" in told
+    finally:
+        pages.terminate()
+        pages.communicate(timeout=60)
+
+
+def test_an_address_of_another_database_is_told_without_its_password(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in (("index",), ("ingest", "--files", "x.jsonl"), ("backup", "copy.db")):
+        told = refused(capsys, *command, "--store", "mysql://anna:secret@db/figures")
+        assert "mysql://…: is no store: give the path of a file, or postgresql://user@host/database" in told
+        assert "secret" not in told
+
+
+def test_a_folder_that_may_only_be_read(store: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "kept"
+    folder.mkdir()
+    shutil.copy(store, folder / "store.db")
+    folder.chmod(0o555)
+    try:
+        done = ordinary("index", "--store", folder / "store.db")
+        assert done.returncode == 74
+        assert "cannot be read by this user while nobody writes it" in done.stderr
+        assert "let this user write to its folder" in done.stderr
+        assert "cannot be written" not in done.stderr
+
+        broker = ["--broker", "127.0.0.1:1", "--landing", str(folder)]
+        done = ordinary("ingest", "--store", tmp_path / "new.db", *broker)
+        assert (done.returncode, len(done.stderr.splitlines())) == (74, 1), done.stderr
+        assert f"{folder}: this user may not write there: name another folder" in done.stderr
+    finally:
+        folder.chmod(0o755)
+
+
+def test_a_backup_can_be_read_where_nothing_may_be_written(store: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "kept"
+    folder.mkdir()
+    assert main(["backup", "--store", str(store), str(folder / "copy.db")]) == 0
+    folder.chmod(0o555)
+    try:
+        done = ordinary("index", "--store", folder / "copy.db", "--from", "2026-03-02", "--to", "2026-03-04")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "1152 of 2304" not in done.stdout
+        assert "576 of 1152" in done.stdout
+    finally:
+        folder.chmod(0o755)
+
+
+def test_a_copy_that_cannot_be_made_names_the_copy(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = tmp_path / "none" / "copy.db"
+    assert refused(capsys, "backup", "--store", store, copy).startswith(f"edge-aggregate: {copy}: cannot be opened")
+
+
+def test_a_restore_of_nothing_leaves_no_store(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "junk").write_bytes(bytes(range(256)) * 16)
+    for source in ("junk", "none"):
+        assert source in refused(capsys, "restore", "--store", tmp_path / "new.db", tmp_path / source)
+        assert not (tmp_path / "new.db").exists()
+
+
+def test_files_that_cannot_be_exported_to(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("x.csv", "x.parquet"):
+        if name.endswith("parquet"):
+            pytest.importorskip("pyarrow")
+        told = refused(capsys, "export", "--store", store, "--out", tmp_path / "none" / name)
+        assert told == (
+            f"edge-aggregate: {tmp_path / 'none' / name}: No such file or directory: name a file in a folder that is"
+            " there, with room"
+        )
+
+
+def test_dead_letters_have_no_period(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for option in (("--last", "7d"), ("--from", "2026-03-02"), ("--site", "lobby")):
+        told = refused(capsys, "export", "--store", store, "--dead-letters", *option)
+        assert "leave out --last, --from, --to and --site" in told
+
+
+def test_a_site_that_nobody_heard_of_is_told_with_those_that_are_there(
+    store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for option in ((), ("--by", "day"), ("--by", "hour-of-week"), ("--compare",)):
+        told = refused(capsys, "index", "--store", store, "--site", "loby", *option)
+        assert told == "edge-aggregate: no window ever came from a site called 'loby': there is hall, lobby"
+
+
+def test_hours_of_the_week_are_of_28_days_unless_said(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["index", "--store", str(store), "--site", "lobby", "--by", "hour-of-week"]) == 0
+    assert "mon     50" in capsys.readouterr().out
+    week = ["--by", "hour-of-week", "--last", "7d"]
+    assert "28 days, as in --last 28d" in refused(capsys, "index", "--store", store, "--site", "lobby", *week)
+
+
+def test_coverage_is_that_of_opening_hours_wherever_it_is_shown(store: Path, tmp_path: Path) -> None:
+    (tmp_path / "sites.toml").write_text(
+        '[sites.lobby]\ncity = "here"\nhours = { mon-sun = "08:00-20:00" }\n[sites.hall]\ncity = "here"\n'
+    )
+    places = read_sites(tmp_path / "sites.toml")
+    period = Period(milliseconds(DAY), milliseconds(DAY + timedelta(days=2)))
+    with open_store(str(store), read_only=True) as opened:
+        whole = {one.site: one.coverage for one in figures(opened, period, None, places)}
+        assert whole == {"hall": 0.5, "lobby": 1.0}
+        by_day = local_series(opened, period, zone("UTC"), None, places)
+        assert [(one.site, one.coverage) for one in by_day] == [("hall", 0.5), ("lobby", 1.0)] * 2
+        reading = read(opened, period)
+        members, weights = places.weighed("here", "votes")
+        city = reading.city("here", members, weights)
+        assert city is not None
+        together = city_while_open(opened, reading, city.figure, members, places)
+        assert together.coverage == (24 + 24) / (24 + 48)
+        assert together.index == city.figure.index
