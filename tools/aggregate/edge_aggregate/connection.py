@@ -348,7 +348,7 @@ class Connection:
         self._connack, self.resumed = reason, bool(flags.session_present)
 
     def _on_disconnect(self, _c: object, _u: object, _f: object, reason: ReasonCode, _p: Properties | None) -> None:
-        self._goodbye = self._goodbye or reason  # the broker's own word; paho then says once more that it is over
+        self._goodbye = reason
 
     def _on_subscribe(self, _c: object, _u: object, mid: int, reasons: list[ReasonCode], _p: object) -> None:
         self.granted[mid] = [int(reason.value) for reason in reasons]
