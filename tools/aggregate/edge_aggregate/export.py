@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from edge.contract import utc_text
@@ -40,31 +41,29 @@ def rows_of(found: Iterable[Figure], place: tzinfo, granularity: str) -> list[di
 
 
 def dead_letters(store: Store) -> list[dict[str, Any]]:
-    """The newest dead letters, and every payload that lost its key to another; with the line each came in."""
-    rows = store.engine.fetch(
+    """The newest dead letters, and every payload that lost its key to another; with the line each came in.
+
+    In the order in which they were received; a line that does not say when stays behind the one before it.
+    """
+    rows: list[tuple[int, tuple[Any, ...]]] = []
+    at = 0
+    for row in store.engine.fetch(
         "SELECT d.kind, d.reason, d.topic, d.received_ms, s.name, d.line, d.excerpt FROM dead d"
         " JOIN segments s ON s.id = d.segment ORDER BY d.id"
-    )
-    rows += [
-        (
-            "conflict",
-            f"another payload is kept of {device} {boot_id}/{seq}",
-            None,
-            received_ms,
-            name,
-            line,
-            payload[:1000],
-        )
-        for device, boot_id, seq, received_ms, name, line, payload in store.engine.fetch(
-            "SELECT d.name, b.boot_id, v.seq, v.received_ms, s.name, v.line, v.payload FROM variants v"
-            " JOIN boots b ON b.id = v.boot JOIN devices d ON d.id = b.device JOIN segments s ON s.id = v.segment"
-            " ORDER BY v.received_ms, v.digest"
-        )
-    ]
+    ):
+        at = at if row[3] is None else row[3]
+        rows.append((at, row))
+    for device, boot_id, seq, received_ms, name, line, payload in store.engine.fetch(
+        "SELECT d.name, b.boot_id, v.seq, v.received_ms, s.name, v.line, v.payload FROM variants v"
+        " JOIN boots b ON b.id = v.boot JOIN devices d ON d.id = b.device JOIN segments s ON s.id = v.segment"
+        " ORDER BY v.received_ms, v.digest"
+    ):
+        reason = f"another payload is kept of {device} {boot_id}/{seq}"
+        rows.append((received_ms, ("conflict", reason, None, received_ms, name, line, payload[:1000])))
     keys = ("kind", "reason", "topic", "received", "segment", "line", "excerpt")
     return [
         dict(zip(keys, (*row[:3], None if row[3] is None else utc_text(instant(row[3])), *row[4:]), strict=True))
-        for row in rows
+        for _, row in sorted(rows, key=itemgetter(0))
     ]
 
 
