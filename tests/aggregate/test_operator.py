@@ -197,3 +197,38 @@ def test_coverage_is_that_of_opening_hours_wherever_it_is_shown(store: Path, tmp
         together = city_while_open(opened, reading, city.figure, members, places)
         assert together.coverage == (24 + 24) / (24 + 48)
         assert together.index == city.figure.index
+
+
+@pytest.mark.parametrize(
+    ("package", "extra", "command"),
+    [
+        ("pyarrow", "parquet", ("export", "--store", "{store}", "--out", "{folder}/x.parquet")),
+        ("psycopg", "postgres", ("index", "--store", "postgresql://nobody@127.0.0.1:1/none")),
+        (
+            "py4j",
+            "spark",
+            ("ingest", "--store", "{folder}/new.db", "--files", "{folder}/log.jsonl", "--runner", "spark"),
+        ),
+        (
+            "pyspark",
+            "spark",
+            ("ingest", "--store", "{folder}/new.db", "--files", "{folder}/log.jsonl", "--runner", "spark"),
+        ),
+    ],
+)
+def test_a_package_that_is_not_installed_is_told_with_what_installs_it(
+    store: Path, tmp_path: Path, package: str, extra: str, command: tuple[str, ...]
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\n"
+        "class Missing:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        f"        if name.partition('.')[0] == {package!r}:\n"
+        "            raise ModuleNotFoundError(f'No module named {name!r}', name=name)\n"
+        "sys.meta_path.insert(0, Missing())\n"
+    )
+    whole = [*AGGREGATE, *(part.format(store=store, folder=tmp_path) for part in command)]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(whole, capture_output=True, text=True, check=False, timeout=120, env=environment)
+    assert done.returncode == 2
+    assert done.stderr == f'edge-aggregate: {package} is not installed: pip install "edge-fer[{extra}]"\n'
