@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
+from edge_aggregate.calibration import Table
 from edge_aggregate.cli import main
 from edge_aggregate.decode import milliseconds
 from edge_aggregate.figures import city_while_open, figures, local_series, read
@@ -145,6 +146,19 @@ def test_a_restore_of_nothing_leaves_no_store(tmp_path: Path, capsys: pytest.Cap
     for source in ("junk", "none"):
         assert source in refused(capsys, "restore", "--store", tmp_path / "new.db", tmp_path / source)
         assert not (tmp_path / "new.db").exists()
+
+
+def test_a_restore_into_a_store_with_anything_in_it_is_refused(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["backup", "--store", str(store), str(tmp_path / "copy.db")]) == 0
+    table = Table("fer_masked", "sha256:" + "0" * 64, tuple((9,) * 8 for _ in range(7)), "bundle")
+    with open_store(str(tmp_path / "new.db"), create=True) as opened:
+        opened.register([table])
+    told = refused(capsys, "restore", "--store", tmp_path / "new.db", tmp_path / "copy.db")
+    assert told.endswith("new.db: is not empty: restore into a new store")
+    with open_store(str(tmp_path / "new.db")) as opened:
+        assert opened.tables() == [table]
 
 
 def test_files_that_cannot_be_exported_to(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
