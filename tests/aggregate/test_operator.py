@@ -246,3 +246,30 @@ def test_a_package_that_is_not_installed_is_told_with_what_installs_it(
     done = subprocess.run(whole, capture_output=True, text=True, check=False, timeout=120, env=environment)
     assert done.returncode == 2
     assert done.stderr == f'edge-aggregate: {package} is not installed: pip install "edge-fer[{extra}]"\n'
+
+
+def test_a_period_that_begins_after_the_newest_message(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told = refused(capsys, "index", "--store", store, "--from", "2027-01-01")
+    assert told == (
+        "edge-aggregate: --from 2027-01-01: nothing is newer than 2026-03-04T00:00:01Z: give a time before it"
+    )
+    open_store(str(tmp_path / "empty.db"), create=True).close()
+    assert main(["index", "--store", str(tmp_path / "empty.db"), "--from", "2026-03-01"]) == 0
+    assert "the store is empty" in capsys.readouterr().out
+
+
+def test_a_file_without_a_row_has_its_columns_and_nulls_have_a_type(store: Path, tmp_path: Path) -> None:
+    empty = ["--from", "2026-01-01", "--to", "2026-01-02"]
+    for more in (empty, [], ["--dead-letters"]):
+        assert main(["export", "--store", str(store), "--out", str(tmp_path / "x.csv"), *more]) == 0
+        assert (
+            (tmp_path / "x.csv").read_text().startswith("kind,reason," if "--dead-letters" in more else "site,granul")
+        )
+    parquet = pytest.importorskip("pyarrow.parquet")
+    for more in (empty, []):
+        assert main(["export", "--store", str(store), "--out", str(tmp_path / "x.parquet"), *more]) == 0
+        schema = parquet.read_schema(tmp_path / "x.parquet")
+        assert str(schema.field("index_corrected").type) == "double", "no model is registered: nothing but nulls"
+        assert str(schema.field("masked_happy").type) == "int64"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from edge.contract import utc_text
 from edge.errors import SourceError
@@ -12,13 +12,30 @@ from edge_aggregate.decode import instant
 from edge_aggregate.store.schema import CELL_COLUMNS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from datetime import tzinfo
     from pathlib import Path
     from typing import TextIO
 
     from edge_aggregate.figures import Figure
     from edge_aggregate.store import Store
+
+
+FIGURES: Final = {
+    **dict.fromkeys(("site", "granularity", "zone", "from", "to"), "string"),
+    **dict.fromkeys(("happy", "n"), "int64"),
+    **dict.fromkeys(("index", "low", "high", "index_corrected", "low_corrected", "high_corrected"), "float64"),
+    "coverage": "float64",
+    **dict.fromkeys(("windows", "unsynced", "duplicates", "missing"), "int64"),
+    "state": "string",
+    **dict.fromkeys(CELL_COLUMNS, "int64"),
+}
+LETTERS: Final = {
+    **dict.fromkeys(("kind", "reason", "topic", "received", "segment"), "string"),
+    "line": "int64",
+    "excerpt": "string",
+}
+"""Columns and their types, which a file has without a row too, and where nothing but nulls is in one."""
 
 
 def rows_of(found: Iterable[Figure], place: tzinfo, granularity: str) -> list[dict[str, Any]]:
@@ -60,18 +77,15 @@ def dead_letters(store: Store) -> list[dict[str, Any]]:
     ):
         reason = f"another payload is kept of {device} {boot_id}/{seq}"
         rows.append((received_ms, ("conflict", reason, None, received_ms, name, line, payload[:1000])))
-    keys = ("kind", "reason", "topic", "received", "segment", "line", "excerpt")
     return [
-        dict(zip(keys, (*row[:3], None if row[3] is None else utc_text(instant(row[3])), *row[4:]), strict=True))
+        dict(zip(LETTERS, (*row[:3], None if row[3] is None else utc_text(instant(row[3])), *row[4:]), strict=True))
         for _, row in sorted(rows, key=itemgetter(0))
     ]
 
 
-def write_csv(rows: list[dict[str, Any]], file: TextIO) -> None:
+def write_csv(rows: list[dict[str, Any]], columns: Mapping[str, str], file: TextIO) -> None:
     """With a header; empty where a value is null. No cell begins as a formula does."""
-    if not rows:
-        return
-    writer = csv.DictWriter(file, fieldnames=list(rows[0]), lineterminator="\n")
+    writer = csv.DictWriter(file, fieldnames=list(columns), lineterminator="\n")
     writer.writeheader()
     writer.writerows({key: _plain(value) for key, value in row.items()} for row in rows)
 
@@ -81,14 +95,14 @@ def _plain(value: object) -> object:
     return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
 
-def write_parquet(rows: list[dict[str, Any]], path: Path) -> None:
+def write_parquet(rows: list[dict[str, Any]], columns: Mapping[str, str], path: Path) -> None:
     """Typed columns. Raises SourceError when the file cannot be written."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         with path.open("wb") as file:  # pyarrow's own words about a path are three lines long
-            pq.write_table(pa.Table.from_pylist(rows), file)
+            pq.write_table(pa.Table.from_pylist(rows, pa.schema(list(columns.items()))), file)
     except OSError as error:
         msg = f"{path}: {error.strerror or error}: name a file in a folder that is there, with room"
         raise SourceError(msg) from error

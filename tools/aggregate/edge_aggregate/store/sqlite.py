@@ -191,8 +191,8 @@ def _advice(error: sqlite3.Error, busy_s: float) -> str:
         sqlite3.SQLITE_FULL: "the disk is full: make room; what was committed is kept",
         sqlite3.SQLITE_BUSY: f"another program has been writing for {busy_s:.0f} s: wait, or end it",
         sqlite3.SQLITE_NOTADB: "is no store (not an SQLite file): name another path",
-        sqlite3.SQLITE_CORRUPT: "is damaged: `edge-aggregate check --store` says how; "
-        "restore a backup or ingest the log anew",
+        sqlite3.SQLITE_CORRUPT: "is damaged: restore a backup, or ingest the landing log into a new file; how, "
+        "`edge-aggregate check --store` says, if it can be opened at all",
         sqlite3.SQLITE_READONLY: "cannot be written: check the owner of the file and its folder",
         sqlite3.SQLITE_CANTOPEN: "cannot be opened: check the path and its permissions",
     }
