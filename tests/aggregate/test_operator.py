@@ -188,7 +188,9 @@ def test_a_site_that_nobody_heard_of_is_told_with_those_that_are_there(
 
 def test_hours_of_the_week_are_of_28_days_unless_said(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["index", "--store", str(store), "--site", "lobby", "--by", "hour-of-week"]) == 0
-    assert "mon     50" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "mon     50" in told
+    assert "the last of these days will still change" in told
     week = ["--by", "hour-of-week", "--last", "7d"]
     assert "28 days, as in --last 28d" in refused(capsys, "index", "--store", store, "--site", "lobby", *week)
 

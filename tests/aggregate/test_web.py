@@ -78,6 +78,7 @@ def test_a_page_shows_the_figures_of_the_command_line(folder: Path, client: Test
         assert f">{figure.n}<" in text
     assert "Main &lt;lobby&gt;" in text
     assert "Main <lobby>" not in text, "a name is text"
+    assert "of a period that is not over" in text.partition('aria-label="Map"')[2].partition("<table>")[0]
     text = client.get("/site/lobby?last=7d").text
     assert f"{lobby.happy} of {lobby.n} votes" in text
     assert "edge-aggregate calibrate" in text, "why there is no corrected share"

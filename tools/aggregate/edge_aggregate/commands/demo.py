@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
         with open_store(store, read_only=True) as opened:
             period = last("28d", opened.newest_ms)
             sites = read_sites(places)
-            print("\nhappy by day, as read, over 28 days")
+            print("\nhappy by day, as read, over 28 days; the last of them will still change")
             for site in sorted({figure.site for figure in figures(opened, period)}):
                 days = local_series(opened, period, sites[site].place, [site])
                 print(f"  {site:12} {_spark([day.index for day in days])}")

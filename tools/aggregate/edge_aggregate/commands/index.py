@@ -129,6 +129,8 @@ def _week(args: argparse.Namespace, store: Store, period: Period, place: tzinfo)
     for day, name in enumerate(DAYS):
         row = hours[day * 24 : day * 24 + 24]
         print(f"{name}  " + "".join("    –" if h.index is None else f"{100 * h.index:5.0f}" for h in row))
+    if period.end_ms >= store.newest_ms:
+        print("up to the newest message: the last of these days will still change")
     return 0
 
 
