@@ -387,7 +387,7 @@ def test_an_export_names_its_zone_and_granularity(tmp_path: Path, capsys: pytest
     assert row["from"] == "2026-03-02T00:00:00+01:00"
     assert row["masked_happy"] == str(23 * 3), "the last window begins on the next local day"
     capsys.readouterr()
-    assert main([*ask, "--dead-letters"]) == 0
+    assert main([*ask[:3], "--dead-letters"]) == 0
     letters = capsys.readouterr().out
     assert "'=cmd()" in letters, "a spreadsheet runs nothing of it"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from edge_aggregate.calibration import Correction
     from edge_aggregate.periods import Period
-    from edge_aggregate.sites import Sites
+    from edge_aggregate.sites import Site, Sites
     from edge_aggregate.statistics import Band, Change
     from edge_aggregate.statistics.estimates import Key
     from edge_aggregate.store import Store
@@ -152,26 +153,53 @@ def figures(
     return while_open(store, read(store, period, sites).figures(), places)
 
 
-def while_open(store: Store, found: list[Figure], places: Sites | None) -> list[Figure]:
-    """The same, with the coverage of opening hours."""
+def while_open(store: Store, found: Sequence[Figure], places: Sites | None) -> list[Figure]:
+    """The same, with the coverage of opening hours. The windows of each site are read once."""
     if places is None:
-        return found
-    return [
-        replace(one, coverage=_open_coverage(store, one, places)) if places[one.site].hours else one for one in found
-    ]
+        return list(found)
+    of_site: dict[str, list[Figure]] = {}
+    for one in found:
+        if places[one.site].hours:
+            of_site.setdefault(one.site, []).append(one)
+    looked = {site: _OpenTime(store, site, figures, places[site]) for site, figures in of_site.items()}
+    return [replace(one, coverage=looked[one.site].coverage(one)) if one.site in looked else one for one in found]
 
 
-def _open_coverage(store: Store, figure: Figure, places: Sites) -> float | None:
+def city_while_open(store: Store, reading: Reading, figure: Figure, members: Iterable[str], places: Sites) -> Figure:
+    """A city's figure, with the coverage of its sites' opening hours: of the time that all of them together told of."""
     length = covered = 0
-    for start_ms, milliseconds, covered_ppm_s in store.engine.fetch(
-        "SELECT w.start_ms, w.milliseconds, w.covered_ppm_s FROM windows w JOIN sites s ON s.id = w.site"
-        " WHERE s.name = ? AND w.start_ms >= ? AND w.start_ms < ?",
-        (figure.site, figure.start_ms, figure.end_ms),
-    ):
-        if places[figure.site].is_open(instant(start_ms)):
-            length += milliseconds
-            covered += covered_ppm_s
-    return covered / (length * 1000) if length else None
+    for site in members:
+        if (sums := reading.sums.get(site)) is None:
+            continue
+        if places[site].hours:
+            whole = _OpenTime(store, site, [figure], places[site])
+            length, covered = length + whole.length[-1], covered + whole.covered[-1]
+        else:
+            length, covered = length + sums.milliseconds, covered + sums.covered_ppm_s
+    return replace(figure, coverage=covered / (length * 1000) if length else None)
+
+
+class _OpenTime:
+    """Windows that began while a site was open, in the time of some figures: sums up to each of them, from 0 on."""
+
+    def __init__(self, store: Store, site: str, figures: Sequence[Figure], place: Site) -> None:
+        self.starts: list[int] = []
+        self.length, self.covered = [0], [0]
+        for start_ms, milliseconds, covered_ppm_s in store.engine.fetch(
+            "SELECT w.start_ms, w.milliseconds, w.covered_ppm_s FROM windows w JOIN sites s ON s.id = w.site"
+            " WHERE s.name = ? AND w.start_ms >= ? AND w.start_ms < ? ORDER BY w.start_ms",
+            (site, min(one.start_ms for one in figures), max(one.end_ms for one in figures)),
+        ):
+            if place.is_open(instant(start_ms)):
+                self.starts.append(start_ms)
+                self.length.append(self.length[-1] + milliseconds)
+                self.covered.append(self.covered[-1] + covered_ppm_s)
+
+    def coverage(self, figure: Figure) -> float | None:
+        """Of the open time that windows of a figure told of, how much was looked at."""
+        first, last = (bisect_left(self.starts, edge) for edge in (figure.start_ms, figure.end_ms))
+        length = self.length[last] - self.length[first]
+        return (self.covered[last] - self.covered[first]) / (length * 1000) if length else None
 
 
 def series(store: Store, periods: Sequence[Period], sites: Iterable[str] | None = None) -> list[Figure]:
@@ -188,9 +216,11 @@ def series(store: Store, periods: Sequence[Period], sites: Iterable[str] | None 
     return shown
 
 
-def local_series(store: Store, period: Period, place: tzinfo, sites: Iterable[str] | None = None) -> list[Figure]:
-    """A figure for each local day that the period touches; days are whole."""
-    return series(store, [day for _, day in local_days(period, place)], sites)
+def local_series(
+    store: Store, period: Period, place: tzinfo, sites: Iterable[str] | None = None, places: Sites | None = None
+) -> list[Figure]:
+    """A figure for each local day that the period touches; days are whole. `places`: as for `figures`."""
+    return while_open(store, series(store, [day for _, day in local_days(period, place)], sites), places)
 
 
 def corrections(store: Store) -> dict[tuple[str, str], Correction]:

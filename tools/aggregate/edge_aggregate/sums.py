@@ -111,14 +111,20 @@ def sums_of(store: Store, periods: Iterable[Period], sites: Iterable[str] | None
     wanted = None if sites is None else set(sites)
     ids = sorted(number for number, name in names.items() if wanted is None or name in wanted)
     if wanted is not None and len(ids) < len(wanted):
-        msg = f"no window ever came from a site called {min(wanted - set(names.values()))!r:.80}"
-        raise ConfigError(msg)
+        raise unheard_of(min(wanted - set(names.values())), names.values())
     reading = _Reading(store, None if wanted is None else ids)
     for period in periods:
         found = reading.sums(period) if ids else {}
         for site in ids if wanted is not None else ():
             found.setdefault(site, Sums())
         yield dict(sorted((names[site], sums) for site, sums in found.items()))
+
+
+def unheard_of(site: str, known: Iterable[str]) -> ConfigError:
+    """What is said of a site that the store does not have, with the first of those that it has."""
+    there = sorted(known)
+    others = ", ".join(there[:8]) + (f" and {len(there) - 8} more" if len(there) > 8 else "")
+    return ConfigError(f"no window ever came from a site called {site!r:.80}: there is {others or 'none yet'}")
 
 
 def heard_of(store: Store, period: Period) -> list[str]:
