@@ -1,6 +1,6 @@
 """The appliance on emulated Raspberry Pis: whether its answers are those of x86, and the instructions a frame costs.
 
-    .venv/bin/python bench/arm64.py FOLDER [--faces N] [--frames N] [--only bookworm-litert]
+    .venv/bin/python bench/arm64.py FOLDER [--bundle BUNDLE] [--faces N] [--frames N] [--only bookworm-litert]
 
 FOLDER keeps what was measured, the two arm64 root filesystems (Debian 12 and 13, 280 MB each) and the device pin sets,
 which the first run makes as root with mmdebstrap and pip. Needs qemu-user (its dynamic build: the static one takes no
@@ -11,6 +11,7 @@ on this machine or on what else it does; milliseconds are an estimate from them,
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import shutil
@@ -28,12 +29,16 @@ from edge import config as settings
 from edge.bundle.golden import golden_answers
 from edge.bundle.manifest import load_bundle
 from edge.commands.demo.clip import FPS, SIZE, compose
+from edge.errors import ConfigError
 from edge.inference.cpu import CpuBackend
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from edge.bundle.manifest import Bundle
     from edge.types import U8
+
+    Answers = dict[str, NDArray[np.int8]]
 
 HERE: Final = Path(__file__).resolve().parent
 ROOT: Final = HERE.parent
@@ -117,9 +122,8 @@ def become(root: Path, board: Board) -> None:
         (root / name).write_text(f"{text}\n", encoding="utf-8")
 
 
-def material(folder: Path, golden: int, faces: int, frames: int) -> dict[str, U8]:
-    """Write the inputs and the clip that a run reads; returns the inputs by role."""
-    bundle = load_bundle(settings.development("clip").models.bundle)
+def material(folder: Path, bundle: Bundle, golden: int, faces: int, frames: int) -> dict[str, U8]:
+    """Write the inputs and the clip that a run reads; returns the inputs by role, golden ones first."""
     inputs = {role: chips[:golden] for role, (chips, _) in golden_answers(bundle, ROLES).items()}
     if faces:
         from edge_quantize.datasets.fer2013 import load_fer2013
@@ -128,6 +132,9 @@ def material(folder: Path, golden: int, faces: int, frames: int) -> dict[str, U8
         some = fer.images[fer.public][:: len(fer.images[fer.public]) // faces][:faces]
         inputs |= {role: np.concatenate([inputs[role], some]) for role in ROLES[1:]}
     np.savez(folder / "inputs.npz", **inputs)
+    (folder / "clip.mp4").unlink(missing_ok=True)
+    if not frames:
+        return inputs
     compose(folder / "whole.mp4")
     capture = cv2.VideoCapture(str(folder / "whole.mp4"))
     capture.set(cv2.CAP_PROP_POS_FRAMES, START_S * FPS)
@@ -138,13 +145,15 @@ def material(folder: Path, golden: int, faces: int, frames: int) -> dict[str, U8
     return inputs
 
 
-def emulate(folder: Path, suite: str, runtime: str, name: str) -> None:
-    """One run; `told.json` says what ran and the median instructions (all, SIMD, memory) of each step."""
+def emulate(folder: Path, bundle: Path, suite: str, runtime: str, name: str) -> None:
+    """One run; `told.json` says what ran and the instructions (all, SIMD, memory) of each step.
+
+    Of a model's invocations the median, of frames the mean: most search little, every sixth much.
+    """
     root, own, board = folder / f"root-{suite}", folder / _place(suite, runtime, name), BOARDS[name]
     become(root, board)
     shutil.rmtree(own, ignore_errors=True)
     own.mkdir()
-    bundle = settings.development("clip").models.bundle.resolve()
     asked = f'accelerator = "cpu"\nruntime = "{runtime}"'
     configure(own, own.parent / "clip.mp4", bundle, models=asked, window_s=3600)
     inside = {"PYTHONPATH": f"{ROOT}:{folder / f'site-{suite}'}", "PYTHONHASHSEED": "0", "OPENBLAS_NUM_THREADS": "1",
@@ -162,8 +171,11 @@ def emulate(folder: Path, suite: str, runtime: str, name: str) -> None:
         steps.setdefault(step, []).append(after - before)
     empty = steps.pop("mark")[0]
     steps.pop("", None)
-    told["steps"] = {step: (np.median(each, axis=0) - empty).tolist() for step, each in steps.items()}
-    told["counted"] = {step: len(each) for step, each in steps.items()}
+    told["steps"] = {
+        step: ((np.mean if step.startswith("chain") else np.median)(each, axis=0) - empty).tolist()
+        for step, each in steps.items()
+    }
+    told["counted"], told["bundle"] = {step: len(each) for step, each in steps.items()}, bundle.name
     (own / "told.json").write_text(json.dumps(told), encoding="utf-8")
 
 
@@ -171,39 +183,58 @@ def _place(suite: str, runtime: str, name: str) -> str:
     return f"{suite}-{runtime}-{name.replace(' ', '').lower()}"
 
 
-def compared(own: Path, expected: dict[str, NDArray[np.int8]]) -> str:
-    """Table cells: outputs that differ from x86's, the largest difference in LSB, argmaxes that changed."""
+def compared(got: Answers, expected: Answers) -> str:
+    """Table cells: outputs that differ from those expected, the largest difference in LSB, argmaxes that changed.
+
+    Of each role as many answers are compared as are expected.
+    """
     cells = []
-    with np.load(own / "answers.npz") as got:
-        for role in ROLES:
-            off = np.abs(got[role].astype(int) - expected[role].astype(int))
-            cell = f"{(off > 0).sum()} of {off.size}, ≤ {off.max()} LSB"
-            if role != "detector" and (flips := int((got[role].argmax(1) != expected[role].argmax(1)).sum())):
-                cell += f", {flips} of {len(off)} with another argmax"
-            cells.append(cell if off.any() else f"same bits ({off.size})")
+    for role in ROLES:
+        wanted = expected[role].astype(int)
+        came = got[role][: len(wanted)].astype(int)
+        off = np.abs(came - wanted)
+        cell = f"{(off > 0).sum()} of {off.size}, ≤ {off.max()} LSB"
+        if role != "detector" and (flips := int((came.argmax(1) != wanted.argmax(1)).sum())):
+            cell += f", {flips} of {len(off)} with another argmax"
+        cells.append(cell if off.any() else f"same bits ({off.size})")
     return " | ".join(cells)
 
 
-def report(folder: Path, inputs: dict[str, U8]) -> None:
-    """Print the tables of all runs that the folder has."""
-    bundle = load_bundle(settings.development("clip").models.bundle)
-    answers, costs = [], []
+def report(folder: Path, bundle: Bundle, inputs: dict[str, U8], golden: int) -> None:
+    """Print the tables of all runs of this bundle that the folder has."""
+    wanted = {role: outputs[:golden] for role, (_, outputs) in golden_answers(bundle, ROLES).items()}
+    answers, costs, to_golden = [], [], []
+    for runtime in ("litert", "tflite"):
+        with contextlib.suppress(ConfigError):  # the other of the two may not be installed here
+            here = CpuBackend(bundle, ROLES, 1, runtime)
+            own_answers = {role: here.outputs(role, inputs[role]) for role in ROLES}
+            to_golden.append(f"| x86-64, {here.runtime} | {compared(own_answers, wanted)} |")
     for suite, runtime, name in RUNS:
         own, board = folder / _place(suite, runtime, name), BOARDS[name]
         if not (own / "told.json").exists():
             continue
         told = json.loads((own / "told.json").read_text(encoding="utf-8"))
+        if told["bundle"] != bundle.folder.name:
+            continue
         here = CpuBackend(bundle, ROLES, 1, runtime)
         expected = {role: here.outputs(role, inputs[role]) for role in ROLES}
+        with np.load(own / "answers.npz") as npz:
+            got = dict(npz)
         first = f"| {name}, Python {SETS[suite]}, {told['runtime']} | "
-        answers.append(f"{first}{compared(own, expected)} |")
+        answers.append(f"{first}{compared(got, expected)} |")
+        to_golden.append(f"{first}{compared(got, wanted)} |")
         steps = {step: np.array(three) / 1e6 for step, three in told["steps"].items()}
         for step in sorted(steps, key=_order):
             spent, vectors, memory = steps[step] - (steps["decode"] if step.startswith("chain") else 0)
             low, high = (spent / (board.mhz * ipc) * 1000 for ipc in reversed(board.ipc))
-            costs.append(f"{first}{step} | {spent:.2f} | {vectors / spent:.0%} | {memory / spent:.0%} "
-                         f"| {low:.1f} to {high:.1f} |")  # fmt: skip
-    print("\n".join(["| against x86 | detector | gate | unmasked | masked |", "|---|---|---|---|---|", *answers, ""]))
+            costs.append(f"{first}{step} ({told['counted'][step]}) | {spent:.2f} | {vectors / spent:.0%} "
+                         f"| {memory / spent:.0%} | {low:.1f} to {high:.1f} |")  # fmt: skip
+    for against, lines in (("the same runtime on x86", answers), ("the golden answers", to_golden)):
+        print(
+            "\n".join(
+                [f"| against {against} | detector | gate | unmasked | masked |", "|---|---|---|---|---|", *lines, ""]
+            )
+        )
     print("| | step | million instructions | SIMD | memory | ms, estimate |\n|---|---|---|---|---|---|")
     print("\n".join(costs))
 
@@ -219,11 +250,12 @@ def main() -> int:
     """Run every pair of pin set and runtime on every board, and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--bundle", type=Path, help="instead of the newest in models/")
     parser.add_argument("--golden", type=int, default=35, help="golden inputs of each model, at most")
     parser.add_argument(
         "--faces", type=int, default=0, help="compare as many faces of PublicTest too (needs EDGE_DATA)"
     )
-    parser.add_argument("--frames", type=int, default=16)
+    parser.add_argument("--frames", type=int, default=28, help="of the clip, the first four uncounted; 0: answers only")
     parser.add_argument("--only", default="", help="runs whose name begins so; none of them: only print")
     args = parser.parse_args()
     folder = args.folder.resolve()
@@ -233,13 +265,15 @@ def main() -> int:
             sys.exit(f"{program} is missing: apt-get install qemu-user mmdebstrap gcc")
     flags = ["-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-fvisibility=hidden"]
     subprocess.run(["cc", *flags, "-o", str(folder / "count.so"), str(HERE / "arm64.c")], check=True)  # noqa: S607
-    inputs = material(folder, args.golden, args.faces, args.frames)
+    where = (args.bundle or settings.development("clip").models.bundle).resolve()
+    bundle = load_bundle(where)
+    inputs = material(folder, bundle, args.golden, args.faces, args.frames)
     for suite, runtime, name in RUNS:
         if _place(suite, runtime, name).startswith(args.only):
             print(f"{suite}, {runtime}, {name} …", file=sys.stderr, flush=True)
             prepare(folder, suite)
-            emulate(folder, suite, runtime, name)
-    report(folder, inputs)
+            emulate(folder, where, suite, runtime, name)
+    report(folder, bundle, inputs, args.golden)
     return 0
 
 

@@ -45,16 +45,18 @@ COUNTS: Final = (0, 1, 2, 5, 10, 20, 40)
 SIZES: Final = ((640, 480), WIDE, (1920, 1080), (3840, 2160))
 CROPS: Final = ((slice(20, 250), slice(110, 340)), (slice(30, 330), slice(100, 400)))
 """Heads of the two portraits."""
+TALL: Final = 150 / 720
+"""Height of a head where there is room, in heights of the frame: at every size the same scene."""
 WARM: Final = 8
 """Frames that are left out: who is there is new in them."""
 
 
 def film(faces: int, size: tuple[int, int], frames: int) -> Iterator[U8]:
-    """`faces` heads that sway in a grid, each at most 150 pixels high."""
+    """`faces` heads that sway in a grid, each at most as high as `TALL` of the frame."""
     width, height = size
     columns = max(1, math.ceil(math.sqrt(faces * width / height)))
     rows = max(1, math.ceil(faces / columns))
-    tall = min(150.0, 0.95 * min(width / columns, height / rows))
+    tall = min(TALL * height, 0.95 * min(width / columns, height / rows))
     shown, wall = [picture[crop] for picture, crop in zip(portraits(), CROPS, strict=True)], room(size)
     rng = np.random.default_rng(2)
     for index in range(frames):
@@ -141,7 +143,7 @@ def plot(crowd: list[dict[str, float]], sizes: list[dict[str, float]], path: Pat
         memory.plot(x, [p["peak"] for p in points], "C1s:", label="peak memory")
         memory.set_ylabel("MB")
         memory.set_ylim(0)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", fontsize=9)
+    figure.legend(handles=[*axes[0].lines, *memory.lines], loc="outside upper center", ncols=2, fontsize=9)
     figure.savefig(path, dpi=100)
 
 

@@ -1,36 +1,45 @@
 """How long somebody new waits until they are found, and what an empty, still scene costs: docs/decisions/0026.
 
-    .venv/bin/python bench/newcomers.py --bundle models/fer-2026.12 [--faces N] [--wide]
+    .venv/bin/python bench/newcomers.py --bundle models/fer-2026.12 [--faces N] [--wide] [--before d52c8f32]
 
 Streams are the clips (EDGE_DATA), frame by frame, into which faces are pasted as in `detectors.py`, for twelve frames
 each. A wait is the number of frames before the one in which a face is first found, 12 if it never is. Still scenes are
 one frame of a clip with its heads blurred away and a sensor's noise; a face is there from one frame to the next, or
-fades in over ten frames, from whose last its wait counts. `--wide`: frames of 1280×720. Times are CPU time.
+fades in over ten frames, from whose last its wait counts. `--wide`: frames of 1280×720. `--before`: beside the detector
+of a commit before LiteRT, on the runtime it had. Times are CPU time.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import sys
 import time
 from collections import defaultdict
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Final
 
 import cv2
 import detectors
 import numpy as np
 from edge_quantize.evaluation import in_scene
+from quick import released
 
 from edge.bundle.manifest import load_bundle
 from edge.inference.cpu import CpuBackend
 from edge.vision.camera.replay import Replay
+from edge.vision.detect.blazeface import BlazeFace
 from edge.vision.detect.choose import ROLE, open_detector
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from numpy.typing import NDArray
+
+    from edge.bundle.manifest import Bundle
     from edge.types import U8
     from edge.vision.detect import Detector
 
@@ -124,6 +133,32 @@ def measure(named: dict[str, Detector], count: int, scene: str, *, wide: bool) -
     return seen
 
 
+def before(commit: str, bundle: Bundle) -> Detector:
+    """BlazeFace as a commit had it, on tflite-runtime."""
+    path = released(commit) / "edge" / "vision" / "detect" / "blazeface.py"
+    module = ModuleType("before")
+    sys.modules[module.__name__] = module
+    exec(compile(path.read_text(encoding="utf-8"), path, "exec"), module.__dict__)  # noqa: S102 - a commit of ours
+    answer = partial(CpuBackend(bundle, (ROLE,), choice="tflite").outputs, ROLE)
+    detector: Detector = module.BlazeFace(answer, bundle.entry(ROLE).anchors, min_face=detectors.SMALLEST)
+    return detector
+
+
+def paced(ms: float, budget_ms: float, bundle: Bundle, cpu: CpuBackend) -> Detector:
+    """BlazeFace on a machine where every search takes so long, whatever it takes here."""
+    searched = 0
+
+    def answer(pictures: U8) -> NDArray[np.int8]:
+        nonlocal searched
+        searched += len(pictures)
+        return cpu.outputs(ROLE, pictures)
+
+    anchors = bundle.entry(ROLE).anchors
+    return BlazeFace(
+        answer, anchors, min_face=detectors.SMALLEST, budget_ms=budget_ms, clock=lambda: searched * ms / 1000
+    )
+
+
 def table(seen: dict[str, Seen], scene: str) -> str:
     """Markdown."""
     heads = [f"{kind} {width} px" for kind in ("unmasked", "masked") for width in SIZES]
@@ -149,16 +184,23 @@ def main() -> None:
     parser.add_argument("--bundle", type=Path, required=True)
     parser.add_argument("--faces", type=int, default=40, help="of each kind")
     parser.add_argument("--wide", action="store_true")
+    parser.add_argument("--before", metavar="COMMIT")
+    parser.add_argument("--search-ms", type=float, nargs="*", default=[], help="beside machines of such a speed")
+    parser.add_argument("--scenes", nargs="+", default=["clips", "still", "fading"])
     args = parser.parse_args()
     cv2.setNumThreads(1)
     bundle = load_bundle(args.bundle)
     cpu = CpuBackend(bundle, (ROLE,))
     print("found in the first frame / in all twelve, frames waited: median, 95th percentile\n")
-    for scene in ("clips", "still", "fading"):
+    for scene in args.scenes:
         named = {
             f"budget {ms or 'none'}": open_detector(bundle, "blazeface", cpu, min_face=detectors.SMALLEST, budget_ms=ms)
             for ms in (None, 25.0)
         }
+        for ms in args.search_ms:
+            named |= {f"{ms:g} ms a search, budget {pays}": paced(ms, pays, bundle, cpu) for pays in (25, 60)}
+        if args.before:
+            named[args.before] = before(args.before, bundle)
         print(table(measure(named, args.faces, scene, wide=args.wide), scene), flush=True)
 
 

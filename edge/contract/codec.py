@@ -60,7 +60,7 @@ def _first(error: ValidationError) -> str:
     """The first thing wrong. A place may be a stranger's own key: it is cut and its control characters are escaped."""
     first = error.errors(include_url=False, include_input=False)[0]
     where = ".".join(ascii(str(part)[:64])[1:-1] for part in first["loc"]) or "payload"
-    return f"{where}: {first['msg']}"
+    return f"{where}: {first['msg'].removeprefix('Value error, ')}"
 
 
 def decode_counts(data: bytes | str | Mapping[str, object]) -> Counts:

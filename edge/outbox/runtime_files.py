@@ -160,7 +160,8 @@ def _read(model: type[_M], folder: Path, name: str) -> _M | None:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"])) or "the whole file"
-        msg = f"runtime file {path} is not what it should be ({where}: {first['msg']}): delete it"
+        why = first["msg"].removeprefix("Value error, ")
+        msg = f"runtime file {path} is not what it should be ({where}: {why}): delete it"
         raise StorageError(msg) from error
 
 

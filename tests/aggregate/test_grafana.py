@@ -66,4 +66,7 @@ def test_the_committed_dashboards_are_the_built_ones(engine: str) -> None:
     assert committed == text(engine), "python -m edge_aggregate.grafana.dashboards --write …"
     panels = json.loads(committed)["panels"]
     key = "rawSql" if engine == "postgres" else "rawQueryText"
+    titles = " ".join(panel["title"] for panel in panels)
+    for mark in ("so far", "will still change"):
+        assert mark in titles, "an unfinished period is marked"
     assert {panel["targets"][0][key] for panel in panels} == set(QUERIES.values()), "no panel without a tested query"

@@ -62,7 +62,15 @@ def test_weights_are_named_or_refused(tmp_path: Path) -> None:
         ('[sites.a.hours]\nmon = "20:00-08:00"', "closes before it opens"),
         ('[sites.a.hours]\nmonday = "08:00-20:00"', "give days as in"),
         ("[sites", "sites.toml: "),
-        ("[place.a]", "sites: Field required"),
+        ("[place.a]", "place: unknown key: there is [sites.<id>] and nothing else"),
+        (
+            "[sites.a]\ncolour = 1",
+            "sites.a.colour: unknown key: there is name, zone, city, latitude, longitude, population",
+        ),
+        ("[sites.a]\nlatitude = 38.7", "sites.a: latitude and longitude go together"),
+        ("sites = 3", "sites: must be a table, as in [sites.lobby]"),
+        ("[sites]\na = 3", "sites.a: must be a table"),
+        ('[sites."l b"]', "sites.l b: an id has small letters, digits and -"),
     ],
 )
 def test_what_is_wrong_is_said_with_its_place(tmp_path: Path, text: str, told: str) -> None:

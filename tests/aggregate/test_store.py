@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from edge_aggregate.ingest import expand, ingest_files
 from edge_aggregate.store import open_store
+from edge_aggregate.store.sqlite import AT_ONCE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -166,6 +167,15 @@ def test_dead_letters_are_bounded_and_all_counted(tmp_path: Path, monkeypatch: p
         ingest_files(store, [write_log(tmp_path / "log", [f"no {n}" for n in range(12)])], batch_lines=4)
         assert store.engine.fetch("SELECT COUNT(*), MAX(line) FROM dead") == [(5, 12)]
         assert store.engine.fetch("SELECT lines FROM dead_kinds") == [(12,)]
+
+
+def test_of_more_keys_than_a_query_takes_each_is_found_once() -> None:
+    names = [f"kiosk-{number:04}" for number in range(2 * AT_ONCE + 1)]
+    with open_store(":memory:", create=True) as store:
+        store.engine.load("devices", ("id", "name"), [(at, name) for at, name in enumerate(names) if at % 3])
+        for wanted in (names, names[:AT_ONCE], names[:1], []):
+            found = store.engine.match("devices", ("name",), [(name,) for name in wanted], ("name", "id"))
+            assert found == [(name, at) for at, name in enumerate(wanted) if at % 3]
 
 
 @pytest.mark.parametrize(

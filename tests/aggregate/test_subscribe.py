@@ -379,6 +379,21 @@ def test_a_broker_that_says_no_is_one_line(
     assert len(process.text.splitlines()) == 1
 
 
+def test_two_of_one_name_are_told_what_to_do(tmp_path: Path) -> None:
+    """Mosquitto hangs up on the older of the two without a reason, others say why."""
+    (tmp_path / "other").mkdir()
+    with Mosquitto(tmp_path) as broker, Process(tmp_path, broker.port) as one:
+        with Process(tmp_path / "other", broker.port):
+            told = "times in a row: if another client is called aggregator too, each ends the other: give each its own"
+            until(lambda: told in one.text, "the first says what it may be", one)
+        assert one.end() == 0
+    with FalseBroker({5: connack5(0) + b"\xe0\x02\x8e\x00"}) as other:
+        two = Process(tmp_path, other.port, name="two").start(ready=False)
+        told = "another client took this one's id: give each subscriber its own --client-id"
+        until(lambda: told in two.text, "the other says what happened", two)
+        assert two.end() == 0
+
+
 @pytest.mark.parametrize(
     ("options", "text"),
     [

@@ -7,11 +7,12 @@ import subprocess
 import sys
 from datetime import timedelta
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.request import urlopen
 
 import pytest
 from edge_aggregate.cli import main
+from edge_aggregate.export import dead_letters
 from edge_aggregate.figures import figures
 from edge_aggregate.ingest import ingest_files
 from edge_aggregate.periods import last
@@ -77,6 +78,7 @@ def test_a_page_shows_the_figures_of_the_command_line(folder: Path, client: Test
         assert f">{figure.n}<" in text
     assert "Main &lt;lobby&gt;" in text
     assert "Main <lobby>" not in text, "a name is text"
+    assert "of a period that is not over" in text.partition('aria-label="Map"')[2].partition("<table>")[0]
     text = client.get("/site/lobby?last=7d").text
     assert f"{lobby.happy} of {lobby.n} votes" in text
     assert "edge-aggregate calibrate" in text, "why there is no corrected share"
@@ -96,6 +98,22 @@ def test_hostile_lines_are_shown_and_not_obeyed(client: TestClient) -> None:
     text = client.get("/quality").text
     assert "&lt;script&gt;alert(1)" in text
     assert "<script>alert" not in text
+
+
+def test_the_newest_dead_letters_come_first_whatever_they_are(folder: Path, client: TestClient) -> None:
+    def topic_of_another(hours: int) -> dict[str, Any]:
+        line = window(90 + hours, received=DAY + timedelta(hours=hours))
+        return {**line, "topic": "edge/v1/hall/other/counts"}
+
+    again = window(1, boot="c" * 32, cells={"unmasked_sad": 11}, received=DAY + timedelta(hours=101))
+    lines = [topic_of_another(100), window(1, boot="c" * 32), again, topic_of_another(102)]
+    with open_store(str(folder / "store.db")) as store:
+        ingest_files(store, [write_log(folder / "refused.jsonl", lines)])
+        found = [(letter["received"], letter["kind"]) for letter in dead_letters(store)][-3:]
+    assert found == sorted(found)
+    assert [kind for _, kind in found] == ["topic", "conflict", "topic"]
+    text = client.get("/quality").text.partition("newest dead letters")[2]
+    assert [part[:5] for part in text.split("<td>2026-03-06T")[1:4]] == ["06:00", "05:00", "04:00"]
 
 
 def test_a_part_is_given_where_htmx_asks_for_one(client: TestClient) -> None:

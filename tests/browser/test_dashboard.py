@@ -102,6 +102,8 @@ def test_every_site_reads_as_the_truth_file_says(fleet: tuple[str, dict[str, Any
         " row.querySelector('td strong')?.textContent, row.querySelectorAll('td')[3].textContent])"
     )
     assert len(rows) == SITES
+    cut = "[...document.querySelectorAll('.scroll')].filter(box => box.scrollWidth > box.clientWidth).length"
+    assert browser.ask(cut) == 0, "a desktop shows the whole table"
     for link, share, votes in rows:
         row = truth["sites"][link.removeprefix("/site/")]
         assert (share, int(votes)) == (f"{100 * row['happy'] / row['n']:.1f} %", row["n"]), link

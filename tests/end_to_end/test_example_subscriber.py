@@ -1,14 +1,16 @@
-"""`examples/subscriber.py` against a real Mosquitto: its sums are what the simulated fleet's truth says."""
+"""The examples: `subscriber.py` against a real Mosquitto, the flow in Node.js; both sum what the truth file says."""
 
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import pytest
 from edge_aggregate.cli import main
 
 from tests.support.broker import Mosquitto, needs_mosquitto
@@ -56,3 +58,39 @@ def test_it_counts_each_window_once_and_sees_what_is_missing(tmp_path: Path) -> 
         f"{row['duplicates']} came twice, {row['conflicts']} conflicts"
         for site, row in sorted(told["sites"].items())
     ]
+
+
+RUN_FLOW = """
+const nodes = JSON.parse(require("fs").readFileSync(process.argv[1])), kept = {}, shared = {};
+const keep = where => ({get: name => where[name], set: (name, value) => { where[name] = value; }});
+const body = nodes.find(node => node.type === "function").func;
+const step = new Function("msg", "context", "flow", "node", body);
+for (const line of require("fs").readFileSync(0, "utf8").split("\\n").filter(Boolean)) {
+    const {topic, payload} = JSON.parse(line);
+    step({topic, payload}, keep(kept), keep(shared), {status: () => {}});
+}
+console.log(JSON.stringify(shared.sites));
+"""
+"""What Node-RED does with a function node, one message after the other."""
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="no Node.js on PATH")
+def test_the_flow_sums_what_the_truth_says(tmp_path: Path) -> None:
+    flow, log, truth = REPO / "examples" / "node-red.json", tmp_path / "log", tmp_path / "truth.json"
+    kind = {node["type"]: node for node in json.loads(flow.read_text())}
+    assert kind["mqtt in"]["topic"] == "edge/v1/+/+/counts"
+    broker = kind["mqtt-broker"]
+    assert (broker["protocolVersion"], broker["cleansession"], kind["mqtt in"]["qos"]) == ("5", False, "1")
+    assert broker["clientid"], "without a name there is no session to come back to"
+    assert int(broker["sessionExpiry"]) > 0
+    fleet = [*FLEET, "--hostile", "0", "--conflicts", "0"]  # which it does not tell from devices: the docs say so
+    assert main(["simulate", *fleet, "--out", str(log), "--truth", str(truth)]) == 0
+    lines = b"".join(path.read_bytes() for path in sorted(log.glob("*.jsonl")))
+    command = [str(shutil.which("node")), "-e", RUN_FLOW, str(flow)]
+    done = subprocess.run(command, input=lines, capture_output=True, check=True, timeout=PATIENCE_S)
+    for site, row in json.loads(truth.read_text())["sites"].items():
+        found = json.loads(done.stdout)[site]
+        assert row["duplicates"] > 0
+        assert {name: found[name] for name in ("happy", "n", "windows", "duplicates")} == {
+            name: row[name] for name in ("happy", "n", "windows", "duplicates")
+        }

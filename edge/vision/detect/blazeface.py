@@ -15,7 +15,7 @@ import numpy as np
 
 from edge.types import FaceBox
 from edge.vision.detect.overlap import OVERLAP, SAME, covered, iou, one_per_face, weighted_nms
-from edge.vision.detect.regions import LAP, SIDE, SMALLEST, around, holds, regions
+from edge.vision.detect.regions import LAP, SIDE, SMALLEST, around, holds, regions, room
 from edge.vision.detect.schedule import Schedule
 from edge.vision.preprocess import shrink
 
@@ -111,8 +111,10 @@ class BlazeFace:
         new = ~known & ~small & (best >= SURE)
         found += zip(best[new], merged[new], strict=True)
         # Whatever looks like a small face within a face is a part of it, and would be dropped with its box.
-        within = covered(merged[:, :4], merged[known | new, :4]).max(axis=1, initial=0.0) >= OVERLAP
-        doubtful = merged[~known & small & ~within]
+        doubtful = merged[~known & small]
+        if len(doubtful):
+            within = covered(doubtful[:, :4], merged[known | new, :4]).max(axis=1, initial=0.0) >= OVERLAP
+            doubtful = doubtful[~within]
         pays = (
             len(doubtful) if thorough else max(1, int(min(self._schedule.searches, 1000) - len(shown)) // len(CLOSER))
         )
@@ -129,11 +131,11 @@ class BlazeFace:
     ) -> None:
         """Remember the faces of this frame, and those of the last one that no time was left to look at."""
         there = iou(_table(last), _table(found)).max(axis=1, initial=0.0) > SAME
-        searched = holds(shown, last, frame).any(axis=1)
-        for place, again, gone in zip(last, there, searched, strict=True):
+        for place, again in zip(last, there, strict=True):
             if again:
                 continue
-            if gone:
+            at = room(place, frame)
+            if any(holds(part, at) for part in shown):
                 put_off.append(place)
             else:
                 found.append(place)
@@ -201,6 +203,8 @@ class BlazeFace:
         )
         raw = self._answer(np.stack(pictures))
         of, anchor = np.nonzero(raw[..., 0] >= self._least)
+        if not len(of):
+            return of, np.empty(0, np.float32), np.empty((0, 7), np.float32)
         values = raw[of, anchor, :9] * self._step[anchor, :9] + self._zero[anchor, :9]
         zoom = np.array(zooms, np.float32)[of, None]
         inside = (self._centres[anchor] + values[:, 1:3] - np.array(margins, np.float32)[of]) / zoom

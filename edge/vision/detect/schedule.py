@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 import cv2
 import numpy as np
 
-from edge.vision.detect.regions import FOLLOW, Region, around, holds, shows
+from edge.vision.detect.regions import FOLLOW, Region, around, holds, room, shows
 from edge.vision.preprocess import shrink, to_grey
 
 if TYPE_CHECKING:
@@ -73,12 +73,14 @@ class Schedule:
         in turn.
         """
         now = self._fall_due(image, parts, faces)
-        whole = [part for part in parts[:1] if part in self._due or shows(parts[:1], faces, part).any()]
+        frame, rooms = parts[0], [room(face, parts[0]) for face in faces]
+        wanted = frame in self._due or any(shows(frame, at, face[2]) for face, at in zip(faces, rooms, strict=True))
+        whole = [frame] if wanted else []
         others = [part for part in self._due if part not in whole]
         left = self.searches - len(whole)
-        near = _near(faces, [*whole, *others], parts[0])
+        near = _near(faces, rooms, [*whole, *others], frame)
         if len(near) + len(others) > left:  # a square that may have to wait shows nobody
-            near = _near(faces, whole, parts[0])
+            near = _near(faces, rooms, whole, frame)
             turn = self._frames % max(1, len(near))
             near = [*near[turn:], *near[:turn]][: int(max(1, min(left, len(near))))]
             # Whatever the budget, somebody new is looked for in turn.
@@ -99,8 +101,8 @@ class Schedule:
 
     def put_off(self, place: Place) -> None:
         """A place that nothing final was said of is searched again in the next frame."""
-        held = holds(self._parts[1:], [place], self._parts[0])[0]
-        self._due |= dict.fromkeys(part for part, there in zip(self._parts[1:], held, strict=True) if there)
+        there = room(place, self._parts[0])
+        self._due |= dict.fromkeys(part for part in self._parts[1:] if holds(part, there))
 
     def _fall_due(self, image: U8, parts: tuple[Region, ...], faces: Sequence[Place]) -> dict[Region, U8]:
         """Add to what is due; returns the shrunken frame under each part."""
@@ -144,14 +146,12 @@ class Rest:
         self._awake = self._turns
 
 
-def _near(faces: Sequence[Place], shown: Sequence[Region], frame: Region) -> list[Region]:
-    """Squares around the faces that nothing else shows; one for several, where it shows them."""
+def _near(faces: Sequence[Place], rooms: Sequence[Region], shown: Sequence[Region], frame: Region) -> list[Region]:
+    """Squares around the faces, in their `rooms`, that nothing else shows; one for several, where it shows them."""
     near: list[Region] = []
-    seen = shows(shown, faces, frame).any(axis=1)
-    for at, face in enumerate(faces):
-        if not seen[at]:
+    for face, at in zip(faces, rooms, strict=True):
+        if not any(shows(part, at, face[2]) for part in (*shown, *near)):
             near.append(around(face, FOLLOW, frame))
-            seen[at:] |= shows(near[-1:], faces[at:], frame)[:, 0]
     return near
 
 

@@ -14,7 +14,7 @@ from edge.errors import EdgeError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-EXTRAS: Final = {"psycopg": "postgres", "pyarrow": "parquet", "pyspark": "spark"}
+EXTRAS: Final = {"psycopg": "postgres", "py4j": "spark", "pyarrow": "parquet", "pyspark": "spark"}
 """What a package is installed by, where it is not the aggregator's own extra."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +11,9 @@ from edge_aggregate.calibration import correct
 from edge_aggregate.decode import instant
 from edge_aggregate.periods import local_days
 from edge_aggregate.states import State, States
-from edge_aggregate.statistics import as_read, changed, city, corrected, counted
-from edge_aggregate.sums import CELLS_OF_A_WINDOW, Sums, site_sums, sums_of
+from edge_aggregate.statistics import as_read, changed, city, corrected
+from edge_aggregate.statistics.parts import votes
+from edge_aggregate.sums import Sums, site_sums, sums_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -20,8 +22,8 @@ if TYPE_CHECKING:
 
     from edge_aggregate.calibration import Correction
     from edge_aggregate.periods import Period
-    from edge_aggregate.sites import Sites
-    from edge_aggregate.statistics import Band, Change, Part
+    from edge_aggregate.sites import Site, Sites
+    from edge_aggregate.statistics import Band, Change
     from edge_aggregate.statistics.estimates import Key
     from edge_aggregate.store import Store
 
@@ -102,17 +104,15 @@ class Reading:
             return None
         each = [self.states.period(site, self.period) for site in found]
         state: State = "provisional" if "provisional" in each else "restated" if "restated" in each else "final"
-        lists = [(sums.part_list(), sums.held_tuple()) for sums in found.values()]
-        parts = [part for one, _ in lists for part in one]
+        whole = Sums()
+        for one in found.values():
+            whole.take(one)
         if weights is None:
-            held = tuple(sum(kept) for kept in zip(*(one.held for one in found.values()), strict=True))
-            held = held if any(held) else ()
-            read, true = as_read(parts, held), corrected(parts, self.tables, held)
+            figure = _figure(name, self.period, whole, self.tables, state)
         else:
-            weighted = [(weights[site], parts) for site, (parts, _) in zip(found, lists, strict=True)]
-            bands = city(weighted, self.tables, [held for _, held in lists])
-            read, true = bands.read, bands.corrected
-        figure = _shown(name, self.period, list(found.values()), parts, read, true, state)
+            weighted = [(weights[site], one.part_list()) for site, one in found.items()]
+            bands = city(weighted, self.tables, [one.held_tuple() for one in found.values()])
+            figure = _shown(name, self.period, whole, bands.read, bands.corrected, state)
         return City(figure, [site for site in sites if site not in found or not found[site].windows], len(sites))
 
     def changes(self, before: Mapping[str, Sums]) -> dict[str, Change | None]:
@@ -153,26 +153,53 @@ def figures(
     return while_open(store, read(store, period, sites).figures(), places)
 
 
-def while_open(store: Store, found: list[Figure], places: Sites | None) -> list[Figure]:
-    """The same, with the coverage of opening hours."""
+def while_open(store: Store, found: Sequence[Figure], places: Sites | None) -> list[Figure]:
+    """The same, with the coverage of opening hours. The windows of each site are read once."""
     if places is None:
-        return found
-    return [
-        replace(one, coverage=_open_coverage(store, one, places)) if places[one.site].hours else one for one in found
-    ]
+        return list(found)
+    of_site: dict[str, list[Figure]] = {}
+    for one in found:
+        if places[one.site].hours:
+            of_site.setdefault(one.site, []).append(one)
+    looked = {site: _OpenTime(store, site, figures, places[site]) for site, figures in of_site.items()}
+    return [replace(one, coverage=looked[one.site].coverage(one)) if one.site in looked else one for one in found]
 
 
-def _open_coverage(store: Store, figure: Figure, places: Sites) -> float | None:
+def city_while_open(store: Store, reading: Reading, figure: Figure, members: Iterable[str], places: Sites) -> Figure:
+    """A city's figure, with the coverage of its sites' opening hours: of the time that all of them together told of."""
     length = covered = 0
-    for start_ms, milliseconds, covered_ppm_s in store.engine.fetch(
-        "SELECT w.start_ms, w.milliseconds, w.covered_ppm_s FROM windows w JOIN sites s ON s.id = w.site"
-        " WHERE s.name = ? AND w.start_ms >= ? AND w.start_ms < ?",
-        (figure.site, figure.start_ms, figure.end_ms),
-    ):
-        if places[figure.site].is_open(instant(start_ms)):
-            length += milliseconds
-            covered += covered_ppm_s
-    return covered / (length * 1000) if length else None
+    for site in members:
+        if (sums := reading.sums.get(site)) is None:
+            continue
+        if places[site].hours:
+            whole = _OpenTime(store, site, [figure], places[site])
+            length, covered = length + whole.length[-1], covered + whole.covered[-1]
+        else:
+            length, covered = length + sums.milliseconds, covered + sums.covered_ppm_s
+    return replace(figure, coverage=covered / (length * 1000) if length else None)
+
+
+class _OpenTime:
+    """Windows that began while a site was open, in the time of some figures: sums up to each of them, from 0 on."""
+
+    def __init__(self, store: Store, site: str, figures: Sequence[Figure], place: Site) -> None:
+        self.starts: list[int] = []
+        self.length, self.covered = [0], [0]
+        for start_ms, milliseconds, covered_ppm_s in store.engine.fetch(
+            "SELECT w.start_ms, w.milliseconds, w.covered_ppm_s FROM windows w JOIN sites s ON s.id = w.site"
+            " WHERE s.name = ? AND w.start_ms >= ? AND w.start_ms < ? ORDER BY w.start_ms",
+            (site, min(one.start_ms for one in figures), max(one.end_ms for one in figures)),
+        ):
+            if place.is_open(instant(start_ms)):
+                self.starts.append(start_ms)
+                self.length.append(self.length[-1] + milliseconds)
+                self.covered.append(self.covered[-1] + covered_ppm_s)
+
+    def coverage(self, figure: Figure) -> float | None:
+        """Of the open time that windows of a figure told of, how much was looked at."""
+        first, last = (bisect_left(self.starts, edge) for edge in (figure.start_ms, figure.end_ms))
+        length = self.length[last] - self.length[first]
+        return (self.covered[last] - self.covered[first]) / (length * 1000) if length else None
 
 
 def series(store: Store, periods: Sequence[Period], sites: Iterable[str] | None = None) -> list[Figure]:
@@ -189,9 +216,11 @@ def series(store: Store, periods: Sequence[Period], sites: Iterable[str] | None 
     return shown
 
 
-def local_series(store: Store, period: Period, place: tzinfo, sites: Iterable[str] | None = None) -> list[Figure]:
-    """A figure for each local day that the period touches; days are whole."""
-    return series(store, [day for _, day in local_days(period, place)], sites)
+def local_series(
+    store: Store, period: Period, place: tzinfo, sites: Iterable[str] | None = None, places: Sites | None = None
+) -> list[Figure]:
+    """A figure for each local day that the period touches; days are whole. `places`: as for `figures`."""
+    return while_open(store, series(store, [day for _, day in local_days(period, place)], sites), places)
 
 
 def corrections(store: Store) -> dict[tuple[str, str], Correction]:
@@ -203,25 +232,12 @@ def _figure(
     name: str, period: Period, sums: Sums, tables: Mapping[tuple[str, str], Correction], state: State
 ) -> Figure:
     parts, held = sums.part_list(), sums.held_tuple()
-    return _shown(name, period, [sums], parts, as_read(parts, held), corrected(parts, tables, held), state)
+    return _shown(name, period, sums, as_read(parts, held), corrected(parts, tables, held), state)
 
 
-def _shown(
-    name: str,
-    period: Period,
-    sums: Sequence[Sums],
-    parts: Sequence[Part],
-    read: Band | None,
-    true: Band | None,
-    state: State,
-) -> Figure:
-    happy, n = counted(parts)
-    if len(parts) == 1:
-        cells = parts[0].cells
-    else:
-        cells = tuple(map(sum, zip(*(part.cells for part in parts), strict=True))) or (0,) * CELLS_OF_A_WINDOW
-    length = sum([one.milliseconds for one in sums])
-    covered = sum([one.covered_ppm_s for one in sums])
+def _shown(name: str, period: Period, sums: Sums, read: Band | None, true: Band | None, state: State) -> Figure:
+    cells = sums.cells()
+    happy, n = votes(cells)
     return Figure(
         site=name,
         start_ms=period.start_ms,
@@ -234,11 +250,11 @@ def _shown(
         index_corrected=None if true is None else true.index,
         low_corrected=None if true is None else true.low,
         high_corrected=None if true is None else true.high,
-        coverage=covered / (length * 1000) if length else None,
-        windows=sum([one.windows for one in sums]),
-        unsynced=sum([one.unsynced for one in sums]),
-        duplicates=sum([one.duplicates for one in sums]),
-        missing=sum([one.missing for one in sums]),
+        coverage=sums.covered_ppm_s / (sums.milliseconds * 1000) if sums.milliseconds else None,
+        windows=sums.windows,
+        unsynced=sums.unsynced,
+        duplicates=sums.duplicates,
+        missing=sums.missing,
         state=state,
         cells=cells,
     )

@@ -111,6 +111,9 @@ class Landing:
         except OSError as error:
             msg = f"{folder}: cannot be made ({error.strerror}): name a folder that this user may write to"
             raise StorageError(msg) from error
+        if not os.access(folder, os.W_OK | os.X_OK):
+            msg = f"{folder}: this user may not write there: name another folder, or give it to this user"
+            raise StorageError(msg)
         self.folder = folder.resolve()
         self._run = f"{re.sub('[^A-Za-z0-9_.]', '_', who)[:64]}-{secrets.token_hex(4)}"
         self._number = self._last_ms = 0
@@ -174,8 +177,8 @@ class Landing:
                 draft.unlink()
 
     def _full(self, error: OSError) -> StorageError:
-        what = "the disk is full" if error.errno in _FULL else error.strerror
-        return StorageError(f"landing log {self.folder}: {what}: make room; nothing is acknowledged meanwhile")
+        what = "the disk is full: make room" if error.errno in _FULL else f"{error.strerror}: see to the folder"
+        return StorageError(f"landing log {self.folder}: {what}; nothing is acknowledged meanwhile")
 
     def unsettled(self, store: Store) -> list[Path]:
         """Segments that the store does not have, the oldest first: of each run, all after the last that it has.

@@ -14,6 +14,7 @@ from edge_aggregate.decode import UNSYNCED, instant
 from edge_aggregate.statistics.parts import CLASSES, HAPPY
 from edge_aggregate.store.days import DAY_MS
 from edge_aggregate.store.schema import CELL_COLUMNS
+from edge_aggregate.sums import unheard_of
 
 if TYPE_CHECKING:
     from datetime import tzinfo
@@ -41,10 +42,16 @@ class Hour:
 
 
 def week(store: Store, site: str, period: Period, place: tzinfo) -> list[Hour]:
-    """All 168 hours, from Monday 0:00. Raises ConfigError for a period under 28 days."""
+    """All 168 hours, from Monday 0:00. Raises ConfigError for a period under 28 days, or a site nobody heard of."""
     if period.end_ms - period.start_ms < LEAST_DAYS * DAY_MS:
-        msg = f"an hour of the week needs {LEAST_DAYS} days: with less, it shows when cells were released"
+        msg = (
+            f"an hour of the week needs {LEAST_DAYS} days, as in --last {LEAST_DAYS}d: with less, it shows when cells "
+            "were released"
+        )
         raise ConfigError(msg)
+    known = {name for (name,) in store.engine.fetch("SELECT name FROM sites")}
+    if site not in known:
+        raise unheard_of(site, known)
     happy = " + ".join(f"COALESCE(w.{CELL_COLUMNS[place]}, 0)" for place in HAPPY)
     classes = " + ".join(f"COALESCE(w.{CELL_COLUMNS[place]}, 0)" for place in CLASSES)
     sums = [[0, 0, 0] for _ in range(7 * 24)]

@@ -15,9 +15,10 @@ from __future__ import annotations
 import re
 import tomllib
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Final
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from edge.contract import ID_PATTERN
 from edge.errors import ConfigError
@@ -26,6 +27,7 @@ from edge_aggregate.periods import zone
 if TYPE_CHECKING:
     from datetime import datetime, tzinfo
     from pathlib import Path
+    from typing import Self
 
 DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _HOURS: Final = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])-([01][0-9]|2[0-4]):([0-5][0-9])")
@@ -63,6 +65,13 @@ class Site(BaseModel):
         _week(value or {})
         return value
 
+    @model_validator(mode="after")
+    def _somewhere(self) -> Self:
+        if (self.latitude is None) != (self.longitude is None):
+            msg = "latitude and longitude go together: give both, or neither"
+            raise ValueError(msg)
+        return self
+
     @property
     def place(self) -> tzinfo:
         """Its time zone."""
@@ -74,7 +83,11 @@ class Site(BaseModel):
             return True
         local = moment.astimezone(self.place)
         minute = local.hour * 60 + local.minute
-        return any(start <= minute < end for start, end in _week(self.hours)[local.weekday()])
+        return any(start <= minute < end for start, end in self._open[local.weekday()])
+
+    @cached_property
+    def _open(self) -> list[list[Open]]:
+        return _week(self.hours or {})
 
 
 def _week(hours: dict[str, str]) -> list[list[Open]]:
@@ -103,7 +116,7 @@ def _week(hours: dict[str, str]) -> list[list[Open]]:
     return week
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Sites:
     """All sites of a file. One that is not in it is known by its id, and keeps UTC."""
 
@@ -116,7 +129,7 @@ class Sites:
         """What it is called."""
         return self[site].name or site
 
-    @property
+    @cached_property
     def cities(self) -> dict[str, list[str]]:
         """Sites by city."""
         found: dict[str, list[str]] = {}
@@ -147,10 +160,23 @@ class Sites:
 class _File(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    sites: dict[Annotated[str, Field(pattern=ID_PATTERN)], Site]
+    sites: dict[Annotated[str, Field(pattern=ID_PATTERN)], Site] = {}
 
 
 _UNKNOWN: Final = Site()
+
+
+def _told(loc: tuple[str | int, ...], kind: str, message: str) -> str:
+    """What is wrong with a file, and where: in the file's words."""
+    where = ".".join(ascii(str(part))[1:-1] for part in loc if part != "[key]") or "file"
+    if kind == "extra_forbidden":
+        known = ", ".join(Site.model_fields) if len(loc) > 1 else "[sites.<id>] and nothing else"
+        message = f"unknown key: there is {known}"
+    elif kind in {"dict_type", "model_type"}:
+        message = "must be a table, as in [sites.lobby]"
+    elif kind == "string_pattern_mismatch":
+        message = "an id has small letters, digits and -, up to 64 of them, as devices name it"
+    return f"{where}: {message.removeprefix('Value error, ')}"
 
 
 def read_sites(path: Path | None) -> Sites:
@@ -171,11 +197,8 @@ def read_sites(path: Path | None) -> Sites:
         msg = f"{path}: {error.strerror}: give a sites file"
         raise ConfigError(msg) from error
     except ValidationError as error:
-        told = [
-            f"{path}: {'.'.join(ascii(part)[1:-1] for part in e['loc'])}: {e['msg'].removeprefix('Value error, ')}"
-            for e in error.errors(include_url=False, include_input=False)
-        ]
-        raise ConfigError("\n".join(told)) from error
+        found = error.errors(include_url=False, include_input=False)
+        raise ConfigError("\n".join(f"{path}: {_told(e['loc'], e['type'], e['msg'])}" for e in found)) from error
     except (ValueError, RecursionError) as error:  # TOML, or bytes that are no UTF-8
         msg = f"{path}: {error}"
         raise ConfigError(msg) from error

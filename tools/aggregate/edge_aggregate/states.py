@@ -123,15 +123,19 @@ class States:
 
     def period(self, site: str, period: Period) -> State:
         """Provisional when one of its days is, or when it is not over; restated when one is; else final."""
-        if self._newest_ms < period.days.stop * DAY_MS:  # its last day is not over
+        days = period.days
+        end_ms = days.stop * DAY_MS
+        if self._newest_ms < end_ms:  # its last day is not over
             return "provisional"
-        found = self._sites.get(site) or _Site()
-        recent = range(max(period.days.start, self._newest_ms // DAY_MS - PATIENCE_DAYS), period.days.stop)
-        end_ms = period.days.stop * DAY_MS
+        found = self._sites.get(site)
+        if found is None:
+            return "final"
         settled = not found.gaps and all(device.closed_ms >= end_ms for device in found.devices.values())
-        if not settled and any(self.day(site, day) == "provisional" for day in reversed(recent)):
-            return "provisional"
-        return "restated" if any(day in period.days for day in found.late) else "final"
+        if not settled:
+            recent = range(max(days.start, self._newest_ms // DAY_MS - PATIENCE_DAYS), days.stop)
+            if any(self.day(site, day) == "provisional" for day in reversed(recent)):
+                return "provisional"
+        return "restated" if any(day in days for day in found.late) else "final"
 
 
 def _late(

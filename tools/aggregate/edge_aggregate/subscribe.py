@@ -46,6 +46,8 @@ QUIET_S: Final = 60.0
 """Nothing at all after subscribing: said once, since a broker's access list says nothing."""
 GRANT_S: Final = 30.0
 """How long a broker that sends nothing else may take to answer a subscription."""
+SHORT: Final = 3
+"""Connections that ended soon after they were made, one after the other, until that is said to be odd."""
 LEAVE_S: Final = 1.0
 """How long a group's broker may take to let one go."""
 BUSY_S: Final = 2.0
@@ -116,6 +118,7 @@ class Subscriber:
         self._pending: list[Segment] = []
         self._retry_at = self._failing_since = 0.0
         self._wait = BACKOFF_S[0]
+        self._short = 0
         self._statuses: list[StatusRow] = []
         self._healths: dict[str, HealthRow] = {}
         self._fleet_at = 0.0
@@ -134,7 +137,7 @@ class Subscriber:
         wait = BACKOFF_S[0]
         try:
             while not self._stopping():
-                since = time.monotonic()
+                since, before = time.monotonic(), self.figures.connections
                 try:
                     self._session()
                     if self._stopping():
@@ -145,6 +148,7 @@ class Subscriber:
                     log.error("%s", error)
                 except BrokerUnavailable as error:
                     log.warning("%s: trying again", error)
+                    self._cut_short(time.monotonic() - since, subscribed=self.figures.connections > before)
                 except _StoreStuck:
                     self._mend()
                     continue
@@ -152,6 +156,16 @@ class Subscriber:
                 self._sleep(wait)
         finally:
             self._close_store()
+
+    def _cut_short(self, seconds: float, *, subscribed: bool) -> None:
+        """Say what it may be when one connection after the other ends soon: many brokers hang up without a reason."""
+        self._short = self._short + 1 if subscribed and seconds < BACKOFF_S[1] else 0
+        if self._short >= SHORT:
+            self._teller.say(
+                "short",
+                f"{self._broker.name} has hung up {self._short} times in a row: if another client is called "
+                f"{self._options.client_id} too, each ends the other: give each its own --client-id",
+            )
 
     def _recover(self, store: Store) -> None:
         """Segments that an end, a crash or a power cut left uncounted go first."""

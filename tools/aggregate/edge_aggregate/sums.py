@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field
-from itertools import groupby
-from operator import add, itemgetter, sub
+from operator import add, sub
 from typing import TYPE_CHECKING, Any, Final
 
 from edge.errors import ConfigError
 from edge_aggregate.decode import UNSYNCED
-from edge_aggregate.statistics import Part, counted
+from edge_aggregate.edges import cut
+from edge_aggregate.statistics import Part
+from edge_aggregate.statistics.parts import votes
 from edge_aggregate.store.days import DAY_MS, spans_summed
 from edge_aggregate.store.read import read_terms
 from edge_aggregate.store.schema import CELL_COLUMNS, DRAW_COLUMNS, SPAN_DAYS
@@ -24,10 +25,12 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from edge_aggregate.decode import Terms
+    from edge_aggregate.edges import Edge
     from edge_aggregate.periods import Period
     from edge_aggregate.store import Store
 
 CELLS_OF_A_WINDOW: Final = len(CELL_COLUMNS)
+_PartKey = tuple[str | None, str | None, float | None]
 
 
 @dataclass(slots=True)
@@ -39,7 +42,7 @@ class Sums:
     `missing`: windows that never came.
     """
 
-    parts: dict[tuple[str | None, str | None, float | None], list[int]] = field(default_factory=dict)
+    parts: dict[_PartKey, list[int]] = field(default_factory=dict)
     held: list[int] = field(default_factory=lambda: [0] * CELLS_OF_A_WINDOW)
     windows: int = 0
     unsynced: int = 0
@@ -55,10 +58,17 @@ class Sums:
             for key, sums in (sorted(self.parts.items(), key=repr) if len(self.parts) > 1 else self.parts.items())
         ]
 
+    def cells(self) -> tuple[int, ...]:
+        """The 16 sums of released cells over all parts."""
+        rows = [sums[:CELLS_OF_A_WINDOW] for sums in self.parts.values()]
+        if len(rows) == 1:  # nearly always
+            return tuple(rows[0])
+        return tuple(map(sum, zip(*rows, strict=True))) or (0,) * CELLS_OF_A_WINDOW
+
     @property
     def index(self) -> float | None:
         """The share as read; None where n ≤ 0."""
-        happy, n = counted(self.part_list())
+        happy, n = votes(self.cells())
         return happy / n if n > 0 else None
 
     def held_tuple(self) -> tuple[int, ...]:
@@ -67,7 +77,21 @@ class Sums:
 
     def add(self, terms: Terms, sums: Sequence[int]) -> None:
         """Add 16 cells and 16 draws that were counted under these terms."""
-        key = terms.fer_unmasked, terms.fer_masked, terms.epsilon
+        self._add((terms.fer_unmasked, terms.fer_masked, terms.epsilon), sums)
+
+    def take(self, other: Sums) -> None:
+        """Add another site's, or another period's."""
+        for key, sums in other.parts.items():
+            self._add(key, sums)
+        self.held = list(map(add, self.held, other.held))
+        self.windows += other.windows
+        self.unsynced += other.unsynced
+        self.duplicates += other.duplicates
+        self.milliseconds += other.milliseconds
+        self.covered_ppm_s += other.covered_ppm_s
+        self.missing += other.missing
+
+    def _add(self, key: _PartKey, sums: Sequence[int]) -> None:
         mine = self.parts.get(key)
         self.parts[key] = list(sums) if mine is None else list(map(add, mine, sums))
 
@@ -87,14 +111,20 @@ def sums_of(store: Store, periods: Iterable[Period], sites: Iterable[str] | None
     wanted = None if sites is None else set(sites)
     ids = sorted(number for number, name in names.items() if wanted is None or name in wanted)
     if wanted is not None and len(ids) < len(wanted):
-        msg = f"no window ever came from a site called {min(wanted - set(names.values()))!r:.80}"
-        raise ConfigError(msg)
+        raise unheard_of(min(wanted - set(names.values())), names.values())
     reading = _Reading(store, None if wanted is None else ids)
     for period in periods:
         found = reading.sums(period) if ids else {}
         for site in ids if wanted is not None else ():
             found.setdefault(site, Sums())
         yield dict(sorted((names[site], sums) for site, sums in found.items()))
+
+
+def unheard_of(site: str, known: Iterable[str]) -> ConfigError:
+    """What is said of a site that the store does not have, with the first of those that it has."""
+    there = sorted(known)
+    others = ", ".join(there[:8]) + (f" and {len(there) - 8} more" if len(there) > 8 else "")
+    return ConfigError(f"no window ever came from a site called {site!r:.80}: there is {others or 'none yet'}")
 
 
 def heard_of(store: Store, period: Period) -> list[str]:
@@ -107,49 +137,16 @@ def heard_of(store: Store, period: Period) -> list[str]:
     return sorted(name for (name,) in found)
 
 
-@dataclass(frozen=True, slots=True)
-class _Edge:
-    """Part of one UTC day; `cut` at a side that is no midnight, or no midnight that has come."""
-
-    start_ms: int
-    end_ms: int
-    cut_before: bool
-    cut_after: bool
-
-
-def _cut(period: Period, newest_ms: int) -> tuple[range, list[_Edge]]:
-    """The whole days of a period, and what is left of it. A day that is not over is none."""
-    over = newest_ms // DAY_MS  # this day is not
-    first = -(-period.start_ms // DAY_MS)
-    stop = min(period.end_ms // DAY_MS, over)
-    if stop <= first:
-        first = stop = period.start_ms // DAY_MS
-    edges = []
-    starts = [period.start_ms] if stop <= first else []
-    if stop > first and period.start_ms < first * DAY_MS:
-        edges.append(_Edge(period.start_ms, first * DAY_MS, cut_before=True, cut_after=False))
-    rest = starts[0] if starts else stop * DAY_MS
-    while rest < period.end_ms:
-        end = min((rest // DAY_MS + 1) * DAY_MS, period.end_ms)
-        edges.append(_Edge(rest, end, cut_before=bool(rest % DAY_MS), cut_after=bool(end % DAY_MS) or end > newest_ms))
-        if end > newest_ms + DAY_MS:  # nothing begins later
-            break
-        rest = end
-    return range(first, stop), edges
-
-
 _SUMMED: Final = (*CELL_COLUMNS, *DRAW_COLUMNS)
 _HEAD: Final = ("windows", "duplicates", "milliseconds", "covered_ppm_s")
 _RELEASED: Final = " | ".join(
     f"(CASE WHEN w.{name} IS NULL THEN 0 ELSE {1 << at} END)" for at, name in enumerate(CELL_COLUMNS)
 )
 """A bit for each cell of a window that is released."""
-_WHOLE: Final = slice(4, 8)
-_CELLS: Final = slice(8, 8 + CELLS_OF_A_WINDOW)
-_DRAWS: Final = slice(8 + CELLS_OF_A_WINDOW, None)
-"""Where a window's `_HEAD`, cells and draws are, as `windows` reads it."""
-MANY: Final = 500
-"""Ids that a query names one by one."""
+_WHOLE: Final = slice(4, 7)
+_CELLS: Final = slice(7, 7 + CELLS_OF_A_WINDOW)
+_DRAWS: Final = slice(7 + CELLS_OF_A_WINDOW, None)
+"""Where what follows `windows` in `_HEAD`, cells and draws are in a window, as `_Reading.windows` reads it."""
 
 
 class _Reading:
@@ -167,7 +164,7 @@ class _Reading:
     def sums(self, period: Period) -> dict[int, Sums]:
         """By site, of those that have any windows in it."""
         self.found = defaultdict(Sums)
-        whole, edges = _cut(period, self._newest_ms)
+        whole, edges = cut(period, self._newest_ms)
         days = [whole] if whole else []
         for edge in edges:
             if edge.cut_before or self.goes_on(edge):
@@ -236,7 +233,7 @@ class _Reading:
         else:
             one.add(self._terms[term], sums[len(_HEAD) :])
 
-    def goes_on(self, edge: _Edge) -> bool:
+    def goes_on(self, edge: Edge) -> bool:
         """Whether the day has windows after the edge: else its sums are the edge's."""
         end_ms = (edge.start_ms // DAY_MS + 1) * DAY_MS
         return edge.end_ms < end_ms and bool(
@@ -246,54 +243,51 @@ class _Reading:
             )
         )
 
-    def windows(self, edge: _Edge) -> None:
+    def windows(self, edge: Edge) -> None:
         """Part of a day, window by window, and what cells hold back at its cut sides."""
         rows = self._engine.fetch(
-            f"SELECT site, boot, terms, quality, 1, duplicates, milliseconds, covered_ppm_s, {', '.join(_SUMMED)}"
-            f" FROM windows WHERE {self._sites} AND start_ms >= ? AND start_ms < ?"
-            " ORDER BY site, start_ms, boot, seq",  # the index's own
+            "SELECT w.site, b.device, w.terms, w.quality, w.duplicates, w.milliseconds, w.covered_ppm_s,"
+            f" {', '.join(f'w.{name}' for name in _SUMMED)} FROM windows w JOIN boots b ON b.id = w.boot"
+            f" WHERE w.{self._sites} AND w.start_ms >= ? AND w.start_ms < ?"
+            " ORDER BY w.site, w.start_ms, w.boot, w.seq",  # the index's own
             (edge.start_ms, edge.end_ms),
         )
-        of_site = [list(group) for _, group in groupby(rows, key=itemgetter(0))]
-        boots = [{row[1] for row in group} for group in of_site]
-        device_of = self._devices(set().union(*(some for some in boots if len(some) > 1)))
-        for group in of_site:
-            devices: dict[int, list[tuple[Any, ...]]] = defaultdict(list)
-            for row in group:
-                devices[device_of.get(row[1], 0)].append(row)
-            for device in devices.values():
-                self._of_device(device, edge)
+        devices: dict[tuple[int, int], list[tuple[Any, ...]]] = defaultdict(list)
+        for row in rows:
+            devices[row[:2]].append(row)
+        for windows in devices.values():
+            self._of_device(windows, edge)
 
-    def _of_device(self, windows: Sequence[tuple[Any, ...]], edge: _Edge) -> None:
-        alike: dict[tuple[int, int], list[tuple[Any, ...]]] = defaultdict(list)
-        for row in windows:
-            alike[row[2:4]].append(row)
-        columns: list[tuple[Any, ...]] = []
-        for (term, quality), rows in alike.items():
-            columns = list(zip(*rows, strict=True))
-            sums = [*map(sum, columns[_WHOLE]), *[sum(filter(None, column)) for column in columns[_CELLS]]]
-            self._add(windows[0][0], term, quality, [*sums, *map(sum, columns[_DRAWS])])
-        if len(alike) > 1:
+    def _of_device(self, windows: Sequence[tuple[Any, ...]], edge: Edge) -> None:
+        site = windows[0][0]
+        columns = list(zip(*windows, strict=True))
+        kinds = set(zip(columns[2], columns[3], strict=True))
+        for term, quality in kinds:
+            if len(kinds) > 1:
+                columns = list(zip(*(row for row in windows if row[2:4] == (term, quality)), strict=True))
+            cells = [sum(filter(None, column)) for column in columns[_CELLS]]
+            self._add(
+                site, term, quality, [len(columns[0]), *map(sum, columns[_WHOLE]), *cells, *map(sum, columns[_DRAWS])]
+            )
+        if len(kinds) > 1:
             columns = list(zip(*(row for row in windows if row[3] != UNSYNCED), strict=True))
         if columns and columns[3][0] != UNSYNCED:
-            _hold(self.found[windows[0][0]].held, [self._terms[term] for term in columns[2]], columns, edge)
+            released = zip(columns[_CELLS], columns[_DRAWS], strict=True)
+            edge.hold(self.found[site].held, self._terms, columns[2], released)
 
-    def _devices(self, boots: set[int]) -> dict[int, int]:
-        """Whose runs these are."""
-        if not boots:
-            return {}
-        some = f" WHERE id IN ({', '.join(map(str, boots))})" if len(boots) < MANY else ""
-        return dict(self._engine.fetch(f"SELECT id, device FROM boots{some}"))
-
-    def kept_back(self, edge: _Edge) -> None:
+    def kept_back(self, edge: Edge) -> None:
         """What the last window of each device left unreleased."""
+        here = f"w.{self._sites} AND w.start_ms >= ? AND w.start_ms < ? AND w.quality <> {UNSYNCED}"
         last = {
             (site, device): (terms, released)
             for site, device, terms, released in self._engine.fetch(
-                f"SELECT w.site, b.device, w.terms, {_RELEASED} FROM windows w JOIN boots b ON b.id = w.boot"
-                f" WHERE w.{self._sites} AND w.start_ms >= ? AND w.start_ms < ? AND w.quality <> ?"
-                " ORDER BY w.site, b.device, w.start_ms, w.boot, w.seq",
-                (edge.start_ms, edge.end_ms, UNSYNCED),
+                f"SELECT w.site, b.device, w.terms, {_RELEASED}"
+                f" FROM (SELECT w.site, w.boot, MAX(w.start_ms) AS start_ms FROM windows w WHERE {here}"
+                " GROUP BY w.site, w.boot) AS x"
+                " JOIN windows w ON w.site = x.site AND w.start_ms = x.start_ms AND w.boot = x.boot"
+                f" JOIN boots b ON b.id = w.boot WHERE w.quality <> {UNSYNCED}"
+                " ORDER BY w.site, b.device, w.start_ms, w.boot, w.seq",  # a device may have several runs here
+                (edge.start_ms, edge.end_ms),
             )
         }
         for (site, _), (terms, released) in last.items():
@@ -310,19 +304,3 @@ class _Reading:
             (period.start_ms, period.end_ms),
         ):
             self.found[site].missing += int(missing)
-
-
-def _hold(held: list[int], terms: Sequence[Terms], columns: Sequence[tuple[Any, ...]], edge: _Edge) -> None:
-    """What one device's cells may hold back at the edge's cut sides: columns of its windows, and the terms of each."""
-    for cell, (released, draws) in enumerate(zip(columns[_CELLS], columns[_DRAWS], strict=True)):
-        if edge.cut_after and released[-1] is None:
-            held[cell] += terms[-1].min_count ** 2
-        if edge.cut_before:
-            for at, count in enumerate(released):
-                if count is None:
-                    continue
-                # Without noise a release does not say since when it grew.
-                silent = terms[at].mechanism == "none" and terms[at].min_count > 1
-                if silent or draws[at] > at + 1:
-                    held[cell] += terms[at].min_count ** 2
-                break

@@ -25,13 +25,16 @@ def add(commands: argparse._SubParsersAction[Any]) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """A row per figure; the zone and the granularity stand in each."""
-    from edge_aggregate.export import dead_letters, rows_of, write_csv, write_parquet
+    from edge_aggregate.export import FIGURES, LETTERS, dead_letters, rows_of, write_csv, write_parquet
     from edge_aggregate.figures import figures, local_series
     from edge_aggregate.sites import read_sites
     from edge_aggregate.store import open_store
 
     if args.out is not None and args.out.suffix not in (".csv", ".parquet"):
         msg = f"--out {args.out}: name a file that ends in .csv or .parquet"
+        raise ConfigError(msg)
+    if args.dead_letters and any((args.last, args.start, args.end, asked_sites(args))):
+        msg = "--dead-letters are all that are kept: leave out --last, --from, --to and --site"
         raise ConfigError(msg)
     sites = read_sites(args.sites)
     place = read_place(args, sites)
@@ -42,18 +45,19 @@ def run(args: argparse.Namespace) -> int:
         else:
             period = read_period(args, store, place)
             whole = args.by == "period"
-            found = figures(store, period, asked, sites) if whole else local_series(store, period, place, asked)
+            found = figures(store, period, asked, sites) if whole else local_series(store, period, place, asked, sites)
             rows = rows_of(found, place, args.by)
+    columns = LETTERS if args.dead_letters else FIGURES
     if args.out is None:
-        write_csv(rows, sys.stdout)
+        write_csv(rows, columns, sys.stdout)
     elif args.out.suffix == ".parquet":
-        write_parquet(rows, args.out)
+        write_parquet(rows, columns, args.out)
     else:
         try:
             with args.out.open("w", encoding="utf-8", newline="") as file:
-                write_csv(rows, file)
+                write_csv(rows, columns, file)
         except OSError as error:
-            msg = f"{args.out}: {error.strerror}: name a file in a folder that is there"
+            msg = f"{args.out}: {error.strerror}: name a file in a folder that is there, with room"
             raise SourceError(msg) from error
     print(f"{len(rows)} rows", file=sys.stderr)
     return 0

@@ -29,7 +29,9 @@ def add(commands: argparse._SubParsersAction[Any]) -> None:
         choices=("votes", "sites", "population"),
         help="of a city: each vote alike, each site alike, or by the sites' population",
     )
-    parser.add_argument("--by", choices=("day", "hour-of-week"), help="a row per local day, or per hour of the week")
+    parser.add_argument(
+        "--by", choices=("day", "hour-of-week"), help="a row per local day, or per hour of the week (28 days)"
+    )
     parser.add_argument("--compare", action="store_true", help="what became of each share since 28 days before")
     parser.add_argument("--json", action="store_true", help="for programs")
     parser.set_defaults(run=run)
@@ -38,12 +40,15 @@ def add(commands: argparse._SubParsersAction[Any]) -> None:
 def run(args: argparse.Namespace) -> int:
     """A row per site, per day, per hour of the week, or one for a city."""
     from edge_aggregate.figures import local_series, read, while_open
+    from edge_aggregate.profile import LEAST_DAYS
     from edge_aggregate.sites import read_sites
     from edge_aggregate.store import open_store
 
     sites = read_sites(args.sites)
     place = read_place(args, sites)
     _fits(args)
+    if args.by == "hour-of-week" and args.start is None:
+        args.last = args.last or f"{LEAST_DAYS}d"
     changes: list[dict[str, Any] | None] = []
     with open_store(args.store, read_only=True) as store:
         period = read_period(args, store, place)
@@ -52,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
         if args.city is not None:
             found = [_city(store, period, sites, args)]
         elif args.by == "day":
-            found = local_series(store, period, place, asked_sites(args))
+            found = local_series(store, period, place, asked_sites(args), sites)
         else:
             reading = read(store, period, asked_sites(args))
             found = while_open(store, reading.figures(), sites)
@@ -124,15 +129,18 @@ def _week(args: argparse.Namespace, store: Store, period: Period, place: tzinfo)
     for day, name in enumerate(DAYS):
         row = hours[day * 24 : day * 24 + 24]
         print(f"{name}  " + "".join("    –" if h.index is None else f"{100 * h.index:5.0f}" for h in row))
+    if period.end_ms >= store.newest_ms:
+        print("up to the newest message: the last of these days will still change")
     return 0
 
 
 def _city(store: Store, period: Period, sites: Sites, args: argparse.Namespace) -> Figure:
     """All sites of a city as one; on standard error, those that are silent. Raises ConfigError when all always were."""
-    from edge_aggregate.figures import read
+    from edge_aggregate.figures import city_while_open, read
 
     members, weights = sites.weighed(args.city, args.weighting)
-    found = read(store, period).city(args.city, members, weights)
+    reading = read(store, period)
+    found = reading.city(args.city, members, weights)
     if found is None:
         msg = f"no window ever came from a site of {args.city}: {', '.join(members):.200}"
         raise ConfigError(msg)
@@ -142,7 +150,7 @@ def _city(store: Store, period: Period, sites: Sites, args: argparse.Namespace) 
             f" the other {found.sites - len(found.silent)} of {found.sites} sites are counted",
             file=sys.stderr,
         )
-    return found.figure
+    return city_while_open(store, reading, found.figure, members, sites)
 
 
 def _changes(store: Store, reading: Reading) -> list[dict[str, Any] | None]:

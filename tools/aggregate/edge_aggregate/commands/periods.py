@@ -50,6 +50,8 @@ def read_place(args: argparse.Namespace, sites: Sites) -> tzinfo:
 
 def read_period(args: argparse.Namespace, store: Store, place: tzinfo) -> Period:
     """The period that was named. Raises ConfigError."""
+    from edge.contract import utc_text
+    from edge_aggregate.decode import instant
     from edge_aggregate.periods import Period, last, moment
 
     if args.start is None:
@@ -60,5 +62,10 @@ def read_period(args: argparse.Namespace, store: Store, place: tzinfo) -> Period
     if args.last is not None:
         msg = "give --last or --from, not both"
         raise ConfigError(msg)
-    end = store.newest_ms if args.end is None else moment(args.end, place)
-    return Period(moment(args.start, place), end)
+    start, newest_ms = moment(args.start, place), store.newest_ms
+    if args.end is not None:
+        return Period(start, moment(args.end, place))
+    if newest_ms and start >= newest_ms:
+        msg = f"--from {args.start}: nothing is newer than {utc_text(instant(newest_ms))}: give a time before it"
+        raise ConfigError(msg)
+    return Period(start, max(newest_ms, start + 1))  # of an empty store: nothing, whenever

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import getpass
 import ipaddress
+import os
 import re
+import socket
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from edge.errors import ConfigError
+from edge.errors import ConfigError, StorageError
 
 if TYPE_CHECKING:
     import argparse
@@ -79,15 +81,33 @@ def run(args: argparse.Namespace) -> int:
         why = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
         msg = f"--tls-cert {args.tls_cert}, --tls-key {args.tls_key}: {why}: give a PEM certificate and its key"
         raise ConfigError(msg) from error
-    try:
-        sockets = [config.bind_socket()]
-    except SystemExit:  # uvicorn has said why, in its own words
-        return 74
-    sockets[0].listen()  # so that whoever reads the address finds somebody there
+    listener = _bound(args.listen, host, port)
     scheme = "https" if args.tls_cert else "http"
-    print(f"{scheme}://{host}:{sockets[0].getsockname()[1]}/", flush=True)
-    uvicorn.Server(config).run(sockets=sockets)
+    shown = f"[{host}]" if ":" in host else host
+    print(f"{scheme}://{shown}:{listener.getsockname()[1]}/", flush=True)
+    _look(args.store)
+    uvicorn.Server(config).run(sockets=[listener])
     return 0
+
+
+def _bound(listen: str, host: str, port: int) -> socket.socket:
+    """A socket that listens, so that whoever reads the address finds somebody there. Raises ConfigError."""
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:  # Python adds the address to the system's words
+        why = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or error
+        msg = f"--listen {listen}: cannot be used ({why}): name another address or port"
+        raise ConfigError(msg) from error
+
+
+def _look(address: str) -> None:
+    """Say on standard error why there is nothing to show yet: a store may come later, a misspelt one never does."""
+    from edge_aggregate.store import open_store
+
+    try:
+        open_store(address, read_only=True).close()
+    except StorageError as error:
+        print(f"nothing to show yet: {error}", file=sys.stderr)
 
 
 def _listen(args: argparse.Namespace) -> tuple[str, int]:

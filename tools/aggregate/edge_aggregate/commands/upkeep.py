@@ -41,6 +41,7 @@ def _restore(args: argparse.Namespace) -> int:
     from edge_aggregate.store import open_store
     from edge_aggregate.store.upkeep import restore
 
+    open_store(str(args.file), read_only=True).close()  # before a store is made that nothing fills
     with open_store(args.store, create=True) as store:
         restore(args.file, store)
         ((windows,),) = store.engine.fetch("SELECT COUNT(*) FROM windows")

@@ -99,12 +99,19 @@ def build(engine: str) -> dashboard.Dashboard:
             .include_all(include_all=True)
             .refresh(VariableRefresh.ON_DASHBOARD_LOAD)
         )
-        .with_panel(_panel(stat.Panel(), "Happy, as read", source, ask("happy"), 6, 5).unit(share).decimals(1))
+        .with_panel(_panel(stat.Panel(), "Happy, as read, so far", source, ask("happy"), 6, 5).unit(share).decimals(1))
         .with_panel(_panel(stat.Panel(), "Votes", source, ask("votes"), 6, 5).unit("short"))
         .with_panel(_panel(stat.Panel(), "Coverage", source, ask("coverage"), 6, 5).unit(share).decimals(0))
         .with_panel(_panel(barchart.Panel(), "Refused, by kind", source, ask("refused"), 6, 5))
         .with_panel(
-            _panel(timeseries.Panel(), "Happy by day (UTC), as read", source, ask("happy by day", of_time=True), 24, 9)
+            _panel(
+                timeseries.Panel(),
+                "Happy by day (UTC), as read; the newest days will still change",
+                source,
+                ask("happy by day", of_time=True),
+                24,
+                9,
+            )
             .unit(share)
             .min(0)
         )

@@ -75,7 +75,7 @@ def changed(
     one, two = estimate(before, tables, held[0]), estimate(after, tables, held[1])
     if one is None or two is None:
         return Change(read, None)
-    error = calibration_variance(faces([(1.0, two)], tables), tables, faces([(1.0, one)], tables))
+    error = calibration_variance(faces(two.votes, tables), tables, faces(one.votes, tables))
     return Change(read, _difference(two.value - one.value, math.fsum((one.variance, two.variance, error))))
 
 

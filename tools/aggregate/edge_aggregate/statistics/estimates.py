@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 Key = tuple[str, str]
 
+_UNMASKED, _MASKED = slice(WIDTH), slice(WIDTH, 2 * WIDTH)
+
 
 @dataclass(slots=True)
 class Estimate:
@@ -64,12 +66,14 @@ def estimate(parts: Iterable[Part], tables: Mapping[Key, Correction], held: Sequ
     """
     held = held_or_none(held)
     summed = _by_table(parts, held)
-    if summed is None or not tables.keys() >= summed.keys():
+    if summed is None:
         return None
     counts: list[int] = []
     noises: list[float] = []
     weights: list[float] = []
     for key, cells in summed.items():
+        if key not in tables:
+            return None
         counts += cells.counts
         noises += cells.noise()
         weights += tables[key].happy
@@ -103,13 +107,12 @@ def _by_table(parts: Iterable[Part], held: Sequence[int]) -> dict[Key, _Cells] |
     """
     summed: dict[Key, _Cells] = {}
     for part in parts:
-        for r, (role, digest) in enumerate(zip(ROLES, (part.unmasked, part.masked), strict=True)):
-            row = slice(r * WIDTH, (r + 1) * WIDTH)
+        for role, digest, row in ((ROLES[0], part.unmasked, _UNMASKED), (ROLES[1], part.masked, _MASKED)):
             counts, draws = part.cells[row], part.draws[row]
             if not any(counts) and not any(draws) and not any(held[row]):
                 continue
             if digest is None:
-                asked = part.masked if r == 0 else part.unmasked
+                asked = part.masked if row is _UNMASKED else part.unmasked
                 if asked is None or (part.epsilon is None and any(counts)):
                     return None
                 continue
@@ -126,24 +129,29 @@ def _by_table(parts: Iterable[Part], held: Sequence[int]) -> dict[Key, _Cells] |
 Faces = dict[Key, tuple[float, ...]]
 
 
-def faces(weighted: Sequence[tuple[float, Estimate]], tables: Mapping[Key, Correction]) -> Faces:
-    """Per table the shares of the seven expressions that were seen through it, summed over places with their weights.
+def faces(votes: Mapping[Key, Sequence[float]], tables: Mapping[Key, Correction]) -> Faces:
+    """Per table the shares of the seven expressions that were seen through it.
 
-    Summed first, then corrected, set to 0 where negative, and scaled to what was summed.
+    Corrected, set to 0 where negative, and scaled to what the votes add up to.
     """
-    found: Faces = {}
-    for key in {key for _, one in weighted for key in one.votes}:
-        rows = [
-            one.votes[key] if a == 1 else [a * share for share in one.votes[key]]
-            for a, one in weighted
-            if key in one.votes
-        ]
-        votes = rows[0] if len(rows) == 1 else [math.fsum(column) for column in zip(*rows, strict=True)]
-        shares = [math.fsum(map(mul, votes, weights)) for weights in tables[key].inverse]
+    return {key: _faces(shares, tables[key]) for key, shares in votes.items()}
+
+
+def votes_of(weighted: Iterable[tuple[float, Estimate]]) -> dict[Key, Sequence[float]]:
+    """The votes of several places, summed with their weights."""
+    rows: dict[Key, list[list[float]]] = {}
+    for a, one in weighted:
+        for key, votes in one.votes.items():
+            rows.setdefault(key, []).append([a * share for share in votes])
+    return {key: [math.fsum(column) for column in zip(*each, strict=True)] for key, each in rows.items()}
+
+
+def _faces(votes: Sequence[float], table: Correction) -> tuple[float, ...]:
+    shares = [math.fsum(map(mul, votes, weights)) for weights in table.inverse]
+    if min(shares) < 0:
         shares = [x if x > 0 else 0.0 for x in shares]
-        total, wanted = math.fsum(shares), max(math.fsum(votes), 0.0)
-        found[key] = tuple([x * wanted / total for x in shares]) if total else (0.0,) * len(shares)
-    return found
+    total, wanted = math.fsum(shares), max(math.fsum(votes), 0.0)
+    return tuple([x * wanted / total for x in shares]) if total else (0.0,) * len(shares)
 
 
 def calibration_variance(of: Faces, tables: Mapping[Key, Correction], minus: Faces | None = None) -> float:
@@ -179,4 +187,4 @@ def corrected(parts: Iterable[Part], tables: Mapping[Key, Correction], held: Seq
     found = estimate(parts, tables, held)
     if found is None:
         return None
-    return wald(found.value, found.variance + calibration_variance(faces([(1.0, found)], tables), tables))
+    return wald(found.value, found.variance + calibration_variance(faces(found.votes, tables), tables))

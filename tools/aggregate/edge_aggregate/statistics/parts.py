@@ -99,7 +99,7 @@ def held_or_none(held: Sequence[int]) -> Sequence[int]:
 
 def clip(value: float) -> float:
     """Into [0, 1]."""
-    return min(max(value, 0.0), 1.0)
+    return 0.0 if value < 0 else 1.0 if value > 1 else value
 
 
 def wald(estimate: float, variance: float) -> Band:

@@ -57,14 +57,15 @@ def share(parts: Iterable[Part], held: Sequence[int] = ()) -> Share | None:
         return None
     draws: dict[float | None, tuple[int, int]] = {}
     for part in parts:
-        before, these = draws.get(part.epsilon, (0, 0)), votes(part.draws)
-        draws[part.epsilon] = before[0] + these[0], before[1] + these[1]
+        (k, of_all), before = votes(part.draws), draws.get(part.epsilon)
+        draws[part.epsilon] = (k, of_all) if before is None else (before[0] + k, before[1] + of_all)
+    noises = [(draw_variance(epsilon), k, of_all) for epsilon, (k, of_all) in draws.items()]
     held_happy, held_all = votes(held_or_none(held))
     return Share(
         happy,
         n,
-        math.fsum([draw_variance(epsilon) * k for epsilon, (k, _) in draws.items()]),
-        math.fsum([draw_variance(epsilon) * k for epsilon, (_, k) in draws.items()]),
+        math.fsum([each * k for each, k, _ in noises]),
+        math.fsum([each * of_all for each, _, of_all in noises]),
         held_happy,
         held_all - held_happy,
     )
@@ -72,7 +73,8 @@ def share(parts: Iterable[Part], held: Sequence[int] = ()) -> Share | None:
 
 def inner(value: float, n: int) -> float:
     """A share, at least 1/(n + 2) away from 0 and 1."""
-    return min(max(value, 1 / (n + 2)), 1 - 1 / (n + 2))
+    least = 1 / (n + 2)
+    return min(max(value, least), 1 - least)
 
 
 def wilson(index: float, p: float, variance: float) -> Band:

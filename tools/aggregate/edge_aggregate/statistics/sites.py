@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Final
 
-from edge_aggregate.statistics.estimates import calibration_variance, corrected, estimate, faces
+from edge_aggregate.statistics.estimates import calibration_variance, corrected, estimate, faces, votes_of
 from edge_aggregate.statistics.parts import wald
 from edge_aggregate.statistics.shares import as_read, inner, share, wilson
 
@@ -83,4 +83,5 @@ def city(
         return CityBands(read, None, len(counting))
     value = math.fsum(a * (one.value - one.lean) for a, one in known)
     spread = math.fsum(a * a * one.variance for a, one in known)
-    return CityBands(read, wald(value, spread + calibration_variance(faces(known, tables), tables)), len(counting))
+    error = calibration_variance(faces(votes_of(known), tables), tables)
+    return CityBands(read, wald(value, spread + error), len(counting))

@@ -9,7 +9,7 @@ import os
 import sqlite3
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from edge.errors import StorageError
 from edge_aggregate.store.engine import BUSY_S
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from edge_aggregate.store.engine import Value
+
+AT_ONCE: Final = 400
+"""Keys of a query, which costs less than a query of each: two values a key stay below the 999 that any SQLite takes."""
 
 
 class SqliteEngine:
@@ -120,9 +123,18 @@ class SqliteEngine:
         self, table: str, on: Sequence[str], wanted: Sequence[Sequence[int | str]], columns: Sequence[str]
     ) -> list[tuple[Any, ...]]:
         """See `Engine`."""
-        sql = f"SELECT {', '.join(columns)} FROM {table} WHERE {' AND '.join(f'{name} = ?' for name in on)}"
+        keys, one = ", ".join(on), f"({', '.join('?' * len(on))})"
+        found: list[tuple[Any, ...]] = []
         with self._told():
-            return [row for key in wanted for row in self._database.execute(sql, key)]
+            for first in range(0, len(wanted), AT_ONCE):
+                some = wanted[first : first + AT_ONCE]
+                found += self._database.execute(
+                    f"WITH wanted ({keys}) AS (VALUES {', '.join([one] * len(some))})"
+                    # CROSS: each wanted key is looked up, whatever the planner thinks of the table.
+                    f" SELECT {', '.join(columns)} FROM wanted CROSS JOIN {table} USING ({keys})",
+                    [value for key in some for value in key],
+                )
+        return found
 
     def version(self) -> int | None:
         """See `Engine`. Raises StorageError for a database of another program."""
@@ -143,8 +155,14 @@ class SqliteEngine:
         if path.exists():
             msg = f"{path}: is there already: name another file"
             raise StorageError(msg)
-        with self._told():
+        try:
             self._database.execute("VACUUM INTO ?", (str(path),))
+        except sqlite3.Error as error:
+            with suppress(OSError):
+                path.unlink()  # half a copy, which was not there before
+            of_copy = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_FULL)
+            msg = f"{path if _code(error) in of_copy else self.name}: {_advice(error, self._busy_s)}"
+            raise StorageError(msg) from error
 
     def sound(self) -> list[str]:
         """What SQLite's own check finds wrong with the file; nothing when it is sound."""
@@ -160,8 +178,18 @@ class SqliteEngine:
         try:
             yield
         except sqlite3.Error as error:
+            if self._read_only and _code(error) == sqlite3.SQLITE_READONLY:
+                msg = (
+                    f"{self.name}: cannot be read by this user while nobody writes it, since SQLite keeps two files "
+                    f"beside it: let this user write to its folder, or read a copy in a folder of its own"
+                )
+                raise StorageError(msg) from error
             msg = f"{self.name}: {_advice(error, self._busy_s)}"
             raise StorageError(msg) from error
+
+
+def _code(error: sqlite3.Error) -> int:
+    return int(getattr(error, "sqlite_errorcode", 0)) & 0xFF
 
 
 def _insert(table: str, columns: Sequence[str]) -> str:
@@ -171,14 +199,13 @@ def _insert(table: str, columns: Sequence[str]) -> str:
 def _advice(error: sqlite3.Error, busy_s: float) -> str:
     """What is wrong, and what to do."""
     text = str(error)
-    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     known = {
         sqlite3.SQLITE_FULL: "the disk is full: make room; what was committed is kept",
         sqlite3.SQLITE_BUSY: f"another program has been writing for {busy_s:.0f} s: wait, or end it",
         sqlite3.SQLITE_NOTADB: "is no store (not an SQLite file): name another path",
-        sqlite3.SQLITE_CORRUPT: "is damaged: `edge-aggregate check --store` says how; "
-        "restore a backup or ingest the log anew",
+        sqlite3.SQLITE_CORRUPT: "is damaged: restore a backup, or ingest the landing log into a new file; how, "
+        "`edge-aggregate check --store` says, if it can be opened at all",
         sqlite3.SQLITE_READONLY: "cannot be written: check the owner of the file and its folder",
         sqlite3.SQLITE_CANTOPEN: "cannot be opened: check the path and its permissions",
     }
-    return known.get(code, text)
+    return known.get(_code(error), text)

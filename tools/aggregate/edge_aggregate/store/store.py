@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Final
 
 from edge.errors import StorageError
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from edge_aggregate.store.merge import Batch
 
 POSTGRES: Final = ("postgresql://", "postgres://")
+_SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 class Store:
@@ -100,6 +102,9 @@ def open_store(address: str, *, create: bool = False, read_only: bool = False, b
         from edge_aggregate.store.postgres import PostgresEngine
 
         engine: Engine = PostgresEngine(address, read_only=read_only, busy_s=busy_s)
+    elif scheme := _SCHEME.match(address):  # what follows may hold a password
+        msg = f"--store {scheme[0]}…: is no store: give the path of a file, or postgresql://user@host/database"
+        raise StorageError(msg)
     else:
         from edge_aggregate.store.sqlite import SqliteEngine
 

@@ -45,7 +45,7 @@ def backup(store: Store, path: Path) -> None:
 
 def restore(path: Path, store: Store) -> None:
     """Fill an empty store, of either engine, with a backup. Raises StorageError when it is not empty."""
-    if store.engine.fetch("SELECT 1 FROM segments LIMIT 1"):
+    if any(store.engine.fetch(f"SELECT 1 FROM {table} LIMIT 1") for table in _NAMES if table != "meta"):
         msg = f"{store.engine.name}: is not empty: restore into a new store"
         raise StorageError(msg)
     with open_store(str(path), read_only=True) as source:

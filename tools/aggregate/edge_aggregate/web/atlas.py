@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final
@@ -77,6 +77,35 @@ def _unrolled(ring: Ring) -> Ring:
     return points
 
 
+@dataclass(frozen=True, slots=True)
+class _View:
+    """What the map shows: its middle in degrees, how much narrower a degree is there, pixels a degree of latitude."""
+
+    longitude: float
+    latitude: float
+    narrow: float
+    scale: float
+
+    def at(self, longitude: float, latitude: float) -> tuple[float, float]:
+        """Where a place is, in pixels."""
+        return (
+            WIDTH / 2 + (longitude - self.longitude) * self.narrow * self.scale,
+            HEIGHT / 2 - (latitude - self.latitude) * self.scale,
+        )
+
+
+@lru_cache(maxsize=8)
+def _outline(view: _View) -> str:
+    """The land, drawn once for a view: places stay where they are."""
+    reach_x, reach_y = WIDTH / view.scale / view.narrow, WIDTH / view.scale
+    parts = []
+    for ring in ([(x + turn, y) for x, y in ring] if turn else ring for ring in _land() for turn in (-360, 0, 360)):
+        if any(abs(x - view.longitude) < reach_x and abs(y - view.latitude) < reach_y for x, y in ring):
+            path = "".join(f"{'L' if i else 'M'}{x:.1f} {y:.1f}" for i, (x, y) in enumerate(view.at(*p) for p in ring))
+            parts.append(f'<path class="land" d="{path}Z"/>')
+    return "".join(parts)
+
+
 def draw(title: str, dots: Sequence[Dot]) -> Markup:
     """The map that holds all dots with room around them. Raises ValueError without dots."""
     south, north = min(d.latitude for d in dots), max(d.latitude for d in dots)
@@ -84,28 +113,17 @@ def draw(title: str, dots: Sequence[Dot]) -> Markup:
     middle = (west + east) / 2, (south + north) / 2
     narrow = math.cos(math.radians(middle[1])) or 1.0
     span = max((east - west) * narrow * 1.3, (north - south) * 1.3 * WIDTH / HEIGHT, 0.02)
-    scale = WIDTH / span  # pixels a degree of latitude
-
-    def at(longitude: float, latitude: float) -> tuple[float, float]:
-        return WIDTH / 2 + (longitude - middle[0]) * narrow * scale, HEIGHT / 2 - (latitude - middle[1]) * scale
-
-    parts = []
-    if span >= COARSE_DEGREES:
-        reach_x, reach_y = span / narrow, span
-        for ring in ([(x + turn, y) for x, y in ring] if turn else ring for ring in _land() for turn in (-360, 0, 360)):
-            if any(abs(x - middle[0]) < reach_x and abs(y - middle[1]) < reach_y for x, y in ring):
-                path = "".join(f"{'L' if i else 'M'}{x:.1f} {y:.1f}" for i, (x, y) in enumerate(at(*p) for p in ring))
-                parts.append(f'<path class="land" d="{path}Z"/>')
-    parts.append(_scale_bar(scale))
+    view = _View(*middle, narrow, WIDTH / span)
+    parts = [_outline(view) if span >= COARSE_DEGREES else "", _scale_bar(view.scale)]
     taken: list[tuple[float, float]] = []
     for dot in sorted(dots, key=lambda d: -d.latitude):
-        x, y = at(dot.longitude, dot.latitude)
+        x, y = view.at(dot.longitude, dot.latitude)
+        link, name = escape(dot.link), escape(dot.name)
         shade = "none" if dot.share is None else str(min(8, int(dot.share * 9)))
         share = "no figure" if dot.share is None else f"{100 * dot.share:.0f} %"
         if len(dots) > LABELS:
             parts.append(
-                f'<a href="{escape(dot.link)}" aria-label="{escape(dot.name)}: {share}">'
-                f"<title>{escape(dot.name)} {share}</title>"
+                f'<a href="{link}" aria-label="{name}: {share}"><title>{name} {share}</title>'
                 f'<circle class="place h-{shade}" cx="{x:.1f}" cy="{y:.1f}" r="4"/></a>'
             )
             continue
@@ -115,9 +133,9 @@ def draw(title: str, dots: Sequence[Dot]) -> Markup:
             beneath += LABEL
         taken.append((beside, beneath))
         parts.append(
-            f'<a href="{escape(dot.link)}" aria-label="{escape(dot.name)}: {share}">'
+            f'<a href="{link}" aria-label="{name}: {share}">'
             f'<circle class="place h-{shade}" cx="{x:.1f}" cy="{y:.1f}" r="7"/>'
-            f'<text x="{beside:.1f}" y="{beneath:.1f}" text-anchor="{side}">{escape(dot.name)} {share}</text></a>'
+            f'<text x="{beside:.1f}" y="{beneath:.1f}" text-anchor="{side}">{name} {share}</text></a>'
         )
     return Markup(  # noqa: S704 - numbers, and texts that were escaped
         f'<svg class="map" viewBox="0 0 {WIDTH} {HEIGHT}" role="group" aria-label="{escape(title)}">'

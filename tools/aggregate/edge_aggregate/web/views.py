@@ -104,8 +104,7 @@ def site(store: Store, sites: Sites, name: str, asked: str) -> dict[str, Any]:
     place = sites[name].place
     period = last(asked, store.newest_ms)
     reading = read(store, period, [name])
-    (figure,) = while_open(store, reading.figures(), sites)
-    days = local_series(store, period, place, [name])
+    figure, *days = while_open(store, [*reading.figures(), *local_series(store, period, place, [name])], sites)
     labels = [instant(one.start_ms).astimezone(place).strftime("%d %b") for one in days]
     lines = [
         charts.Line("read", [(one.index, one.low, one.high) for one in days]),
