@@ -304,7 +304,8 @@ class Vision:
 
     def _found_with(self, *, live: bool) -> dict[str, Any]:
         """Options of a detector; a replay has all the time it needs, and its answers do not depend on the machine."""
-        return self._config.detector.model_dump() | ({} if live else {"budget_ms": None})
+        section = self._config.detector
+        return section.model_dump() | {"budget_ms": (section.budget_ms or "auto") if live else None}
 
     def _scene(self) -> Scene:
         """What health says: the first camera's trouble, else `ok`. A live camera without frames is `frozen`."""

@@ -58,9 +58,10 @@ def test_a_replay_is_searched_whatever_it_costs_and_a_camera_within_its_budget(
     monkeypatch.setattr(service, "open_detector", opened)
     Vision(settings(tmp_path, detector={"budget_ms": 7.0})).run()
     assert set(budgets) == {None}, "its counts would depend on the machine"
-    budgets.clear()
     monkeypatch.setattr(service, "open_cameras", lambda *_: None)
     camera = {"kind": "v4l2", "source": "/dev/video0"}
-    live = Vision(settings(tmp_path, detector={"budget_ms": 7.0}, camera=camera))
-    assert budgets == [7.0, 7.0], "its own, and the one that is timed"
-    live._finish()
+    for given, taken in ({"budget_ms": 7.0}, 7.0), ({}, "auto"):
+        budgets.clear()
+        live = Vision(settings(tmp_path, detector=given, camera=camera))
+        assert budgets == [taken, taken], "its own, and the one that is timed"
+        live._finish()

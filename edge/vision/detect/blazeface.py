@@ -16,7 +16,7 @@ import numpy as np
 from edge.types import FaceBox
 from edge.vision.detect.overlap import OVERLAP, SAME, covered, iou, one_per_face, weighted_nms
 from edge.vision.detect.regions import LAP, SIDE, SMALLEST, around, holds, regions, room
-from edge.vision.detect.schedule import Schedule
+from edge.vision.detect.schedule import Budget, Schedule
 from edge.vision.preprocess import shrink
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class BlazeFace:
         tiles: int | None = None,
         level_from: float = LEVEL_FROM,
         clear_from: float = CLEAR,
-        budget_ms: float | None = None,
+        budget_ms: Budget = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """Prepare the anchors.
@@ -73,7 +73,7 @@ class BlazeFace:
                 `MOST_ROWS`.
             level_from: least lean of the eyes in degrees that a box is turned by; below it stands upright.
             clear_from: width in the network's input from which a new face is believed without a closer look.
-            budget_ms: time to search a frame of a stream, by `clock` in seconds; None: whatever it takes.
+            budget_ms: time to search a frame of a stream, by `clock` in seconds, see `Budget`; None: whatever it takes.
             clock: seconds.
 
         """

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from edge.inference.protocol import Backend
     from edge.types import F32
     from edge.vision.detect import Detector
+    from edge.vision.detect.schedule import Budget
 
 ROLE: Final = "detector"
 KINDS: Final = ("auto", "haar", "blazeface", "hog")
@@ -52,7 +53,7 @@ def open_detector(
     min_face: int = 36,
     rotations: Sequence[float] = (0.0, -35.0, 35.0),
     tiles: int | None = None,
-    budget_ms: float | None = None,
+    budget_ms: Budget = None,
 ) -> Detector:
     """A detector for one camera: it remembers where it found faces.
 

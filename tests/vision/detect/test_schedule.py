@@ -149,6 +149,15 @@ def test_a_budget_is_kept_and_everything_gets_its_turn() -> None:
         assert {part for some in shown[since : since + 3] for part in some} == set(parts)
 
 
+@pytest.mark.parametrize(("ms", "pays"), [(0.4, 62), (2.5, 10), (5, 6), (9, 6), (11, 5), (30, 2), (100, 1)])
+def test_the_automatic_budget_is_25_ms_or_six_searches_up_to_60(ms: float, pays: int) -> None:
+    machine, parts = Machine(ms), regions(480, 270, 2)
+    schedule = Schedule("auto", machine)
+    assert schedule.searches == 1, "nothing was timed yet"
+    machine.search(schedule, next(noise(480, 270)), parts)
+    assert schedule.searches == pays
+
+
 def test_the_smallest_budget_follows_a_face_and_looks_for_another() -> None:
     machine = Machine(100)
     schedule, parts = Schedule(1, machine), regions(1280, 720, 3)
