@@ -13,7 +13,7 @@ from edge_quantize.datasets.not_bare import NOT_BARE
 from edge_quantize.training import nets, samples
 from edge_quantize.training.labelled import Labelled, Samples
 from edge_quantize.training.recipe import RECIPES, Recipe, load_recipe
-from edge_quantize.training.weights import deepened, seeded_weights
+from edge_quantize.training.weights import seeded_weights
 
 from edge.errors import SourceError
 
@@ -21,6 +21,7 @@ pytest.importorskip("torch", reason="PyTorch is not installed: make torch")
 
 from edge_quantize.training import gate, predict
 from edge_quantize.training.torch_net import torch_net, torch_weights
+from edge_quantize.training.train import _start_weights
 
 FACES = 1000
 FLAT, TURNED, REAL = 201, 202, 203
@@ -156,9 +157,10 @@ COMMITTED = "bench/training/"
     ],
     ids=lambda recipe: str(recipe.name),
 )
-def test_the_committed_weights_fit_the_net_of_their_recipe(recipe: Recipe) -> None:
+def test_the_committed_weights_fit_the_net_of_their_recipe(recipe: Recipe, monkeypatch: pytest.MonkeyPatch) -> None:
     assert recipe.init is not None
-    with np.load(Path(__file__).parents[3] / recipe.init) as kept:
-        weights = dict(kept)
-    deepened(nets.NETS[recipe.net], weights)
-    assert all(array.dtype == np.float16 for array in weights.values() if array.ndim > 1)
+    monkeypatch.chdir(Path(__file__).parents[3])
+    _start_weights(recipe, recipe.init, Path())
+    for name in {recipe.init, recipe.beside or recipe.init}:
+        with np.load(name) as kept:
+            assert all(array.dtype == np.float16 for array in kept.values() if array.ndim > 1)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from edge_quantize.bundling.float_model import cost
 from edge_quantize.training import nets
 from edge_quantize.training.keras_net import build_keras, keras_weights, load_keras, save_keras, set_keras_weights
 from edge_quantize.training.weights import check_weights, seeded_weights
@@ -41,6 +42,7 @@ def test_counts_are_those_of_the_built_net(name: str) -> None:
     # four vectors of a normalisation fold into one bias vector
     folded = model.count_params() - sum(3 * layer.gamma.shape[0] for layer in norms)
     assert nets.count_params(net) == folded
+    assert cost(model) == (nets.count_params(net), nets.count_macs(net)), "what a manifest says"
     macs = sum(
         int(np.prod(layer.kernel.shape)) * layer.output.shape[1] * layer.output.shape[2]
         for layer in model.layers

@@ -135,10 +135,10 @@ def cost(model: Any) -> tuple[int, int]:  # noqa: ANN401
     params = macs = 0
     for layer in model.layers:
         weights = layer.get_weights()
-        if type(layer).__name__ in {"Conv2D", "Dense"}:
+        if type(layer).__name__ in {"Conv2D", "DepthwiseConv2D", "Dense"}:
             kernel = weights[0]
             # Batch normalisation becomes the bias.
-            params += kernel.size + kernel.shape[-1]
+            params += kernel.size + layer.output.shape[-1]
             macs += kernel.size * int(np.prod(layer.output.shape[1:-1], dtype=np.int64))
         elif weights and type(layer).__name__ != "BatchNormalization":
             params += sum(w.size for w in weights)
