@@ -2,10 +2,11 @@
 
     .venv/bin/python bench/quick.py [CLIP ...] [--rounds N] [--frames N] [--all]
 
-The release is the commit that `bench/BASELINE` names; its tree is laid out under `build/`, and runs in the same
-environment. Each round runs both, on the demo's clip, on one with two faces and on each CLIP, the order turning from
-round to round, and each run is a process of its own. A figure moved when every round says so, and by more than the
-rounds of one tree differ among themselves; `--all` prints the others too. Ratios are working tree ÷ release.
+The release is the commit that `bench/BASELINE` names; its tree is laid out under `build/`, and runs its own model
+bundle in the same environment. Each round runs both, on the demo's clip, on one with two faces and on each CLIP, the
+order turning from round to round, and each run is a process of its own. A figure moved when every round says so, and by
+more than the rounds of one tree differ among themselves; `--all` prints the others too. Ratios are working tree ÷
+release.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from pathlib import Path
 
 from material import configure, crowd
 
-from edge import config as settings
+from edge.bundle.newest import newest_bundle
 from edge.commands.demo.clip import compose
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -37,16 +38,21 @@ Figures = dict[str, list[float]]
 def released(commit: str) -> Path:
     """The tree of a commit under `build/`, laid out once."""
     tree = ROOT / "build" / "baseline" / commit[:12]
-    if not (tree / "edge").is_dir():
-        packed = subprocess.run(["git", "archive", commit, "edge"], cwd=ROOT, check=True, capture_output=True).stdout  # noqa: S607 - git on PATH
+    if not (tree / "models").is_dir():
+        asked = ["git", "archive", commit, "edge", "models"]
+        packed = subprocess.run(asked, cwd=ROOT, check=True, capture_output=True).stdout
         tree.mkdir(parents=True, exist_ok=True)
         with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
             archive.extractall(tree, filter="data")
     return tree
 
 
-def run(tree: Path, clip: Path, bundle: Path, frames: int) -> dict[str, float]:
-    """Figures of one run of a tree's vision service on the first frames of a clip."""
+def run(tree: Path, clip: Path, frames: int) -> dict[str, float]:
+    """Figures of one run of a tree's vision service and bundle on the first frames of a clip."""
+    bundle = newest_bundle(tree / "models")
+    if bundle is None:
+        msg = f"{tree}: no model bundle"
+        raise RuntimeError(msg)
     with tempfile.TemporaryDirectory() as name:
         config = configure(Path(name), clip, bundle)
         env = os.environ | {"PYTHONPATH": str(tree)}
@@ -95,7 +101,7 @@ def main() -> int:
     parser.add_argument("--all", action="store_true", help="also what moved by no more than the noise")
     args = parser.parse_args()
     commit = (ROOT / "bench" / "BASELINE").read_text().split()[0]
-    release, bundle = released(commit), settings.development("clip").models.bundle.resolve()
+    release = released(commit)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         compose(folder / "demo.mp4")
@@ -106,7 +112,7 @@ def main() -> int:
             print(f"round {number + 1} of {args.rounds} …", file=sys.stderr)
             for clip, path in clips.items():
                 for tree in (ROOT, release)[:: 1 if number % 2 else -1]:
-                    for figure, value in run(tree, path, bundle, args.frames).items():
+                    for figure, value in run(tree, path, args.frames).items():
                         found[tree][clip].setdefault(figure, []).append(value)
     print(f"Release {commit[:12]}, {args.rounds} rounds, load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores.\n")
     print("| figure | release, median (range) | working tree | ratio |\n|---|---|---|---|")
