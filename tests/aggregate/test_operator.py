@@ -20,6 +20,7 @@ from edge_aggregate.periods import Period, zone
 from edge_aggregate.sites import read_sites
 from edge_aggregate.store import open_store
 
+from tests.support.refused import refused
 from tests.support.windows import DAY, window, write_log
 
 if TYPE_CHECKING:
@@ -48,15 +49,6 @@ def store(tmp_path: Path) -> Path:
     with open_store(str(path), create=True) as opened:
         ingest_files(opened, [write_log(tmp_path / "log.jsonl", lines)])
     return path
-
-
-def refused(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
-    """The one line that a command says instead of doing it."""
-    capsys.readouterr()
-    assert main([str(argument) for argument in arguments]) in (2, 66, 74)
-    told = capsys.readouterr().err.splitlines()
-    assert len(told) == 1, told
-    return told[0]
 
 
 def ordinary(*command: str | Path) -> subprocess.CompletedProcess[str]:
