@@ -97,7 +97,7 @@ def test_golden_answers_are_sure_and_cover_every_class(shipped: Path) -> None:
 STRANGER = """
 import json, pathlib, sys
 import numpy as np
-from tflite_runtime.interpreter import Interpreter
+from ai_edge_litert.interpreter import Interpreter
 
 folder = pathlib.Path(sys.argv[1])
 faces = np.load(sys.argv[2])
@@ -123,7 +123,6 @@ def test_a_stranger_scores_what_the_manifest_claims(shipped: Path, tmp_path: Pat
     """Only the manifest, numpy and a bare interpreter, in a process of its own: nothing of ours touches the model."""
     from edge_quantize.datasets import fer2013 as data
 
-    pytest.importorskip("tflite_runtime", reason="a bare interpreter: pip install tflite-runtime")
     if not (data.data_root() / "fer2013").is_dir() and os.environ.get("CI") != "true":
         pytest.skip("needs FER2013: set EDGE_DATA")
     fer = data.load_fer2013()
@@ -139,9 +138,9 @@ def test_a_stranger_scores_what_the_manifest_claims(shipped: Path, tmp_path: Pat
     model = next(m for m in manifest["models"] if m["role"] == "fer_unmasked")
     claimed = model["metrics"]["fer2013_public"]
     assert claimed["n"] == int(fer.public.sum())
-    # Another processor's kernels may break a few ties otherwise.
+    # The claim is made with TFLite's plain kernels; a device's round otherwise. A face in another cell counts twice.
     assert found["right"] / claimed["n"] == pytest.approx(claimed["accuracy"], abs=0.002)
-    assert np.abs(np.array(found["table"]) - np.array(model["confusion"])).sum() <= 20
+    assert np.abs(np.array(found["table"]) - np.array(model["confusion"])).sum() <= 0.02 * claimed["n"]
 
 
 def test_our_verification_passes_and_notices_damage(shipped: Path, tmp_path: Path) -> None:
