@@ -63,11 +63,12 @@ def duration(text: str) -> float:
 
 def run(args: argparse.Namespace) -> int:
     """Subscribe until SIGTERM or SIGINT; the last batch is committed and acknowledged before it ends."""
+    from edge_aggregate.batches import BUSY_S
     from edge_aggregate.broker import broker_of
     from edge_aggregate.metrics import served
     from edge_aggregate.replay import Asker
     from edge_aggregate.store import open_store
-    from edge_aggregate.subscribe import BUSY_S, Options, Subscriber
+    from edge_aggregate.subscribe import Options, Subscriber
 
     if not args.broker or args.landing is None:
         msg = "give --broker HOST[:PORT] and --landing FOLDER"
