@@ -182,8 +182,8 @@ def test_with_certificates_and_a_name_that_the_broker_binds(tmp_path: Path) -> N
             assert process.end() == 0
         certificate(tmp_path, "stranger-ca", "another authority")
         certificate(tmp_path, "stranger", "aggregator", "stranger-ca")
-        ca, _, _, *rest = tls_options(tmp_path)
-        refused = Process(tmp_path, broker.port, ca, str(tmp_path / "stranger-ca.crt"), *rest[1:], name="refused")
+        ca, _, *own = tls_options(tmp_path)
+        refused = Process(tmp_path, broker.port, ca, str(tmp_path / "stranger-ca.crt"), *own, name="refused")
         assert refused.start(ready=False).wait() == 77
         assert "TLS failed: broker not trusted" in refused.text
 
