@@ -164,12 +164,6 @@ def test_files_that_cannot_be_exported_to(store: Path, tmp_path: Path, capsys: p
         )
 
 
-def test_dead_letters_have_no_period(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for option in (("--last", "7d"), ("--from", "2026-03-02"), ("--site", "lobby")):
-        told = refused(capsys, "export", "--store", store, "--dead-letters", *option)
-        assert "leave out --last, --from, --to and --site" in told
-
-
 def test_a_site_that_nobody_heard_of_is_told_with_those_that_are_there(
     store: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 from datetime import timedelta
-from itertools import pairwise
+from itertools import combinations, pairwise
 from typing import TYPE_CHECKING, Any
 from urllib.request import urlopen
 
@@ -257,8 +257,13 @@ def test_a_map_keeps_every_place_inside_and_apart() -> None:
     dots = [atlas.Dot(lat, lon, f"p{lat}", "/", 0.5) for lat, lon in ((38.70, -9.10), (38.71, -9.11), (52.5, 13.4))]
     svg = atlas.draw("where", dots)
     assert 'class="land"' in svg
-    heights = [line.split('y="')[1].split('"')[0] for line in svg.split("<text ")[2:]]
-    assert len(set(heights)) == 3, "labels do not lie on one another"
+    for css, size in atlas.LABELLED:
+        heights = [float(label.split('y="')[1].split('"')[0]) for label in svg.split(f'<text class="{css}"')[1:]]
+        assert len(heights) == 3
+        assert all(abs(a - b) >= size for a, b in combinations(heights, 2)), "labels do not lie on one another"
+    same = atlas.draw("where", [atlas.Dot(48.2, 16.4, f"p{n}", "/", 0.5) for n in range(20)])
+    assert same.count('<text class="wide"') == same.count('<text class="narrow"') == 1 + atlas.MOST_ROWS
+    assert same.count("<title>") == 20, "a dot whose label finds no room near it says its name itself"
     assert 'class="land"' not in atlas.draw("where", dots[:2]), "too coarse for a city"
     assert atlas.draw("where", dots[:1])
     many = [atlas.Dot(n % 60, n % 90, f"p<{n}>", f"/site/{n}", 0.5) for n in range(2000)]

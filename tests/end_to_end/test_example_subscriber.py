@@ -61,15 +61,16 @@ def test_it_counts_each_window_once_and_sees_what_is_missing(tmp_path: Path) -> 
 
 
 RUN_FLOW = """
-const nodes = JSON.parse(require("fs").readFileSync(process.argv[1])), kept = {}, shared = {};
+const nodes = JSON.parse(require("fs").readFileSync(process.argv[1])), kept = {}, shared = {}, sent = [];
 const keep = where => ({get: name => where[name], set: (name, value) => { where[name] = value; }});
 const body = nodes.find(node => node.type === "function").func;
 const step = new Function("msg", "context", "flow", "node", body);
 for (const line of require("fs").readFileSync(0, "utf8").split("\\n").filter(Boolean)) {
     const {topic, payload} = JSON.parse(line);
-    step({topic, payload}, keep(kept), keep(shared), {status: () => {}});
+    const told = step({topic, payload}, keep(kept), keep(shared), {status: () => {}});
+    if (told) sent.push(told);
 }
-console.log(JSON.stringify(shared.sites));
+console.log(JSON.stringify({sites: shared.sites, sent}));
 """
 """What Node-RED does with a function node, one message after the other."""
 
@@ -83,13 +84,19 @@ def test_the_flow_sums_what_the_truth_says(tmp_path: Path) -> None:
     assert (broker["protocolVersion"], broker["cleansession"], kind["mqtt in"]["qos"]) == ("5", False, "1")
     assert broker["clientid"], "without a name there is no session to come back to"
     assert int(broker["sessionExpiry"]) > 0
+    assert not broker["autoUnsubscribe"], "or what comes while it is stopped, or deployed anew, is not kept for it"
     fleet = [*FLEET, "--hostile", "0", "--conflicts", "0"]  # which it does not tell from devices: the docs say so
     assert main(["simulate", *fleet, "--out", str(log), "--truth", str(truth)]) == 0
     lines = b"".join(path.read_bytes() for path in sorted(log.glob("*.jsonl")))
     command = [str(shutil.which("node")), "-e", RUN_FLOW, str(flow)]
     done = subprocess.run(command, input=lines, capture_output=True, check=True, timeout=PATIENCE_S)
+    answer = json.loads(done.stdout)
     for site, row in json.loads(truth.read_text())["sites"].items():
-        found = json.loads(done.stdout)[site]
+        found = answer["sites"][site]
+        came = [
+            one["payload"]["windows"] + one["payload"]["duplicates"] for one in answer["sent"] if one["topic"] == site
+        ]
+        assert came == list(range(1, 1 + len(came))), "a message is of its own moment, whatever comes after it"
         assert row["duplicates"] > 0
         assert {name: found[name] for name in ("happy", "n", "windows", "duplicates")} == {
             name: row[name] for name in ("happy", "n", "windows", "duplicates")

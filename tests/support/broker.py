@@ -67,6 +67,11 @@ class Mosquitto:
         wait_for_port(self.port)
         return self
 
+    @property
+    def log(self) -> str:
+        """What it has said."""
+        return self._log.read_text()
+
     def signal(self, number: signal.Signals) -> None:
         """Send a signal: SIGKILL is a crash, SIGSTOP a broker that hangs."""
         assert self._process is not None

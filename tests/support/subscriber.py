@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import paho.mqtt.client as mqtt
+from edge_aggregate.broker import Broker
+from edge_aggregate.connection import Connection
 from edge_aggregate.store import open_store
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
@@ -99,6 +101,25 @@ def until(what: Callable[[], object], words: str, process: Process | None = None
         said = "" if process is None else process.text[-2000:]
         assert time.monotonic() < end, f"after {seconds} s: not so: {words}\n{said}"
         time.sleep(0.02)
+
+
+def unacknowledged(process: Process, port: int) -> list[bytes]:
+    """What the broker would send this subscriber again."""
+    found: list[bytes] = []
+    connection = Connection(
+        Broker("127.0.0.1", port),
+        "aggregator",
+        keep_s=600,
+        receive=100,
+        on_message=lambda m: found.append(bytes(m.payload)),
+    )
+    connection.open()
+    assert connection.resumed, process.text
+    end = time.monotonic() + 2
+    while time.monotonic() < end:
+        connection.step(0.1)
+    connection.close()
+    return found
 
 
 def environment_with(folder: Path, code: str) -> dict[str, str]:

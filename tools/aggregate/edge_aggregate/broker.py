@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import ipaddress
 import ssl
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from edge.errors import ConfigError
 
 if TYPE_CHECKING:
     import argparse
     from pathlib import Path
+
+OPTIONS: Final = ("tls_ca", "tls_cert", "tls_key", "username", "password_file", "insecure")
+"""How a broker is reached, besides its address and the topics' root."""
 
 
 class Broker(NamedTuple):
@@ -52,6 +55,12 @@ def broker_of(args: argparse.Namespace) -> Broker:
     host, port = _address(args.broker, 8883 if args.tls_ca else 1883)
     if (args.tls_cert or args.tls_key) and not args.tls_ca:
         msg = "--tls-cert without --tls-ca: give the CA that signed the broker's certificate"
+        raise ConfigError(msg)
+    if args.tls_key and not args.tls_cert:
+        msg = "--tls-key without --tls-cert: give the certificate that it belongs to"
+        raise ConfigError(msg)
+    if args.insecure and args.tls_ca:
+        msg = "--insecure is for brokers without TLS: leave it out with --tls-ca, by which the broker is checked"
         raise ConfigError(msg)
     if args.password_file and not args.username:
         msg = "--password-file without --username: give both"

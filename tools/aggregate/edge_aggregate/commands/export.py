@@ -17,7 +17,7 @@ def add(commands: argparse._SubParsersAction[Any]) -> None:
     """Its arguments."""
     parser = commands.add_parser("export", help="figures by site and day, as CSV or Parquet")
     add_period(parser)
-    parser.add_argument("--by", choices=("day", "period"), default="day", help="a row per local day (default), or one")
+    parser.add_argument("--by", choices=("day", "period"), help="a row per local day (default), or one")
     parser.add_argument("--dead-letters", action="store_true", help="what was refused instead, with the reason")
     parser.add_argument("--out", type=Path, metavar="FILE", help="*.csv or *.parquet (default: CSV to standard output)")
     parser.set_defaults(run=run)
@@ -33,8 +33,8 @@ def run(args: argparse.Namespace) -> int:
     if args.out is not None and args.out.suffix not in (".csv", ".parquet"):
         msg = f"--out {args.out}: name a file that ends in .csv or .parquet"
         raise ConfigError(msg)
-    if args.dead_letters and any((args.last, args.start, args.end, asked_sites(args))):
-        msg = "--dead-letters are all that are kept: leave out --last, --from, --to and --site"
+    if args.dead_letters and any((args.last, args.start, args.end, args.site, args.zone, args.sites, args.by)):
+        msg = "--dead-letters are all that are kept: leave out --last, --from, --to, --site, --sites, --zone and --by"
         raise ConfigError(msg)
     sites = read_sites(args.sites)
     place = read_place(args, sites)
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
             period = read_period(args, store, place)
             whole = args.by == "period"
             found = figures(store, period, asked, sites) if whole else local_series(store, period, place, asked, sites)
-            rows = rows_of(found, place, args.by)
+            rows = rows_of(found, place, args.by or "day")
     columns = LETTERS if args.dead_letters else FIGURES
     if args.out is None:
         write_csv(rows, columns, sys.stdout)

@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from edge.errors import ConfigError
 from edge_aggregate.commands import subscribe
+from edge_aggregate.commands.options import refuse
 
 if TYPE_CHECKING:
     import argparse
 
     from edge_aggregate.store import Merged
+
+_OF_FILES = ("quiet", "runner", "master", "follow", "checkpoint")
 
 
 def add(commands: argparse._SubParsersAction[Any]) -> None:
@@ -30,7 +33,7 @@ def add(commands: argparse._SubParsersAction[Any]) -> None:
     parser.add_argument("--follow", action="store_true", help="Spark goes on with segments that come, until Ctrl-C")
     parser.add_argument("--checkpoint", type=Path, metavar="FOLDER", help="where Spark notes what it has read")
     subscribe.add_arguments(parser)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, default_of=parser.get_default)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -39,6 +42,7 @@ def run(args: argparse.Namespace) -> int:
         if args.files:
             msg = "give --files or --broker, not both"
             raise ConfigError(msg)
+        refuse(args, _OF_FILES, "only of --files: leave out with --broker, which subscribes")
         return subscribe.run(args)
     from edge_aggregate.ingest import expand, ingest_files
     from edge_aggregate.store import open_store
@@ -46,6 +50,7 @@ def run(args: argparse.Namespace) -> int:
     if not args.files:
         msg = "give --files 'DIR/*.jsonl', or --broker HOST and --landing FOLDER"
         raise ConfigError(msg)
+    refuse(args, subscribe.OPTIONS, "only of a subscriber: leave out with --files, or give --broker instead of --files")
     if args.runner != "spark" and (args.master or args.follow or args.checkpoint):
         msg = "--master, --follow and --checkpoint are of --runner spark"
         raise ConfigError(msg)

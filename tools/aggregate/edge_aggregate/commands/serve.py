@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from edge.errors import ConfigError, StorageError
+from edge_aggregate.commands.options import refuse
 
 if TYPE_CHECKING:
     import argparse
 
+_OF_PAGES: Final = ("store", "sites", "listen", "passwords", "tls_cert", "tls_key", "behind_proxy")
 STOP_S: Final = 3
 """How long open streams are given when the server is told to stop."""
 
@@ -33,7 +35,7 @@ def add(commands: argparse._SubParsersAction[Any]) -> None:
     parser.add_argument(
         "--hash-password", metavar="NAME", help="ask for a password, print NAME's line of a password file"
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, default_of=parser.get_default)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -46,6 +48,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.hash_password is not None:
         name = args.hash_password
+        refuse(args, _OF_PAGES, "leave out with --hash-password, which prints a line and serves nothing")
         if ":" in name or name != name.strip() or not name.isprintable() or not name or name.startswith("#"):
             msg = "--hash-password: a name is printable, has no colon, and begins with no #"
             raise ConfigError(msg)

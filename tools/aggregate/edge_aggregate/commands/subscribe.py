@@ -13,20 +13,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge.errors import ConfigError
+from edge_aggregate import broker as brokers
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
+OPTIONS = (
+    *brokers.OPTIONS,
+    *("root", "landing", "client_id", "share", "batch", "every", "replay_every", "metrics_port"),
+)
+"""All but `--store` and `--broker`."""
 BATCH_MOST = 20_000
 """As many lines as a batch of `ingest --files` has: a segment is counted whole or not at all."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Its arguments, less `--store`."""
-    from edge_aggregate import broker
-
-    broker.add_arguments(parser)
+    brokers.add_arguments(parser)
     parser.add_argument("--landing", type=Path, metavar="FOLDER", help="where the landing log is written")
     parser.add_argument(
         "--client-id", metavar="ID", help="under which the broker keeps the session; with a certificate, its name"
@@ -63,16 +67,16 @@ def duration(text: str) -> float:
 
 def run(args: argparse.Namespace) -> int:
     """Subscribe until SIGTERM or SIGINT; the last batch is committed and acknowledged before it ends."""
-    from edge_aggregate.broker import broker_of
+    from edge_aggregate.batches import BUSY_S
     from edge_aggregate.metrics import served
     from edge_aggregate.replay import Asker
     from edge_aggregate.store import open_store
-    from edge_aggregate.subscribe import BUSY_S, Options, Subscriber
+    from edge_aggregate.subscribe import Options, Subscriber
 
     if not args.broker or args.landing is None:
         msg = "give --broker HOST[:PORT] and --landing FOLDER"
         raise ConfigError(msg)
-    broker = broker_of(args)
+    broker = brokers.broker_of(args)
     name = client_id(args)
     if args.share:  # several may be given one name, each keeps its connection
         name += f".{secrets.token_hex(4)}"

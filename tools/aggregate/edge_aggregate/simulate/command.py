@@ -16,7 +16,8 @@ from typing import IO, TYPE_CHECKING, Any, Final
 
 from edge.contract import parse_utc
 from edge.errors import ConfigError, StorageError
-from edge_aggregate.broker import add_arguments, broker_of
+from edge_aggregate.broker import OPTIONS, add_arguments, broker_of
+from edge_aggregate.commands.options import refuse
 from edge_aggregate.simulate.plan import Classifier, Faults, Plan
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def add_parser(commands: argparse._SubParsersAction[Any]) -> None:
     pace.add_argument("--speed", type=_speed, metavar="X|max", help="the fleet's seconds in one of ours (max)")
     broker.add_argument("--live", action="store_true", help="then go on in real time, until it is interrupted")
     broker.add_argument("--stay", type=_number, default=0.0, metavar="SECONDS", help="then answer replays so long (0)")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, default_of=parser.get_default)
 
 
 def _number(text: str) -> float:
@@ -203,6 +204,10 @@ def run(args: argparse.Namespace) -> int:
         if getattr(args, option) and args.broker is None:
             msg = f"--{option} needs --broker: a log is written as fast as it goes"
             raise ConfigError(msg)
+    if args.broker is None:
+        refuse(args, OPTIONS, "of a broker: leave out with --out, which writes a log")
+    if args.live:
+        refuse(args, ("stay",), "leave out with --live, which answers replays until it is interrupted")
     plan = read_plan(args)
     send = _to_broker if args.out is None else _to_folder
     begun = time.monotonic()

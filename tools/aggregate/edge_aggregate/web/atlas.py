@@ -21,8 +21,14 @@ if TYPE_CHECKING:
 
 WIDTH: Final = 720
 HEIGHT: Final = 400
-LABEL: Final = 20
-"""Between two labels, as large as the style sheet makes them on a phone."""
+LABELLED: Final = (("wide", 20.0), ("narrow", 26.0))
+"""Classes of labels, of which the style sheet shows one, and as large as it makes them at the most."""
+EM: Final = 0.64
+"""Of a label's size: how wide a character is, in a wide typeface."""
+GAP: Final = 13
+"""Between a dot's middle and its label."""
+MOST_ROWS: Final = 4
+"""That a label may lie beneath its dot."""
 LABELS: Final = 60
 """More could not be read, nor found room: dots say their names then to whoever points at them, or hears the page."""
 COARSE_DEGREES: Final = 3.0
@@ -106,6 +112,28 @@ def _outline(view: _View) -> str:
     return "".join(parts)
 
 
+class _Labels:
+    """Labels of one size, each beside its dot, or under those that are there already."""
+
+    def __init__(self, css: str, size: float, places: Sequence[tuple[float, float]]) -> None:
+        self._css, self._size = css, size
+        self._taken = [(0.0, WIDTH / 4, HEIGHT - 20.0, size), *((x - 8, x + 8, y + 4, 0.7 * size) for x, y in places)]
+        """Left, right, baseline, and how near another's may come: of the scale bar, of dots, of labels."""
+
+    def beside(self, x: float, y: float, text: str) -> str:
+        """A label for a dot; none where it would lie so far away that it would be taken for another's."""
+        width, beneath = EM * self._size * len(text), max(y + 4, self._size)
+        ends = x > WIDTH * 0.6 or (x + GAP + width > WIDTH and x - GAP - width > 0)
+        side, at = ("end", x - GAP) if ends else ("start", x + GAP)
+        left = at - width if ends else at
+        while any(abs(beneath - low) < near and a < left + width and left < b for a, b, low, near in self._taken):
+            beneath += self._size
+        if beneath > min(HEIGHT - 4, y + 4 + MOST_ROWS * self._size):
+            return ""
+        self._taken.append((left, left + width, beneath, self._size))
+        return f'<text class="{self._css}" x="{at:.1f}" y="{beneath:.1f}" text-anchor="{side}">{escape(text)}</text>'
+
+
 def draw(title: str, dots: Sequence[Dot]) -> Markup:
     """The map that holds all dots with room around them. Raises ValueError without dots."""
     south, north = min(d.latitude for d in dots), max(d.latitude for d in dots)
@@ -115,7 +143,8 @@ def draw(title: str, dots: Sequence[Dot]) -> Markup:
     span = max((east - west) * narrow * 1.3, (north - south) * 1.3 * WIDTH / HEIGHT, 0.02)
     view = _View(*middle, narrow, WIDTH / span)
     parts = [_outline(view) if span >= COARSE_DEGREES else "", _scale_bar(view.scale)]
-    taken: list[tuple[float, float]] = []
+    places = {view.at(dot.longitude, dot.latitude) for dot in dots} if len(dots) <= LABELS else ()
+    layouts = [_Labels(css, size, tuple(places)) for css, size in LABELLED]
     for dot in sorted(dots, key=lambda d: -d.latitude):
         x, y = view.at(dot.longitude, dot.latitude)
         link, name = escape(dot.link), escape(dot.name)
@@ -127,15 +156,10 @@ def draw(title: str, dots: Sequence[Dot]) -> Markup:
                 f'<circle class="place h-{shade}" cx="{x:.1f}" cy="{y:.1f}" r="4"/></a>'
             )
             continue
-        side, beside = ("end", x - 13) if x > WIDTH * 0.6 else ("start", x + 13)
-        beneath = y + 4
-        while any(abs(beneath - other) < LABEL and abs(beside - left) < 250 for left, other in taken):
-            beneath += LABEL
-        taken.append((beside, beneath))
+        labels = "".join(layout.beside(x, y, f"{dot.name} {share}") for layout in layouts)
         parts.append(
-            f'<a href="{link}" aria-label="{name}: {share}">'
-            f'<circle class="place h-{shade}" cx="{x:.1f}" cy="{y:.1f}" r="7"/>'
-            f'<text x="{beside:.1f}" y="{beneath:.1f}" text-anchor="{side}">{name} {share}</text></a>'
+            f'<a href="{link}" aria-label="{name}: {share}"><title>{name} {share}</title>'
+            f'<circle class="place h-{shade}" cx="{x:.1f}" cy="{y:.1f}" r="7"/>{labels}</a>'
         )
     return Markup(  # noqa: S704 - numbers, and texts that were escaped
         f'<svg class="map" viewBox="0 0 {WIDTH} {HEIGHT}" role="group" aria-label="{escape(title)}">'

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from edge_aggregate.figures import Figure
 
 WIDTH: Final = 720
-_LEFT, _RIGHT, _TOP, _BOTTOM = 68, 32, 10, 38
-"""Room for labels as large as the style sheet makes them on a phone; on the right for half of the last."""
+_LEFT, _RIGHT, _TOP, _BOTTOM = 92, 36, 16, 46
+"""Room for labels as large as the style sheet makes them on a phone, 26; on the right for half of the last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Line:
 
 def line_chart(title: str, labels: Sequence[str], lines: Sequence[Line], unfinished: Sequence[bool]) -> Markup:
     """Shares from 0 to 1 over equal steps of time; steps that are not finished are hatched."""
-    height, inner_w, inner_h = 254, WIDTH - _LEFT - _RIGHT, 254 - _TOP - _BOTTOM
+    height, inner_w, inner_h = 268, WIDTH - _LEFT - _RIGHT, 268 - _TOP - _BOTTOM
     top = _ceiling([high for line in lines for _, _, high in line.points if high is not None])
     step = inner_w / max(1, len(labels))
 
@@ -58,9 +58,9 @@ def line_chart(title: str, labels: Sequence[str], lines: Sequence[Line], unfinis
                 for at, (i, _, _) in run
             ]
     every = max(1, -(-len(labels) // 8))
-    for at, label in enumerate(labels):
-        if at % every == 0:
-            parts.append(f'<text x="{x(at):.1f}" y="{height - 6}" text-anchor="middle">{escape(label)}</text>')
+    for at in range(0, len(labels), every):
+        spare = ' class="wide"' if at // every % 2 else ""  # on a phone there is room for every other
+        parts.append(f'<text{spare} x="{x(at):.1f}" y="{height - 6}" text-anchor="middle">{escape(labels[at])}</text>')
     return _svg(title, height, parts)
 
 
@@ -79,11 +79,11 @@ def _runs(
 
 def bar_chart(title: str, rows: Sequence[tuple[str, Sequence[tuple[str, float]]]]) -> Markup:
     """Rows of shares that add up to 1, side by side. Each row: its name, and (class, share) from left to right."""
-    height, inner = 12 + 40 * len(rows), WIDTH - 120
+    height, inner = 12 + 40 * len(rows), WIDTH - 150
     parts = []
     for at, (name, shares) in enumerate(rows):
-        left, top = 116.0, 8 + 40 * at
-        parts.append(f'<text x="110" y="{top + 20}" text-anchor="end">{escape(name)}</text>')
+        left, top = 146.0, 8 + 40 * at
+        parts.append(f'<text class="side" x="140" y="{top + 15}">{escape(name)}</text>')
         for css, share in shares:
             width = max(0.0, share) * inner
             parts.append(f'<rect class="mix {css}" x="{left:.1f}" y="{top}" width="{width:.1f}" height="30"/>')
@@ -95,21 +95,21 @@ def heat_map(title: str, rows: Sequence[tuple[str, Sequence[float | None]]]) -> 
     """24 columns a row; darker is more, of what the cells hold between their least and their most."""
     known = [value for _, cells in rows for value in cells if value is not None]
     least, most = (min(known), max(known)) if known else (0.0, 1.0)
-    cell, left = (WIDTH - 60) / 24, 52.0
+    cell, left = (WIDTH - 78) / 24, 70.0
     parts = [
-        f'<text x="{left + cell * (hour + 0.5):.1f}" y="14" text-anchor="middle">{hour}</text>'
+        f'<text x="{left + cell * (hour + 0.5):.1f}" y="24" text-anchor="middle">{hour}</text>'
         for hour in range(0, 24, 3)
     ]
     for at, (name, cells) in enumerate(rows):
-        top = 20 + 22 * at
-        parts.append(f'<text x="46" y="{top + 15}" text-anchor="end">{escape(name)}</text>')
+        top = 32 + 28 * at
+        parts.append(f'<text class="side" x="64" y="{top + 13}">{escape(name)}</text>')
         for hour, value in enumerate(cells):
             shade = "none" if value is None else str(min(8, int(9 * (value - least) / ((most - least) or 1))))
             parts.append(
                 f'<rect class="heat h-{shade}" x="{left + cell * hour:.1f}" y="{top}"'
-                f' width="{cell - 1.5:.1f}" height="20"/>'
+                f' width="{cell - 1.5:.1f}" height="26"/>'
             )
-    return _svg(title, 24 + 22 * len(rows), parts)
+    return _svg(title, 36 + 28 * len(rows), parts)
 
 
 def band_bar(figure: Figure) -> Markup:
@@ -138,7 +138,7 @@ def _grid(top: float, y: object) -> str:
             continue
         at = y(tenth / 10)  # type: ignore[operator]
         lines.append(f'<line class="grid" x1="{_LEFT}" x2="{WIDTH - _RIGHT}" y1="{at:.1f}" y2="{at:.1f}"/>')
-        lines.append(f'<text x="{_LEFT - 6}" y="{at + 4:.1f}" text-anchor="end">{10 * tenth} %</text>')
+        lines.append(f'<text class="side" x="{_LEFT - 6}" y="{at:.1f}">{10 * tenth} %</text>')
     return "".join(lines)
 
 

@@ -12,18 +12,25 @@ from edge_quantize.bundling import convert
 from edge_quantize.bundling.blazeface import weights_file
 from edge_quantize.bundling.bundle import ROLES, build, verify
 from edge_quantize.bundling.sign import read_secret_key
+from edge_quantize.commands.options import refuse
 
 if TYPE_CHECKING:
     import argparse
+
+_OF_MAKING = ("runs", "name", "out", "only", "rest_from", "max_loss", "sign_key", "password_file")
 
 
 def command(args: argparse.Namespace) -> int:
     """Run `edge-quantize bundle`."""
     if args.verify is not None:
+        refuse(args, _OF_MAKING, "leave out with --verify, which only checks a bundle")
         verify(args.verify, args.public_key)
         said = "signature, files" if args.public_key else "files"
         sys.stdout.write(f"{args.verify}: {said}, quantisation and golden answers are right\n")
         return 0
+    refuse(args, ("public_key",), "only of --verify: the bundle that is made is signed by --sign-key")
+    if args.sign_key is None:
+        refuse(args, ("password_file",), "opens the key of --sign-key: give both or neither")
     # Before the long work, not after it.
     key = read_secret_key(args.sign_key, args.password_file) if args.sign_key else None
     if (args.only is None) != (args.rest_from is None):
@@ -56,4 +63,4 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--public-key", metavar="KEY", help="with --verify: it must be signed by this minisign key")
     parser.add_argument("--sign-key", type=Path, metavar="FILE", help="sign the bundle with this minisign secret key")
     parser.add_argument("--password-file", type=Path, metavar="FILE", help="its first line is the key's password")
-    parser.set_defaults(func=command)
+    parser.set_defaults(func=command, default_of=parser.get_default)

@@ -16,6 +16,7 @@ from edge.errors import BundleError, ConfigError
 from edge_quantize.bundling.bundle import verify
 from edge_quantize.bundling.sign import read_secret_key, sign_bundle
 from edge_quantize.commands.check import hottest_first
+from edge_quantize.commands.options import refuse
 from edge_quantize.edgetpu.checker import check_file
 from edge_quantize.edgetpu.compiler import compiled_path, run_compiler, verify_set
 
@@ -93,6 +94,8 @@ def _record(draft: Path, made: Mapping[str, Path], version: str) -> None:
 
 def command(args: argparse.Namespace) -> int:
     """Run `edge-quantize compile`."""
+    if args.sign_key is None:
+        refuse(args, ("password_file",), "opens the key of --sign-key: give both or neither")
     key = read_secret_key(args.sign_key, args.password_file) if args.sign_key else None
     sys.stdout.write("\n".join(compile_bundle(args.bundle, key, args.timeout)) + "\n")
     return 0
@@ -105,4 +108,4 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--timeout", type=float, default=TIMEOUT, metavar="S", help="seconds the compiler may take")
     parser.add_argument("--sign-key", type=Path, metavar="FILE", help="sign the bundle with this minisign secret key")
     parser.add_argument("--password-file", type=Path, metavar="FILE", help="its first line is the key's password")
-    parser.set_defaults(func=command)
+    parser.set_defaults(func=command, default_of=parser.get_default)

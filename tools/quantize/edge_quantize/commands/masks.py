@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from edge.errors import ConfigError, SourceError
+from edge_quantize.commands.options import refuse
 
 if TYPE_CHECKING:
     import argparse
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
     from edge.types import U8
     from edge_quantize.datasets.fer2013 import Fer2013
     from edge_quantize.masks.landmarks import Landmarks
+
+_OF_DATA_SET = ("folder", "renderings", "again", "freeze")
+_OF_PHOTO = ("kind", "tone", "hue", "saturation", "slip")
 
 
 def _photo(args: argparse.Namespace) -> int:
@@ -148,8 +152,17 @@ def _worn(args: argparse.Namespace, fer: Fer2013, marks: Landmarks) -> None:
 def command(args: argparse.Namespace) -> int:
     """Run `edge-quantize masks`."""
     if args.image is not None:
+        refuse(args, (*_OF_DATA_SET, "processes", "input"), "leave out with --image, which is one photograph")
+        if args.template is not None:
+            refuse(args, ("kind",), "is of the masks that are drawn: leave it out with --template")
+        if args.hue is None:
+            refuse(args, ("saturation",), "is of a colour: give --hue too")
         return _photo(args)
-    return _tree(args) if args.input is not None else _data_set(args)
+    if args.input is not None:
+        refuse(args, (*_OF_DATA_SET, *_OF_PHOTO), "leave out with --input, whose masks are drawn by lot")
+        return _tree(args)
+    refuse(args, ("out", "template", *_OF_PHOTO), "of your own pictures: give --image or --input, or leave out")
+    return _data_set(args)
 
 
 def _tree(args: argparse.Namespace) -> int:
@@ -193,4 +206,4 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     photo.add_argument("--hue", type=float, help="degrees")
     photo.add_argument("--saturation", type=float, default=0.2, help="0 to 1")
     photo.add_argument("--slip", type=float, default=0.0, help="how far down the nose, 0 worn right to 1 under it")
-    parser.set_defaults(func=command)
+    parser.set_defaults(func=command, default_of=parser.get_default)
