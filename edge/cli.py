@@ -88,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument(
         "--broker", choices=("auto", "mosquitto", "amqtt"), default="auto", help="which broker to start (what is there)"
     )
-    demo.add_argument("--seconds", type=float, help="how long a camera is watched (60)")
+    demo.add_argument("--seconds", type=float, default=60.0, help="how long a camera is watched (60)")
     check = add("check-config", "every problem of a configuration, with line and key")
     check.add_argument("--json", action="store_true", help="for programs")
     doctor = add("doctor", "what is wrong with this device, why that matters, how to mend it")

@@ -254,12 +254,6 @@ def test_a_source_that_will_not_do_is_one_line_without_its_secret(
     assert "secret" not in out + err
 
 
-@pytest.mark.parametrize("source", [(), ("--source", "clip.mp4")])
-def test_seconds_of_a_clip_are_refused(source: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["demo", *source, "--seconds", "5"]) == 2
-    assert capsys.readouterr() == ("", "edge: --seconds is for a camera: leave it out, a clip is shown to its end\n")
-
-
 @pytest.mark.parametrize(
     ("old", "new"),
     [

@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from edge.contract import Counts
 
 LAST_WORDS_S: Final = 3.0
-CAMERA_S: Final = 60.0
-"""How long a camera is watched, unless it is said."""
 """How long the subscriber waits for what the broker still holds after the appliance has ended."""
 
 PRIVACY: Final = {
@@ -159,25 +157,12 @@ class _Live:
             print(f"\r\x1b[2K{line}" if tty else line, end="" if tty else "\n", file=sys.stderr, flush=True)
 
 
-def run_demo(*, source: str | None, seconds: float | None = None, broker_kind: Kind = "auto") -> int:
-    """Run the demo; 0 when windows arrived and the appliance ended well.
-
-    Args:
-        source: a clip, picture, folder or camera; None: the built-in clip.
-        seconds: how long a camera is watched; None: `CAMERA_S`.
-        broker_kind: which broker to start.
-
-    Raises:
-        ConfigError: `seconds` of a clip, which is shown to its end.
-
-    """
+def run_demo(*, source: str | None, seconds: float, broker_kind: Kind = "auto") -> int:
+    """Run the demo; 0 when windows arrived and the appliance ended well. `seconds` bounds a live camera."""
     window, privacy = _choices()
-    live = source is not None and settings.camera_of(source).kind != "replay"
-    if seconds is not None and not live:
-        msg = "--seconds is for a camera: leave it out, a clip is shown to its end"
-        raise ConfigError(msg)
     with tempfile.TemporaryDirectory(prefix="edge-demo-") as name:
         folder = Path(name)
+        live = source is not None and settings.camera_of(source).kind != "replay"
         clip = _built_in(folder) if source is None else source if live else str(Path(source).resolve())
         with own_broker(folder, broker_kind) as (broker, port):
             path = _configure(folder, clip, port, window, privacy)
@@ -190,7 +175,7 @@ def run_demo(*, source: str | None, seconds: float | None = None, broker_kind: K
             subscriber = _Subscriber(port)
             if not subscriber.ready.wait(20) or subscriber.failed:
                 raise subscriber.failed or EdgeError("the demo's subscriber could not subscribe within 20 s")
-            code = _appliance(folder, path, (CAMERA_S if seconds is None else seconds) if live else None)
+            code = _appliance(folder, path, seconds if live else None)
             time.sleep(LAST_WORDS_S)
             subscriber.stop()
     return _summary(subscriber.received, code)
