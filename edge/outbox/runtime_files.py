@@ -180,13 +180,18 @@ def read_command(folder: Path) -> CommandFile | None:
     return _read(CommandFile, folder, COMMAND_FILE)
 
 
-def write_command(folder: Path, command: Literal["pause", "resume", "identify"]) -> CommandFile:
-    """Replace `command.json` by the next command and return it. Raises StorageError."""
+def write_command(
+    folder: Path, command: Literal["pause", "resume", "identify"], *, before: bool = False
+) -> CommandFile:
+    """Replace `command.json` by the next command and return it. Raises StorageError.
+
+    `before`: whether a pause holds where no file says so, so that an identify does not end it.
+    """
     try:
         last = read_command(folder)
     except StorageError:  # an unusable old file must not block a pause
         last = None
-    paused = command == "pause" or (command == "identify" and last is not None and last.paused)
+    paused = command == "pause" or (command == "identify" and (before if last is None else last.paused))
     fresh = CommandFile(number=last.number % 2**53 + 1 if last else 1, command=command, paused=paused)
     _write(folder, COMMAND_FILE, fresh)
     return fresh
