@@ -18,7 +18,7 @@ import pytest
 
 from edge.errors import StorageError
 from edge.outbox.outbox import BATCH, KEEP_DAYS, Outbox
-from edge.outbox.writer import open_for_vision
+from edge.outbox.writer import BOOTS, open_for_vision
 from edge.types import Vote
 from edge.vision.privacy import Policy
 from tests.support.appliance import Committing, closing, vision
@@ -141,6 +141,19 @@ def test_the_size_bound_takes_sent_rows_first_and_counts_what_it_loses(tmp_path:
         assert outbox.unsent(1)[0].seq > 1
         assert outbox.between("a" * 32, last, last), "the newest is never dropped"
         assert (tmp_path / "outbox.db").stat().st_size < 300_000
+
+
+def test_runs_without_a_window_fill_no_outbox(tmp_path: Path) -> None:
+    """A camera that hangs at each start, and a watchdog that starts vision again, for months."""
+    with vision(tmp_path) as outbox:
+        outbox.commit(closing())
+        earlier = [(f"{n:032x}",) for n in range(3 * BOOTS)]
+        outbox._db.executemany("INSERT INTO boots (boot_id, kernel_boot_id) VALUES (?, 'k')", earlier)
+        outbox.begin_boot("b" * 32, "k")
+        assert outbox._db.execute("SELECT count(*) FROM boots").fetchone()[0] <= BOOTS + 2
+        outbox.commit(closing())
+        assert outbox.unsent()[-1].prev == ("a" * 32, 1), "the last run that has one is not forgotten"
+        assert outbox.current_boot() == "b" * 32
 
 
 CHILD = textwrap.dedent("""
