@@ -46,7 +46,7 @@ class CameraSection(BaseModel):
     rtsps:// camera may be anyone: what it shows is encrypted, and who shows it is not verified.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     kind: Literal["picamera2", "v4l2", "rtsp", "replay"]
     source: str | None = Field(default=None, min_length=1)
