@@ -8,20 +8,19 @@ import re
 import shutil
 import sys
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import serialization
 
+import edge
 from edge.cli import main
 from edge.errors import ConfigError
 from edge.outbox.runtime_files import write_vision
 from tests.support.appliance import vision, vision_file
 from tests.support.certificates import certificate
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
+PORTRAIT = Path(edge.__file__).parent / "demo_material" / "hopper.png"
 GOOD = """\
 [device]
 id = "kiosk-07"
@@ -70,6 +69,55 @@ def test_check_config_for_a_program(config: Path, bundle_folder: Path, capsys: p
     answer = json.loads(capsys.readouterr().out)
     assert not answer["ok"]
     assert (answer["problems"][0]["line"], answer["problems"][0]["key"]) == (3, "device.site")
+
+
+def test_check_config_tells_a_program_of_a_file_that_is_not_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check-config", "--json", "--config", str(tmp_path / "none.toml")]) == 2
+    answer = json.loads(capsys.readouterr().out)
+    assert not answer["ok"]
+    assert "No such file" in answer["problems"][0]["message"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["run", "--drain-timeout", "nan"], "--drain-timeout: 'nan' is no number of seconds from 0 on"),
+        (["run", "--drain-timeout", "-1"], "--drain-timeout: '-1' is no number of seconds from 0 on"),
+        (["demo", "--seconds", "soon"], "--seconds: 'soon' is no number of seconds from 0 on"),
+        (["bench", "--frames", "0"], "--frames: '0' is no whole number above 0"),
+        (["bench", "--invocations", "many"], "--invocations: 'many' is no whole number above 0"),
+    ],
+)
+def test_a_number_that_is_none_is_named(arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(arguments)
+    assert says in capsys.readouterr().err
+
+
+def test_run_without_a_broker_prints_its_own_windows(
+    config: Path, bundle_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = GOOD.replace("models/x", str(bundle_folder)).replace("clip.mp4", str(PORTRAIT))
+    config.write_text(text.replace('site = "lobby"', 'site = "lobby"\nmode = "development"'), encoding="utf-8")
+    seen = []
+    for _ in range(2):
+        assert main(["run", "--config", str(config)]) == 0
+        (line,) = capsys.readouterr().out.splitlines()
+        seen.append(json.loads(line))
+    assert [(m["site"], m["seq"]) for m in seen] == [("lobby", 1)] * 2
+    assert seen[0]["boot_id"] != seen[1]["boot_id"], "not those of the run before, which the outbox still holds"
+
+
+def test_what_run_watches_by_its_source_is_left_to_no_publisher(
+    config: Path, bundle_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = GOOD.replace("models/x", str(bundle_folder)) + '[mqtt]\nhost = "localhost"\n'
+    config.write_text(text.replace('site = "lobby"', 'site = "lobby"\nmode = "development"'), encoding="utf-8")
+    assert main(["run", "--config", str(config), "--source", str(PORTRAIT)]) == 0
+    assert json.loads(capsys.readouterr().out)["site"] == "lobby"
+    assert not (config.parent / "outbox.db").exists()
 
 
 @pytest.mark.parametrize(
