@@ -11,6 +11,9 @@ over finds no room here for a picture.
 
 from __future__ import annotations
 
+import fcntl
+import os
+import weakref
 from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -129,6 +132,28 @@ def clock_marker(folder: Path) -> Path:
     """The file whose age says that the clock is synced (`edge.process.clock`)."""
     own = folder / "publisher"
     return (own if is_folder(own) else folder) / "clock-synced"
+
+
+class Claim:
+    """What one vision service at a time has of the runtime folder, until `let_go` is called or the process ends.
+
+    Two would count each visitor twice, and release what either holds back. The folder is locked and not a file beside
+    the outbox, whose filesystem must be free to be repaired.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Raises StorageError when another service has it, or it cannot be opened."""
+        own = place(folder, VISION_FILE).parent
+        try:
+            held = os.open(own, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            self.let_go = weakref.finalize(self, os.close, held)
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            msg = f"runtime folder {own}: another `edge vision` runs: stop that one, or give storage another place"
+            raise StorageError(msg) from error
+        except OSError as error:
+            msg = f"runtime folder {own} cannot be used ({error.strerror}): create it, or give this service access"
+            raise StorageError(msg) from error
 
 
 def _write(folder: Path, name: str, content: BaseModel) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from edge.bundle.manifest import load_bundle
 from edge.errors import StorageError
 from edge.inference.choose import open_backend
-from edge.outbox.runtime_files import clock_marker
+from edge.outbox.runtime_files import Claim, clock_marker
 from edge.process.clock import SystemClock
 from edge.process.lifeline import stdin_ended
 from edge.process.logs import event
@@ -83,6 +83,7 @@ class Vision:
             else p.daily_epsilon or windows_a_day(config.window.seconds) * Fraction(str(p.epsilon))
         )
         self._policy = Policy(p.noise, p.epsilon, p.min_count, daily)
+        self._claim = Claim(runtime)
         self._recorder = Recorder(config.storage, self._clock, self._policy.key)
         kill = config.kill_switch
         self._switch = PauseSwitch(kill.file, kill.gpio, runtime, before=self._recorder.paused)
@@ -250,6 +251,7 @@ class Vision:
             self._backend.close()
             with contextlib.suppress(StorageError):
                 self._tell(ended=True)
+            self._claim.let_go()
 
     def _say_why_nobody_voted(self, end: float) -> None:
         """A replay that could not have counted anybody is no replay of an empty room."""
