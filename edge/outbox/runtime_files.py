@@ -38,6 +38,8 @@ _LIMITS: Final = {VISION_FILE: 16384, COMMAND_FILE: 4096}
 GENERATION_FILE: Final = "outbox.generation"
 
 _Whole = Annotated[int, Field(ge=0, le=10**9)]
+_Count = Annotated[int, Field(ge=0, le=2**53)]
+"""What grows by the frame: a looped clip has a thousand million in some weeks."""
 _Figure = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]
 _BootId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 _BACKEND: Final = r"(cpu(:fallback)?|edgetpu(:[0-9]{1,2}/[0-9]{1,2})?)"
@@ -75,11 +77,11 @@ class Development(_RuntimeFile):
     `fps`: frames processed in a second.
     """
 
-    frames: _Whole
-    faces: _Whole
-    routes: dict[_Key, _Whole]
+    frames: _Count
+    faces: _Count
+    routes: dict[_Key, _Count]
     stage_ms: dict[_Key, _Figure]
-    drops: dict[_Key, _Whole] = {}
+    drops: dict[_Key, _Count] = {}
     fps: _Figure = 0.0
 
 
