@@ -99,7 +99,8 @@ class OutboxWatch:
 
     def drained(self) -> bool:
         """Whether nothing is left to send: no unsent row, or no outbox at all."""
-        return not self._path.exists() if self.outbox is None else self.outbox.stats().unsent == 0
+        with explained(self._path):
+            return not self._path.exists() if self.outbox is None else self.outbox.stats().unsent == 0
 
     def _recall_pause(self, outbox: Outbox) -> None:
         """After a power cut the runtime folder is empty: put the pause back that the outbox remembers.

@@ -96,6 +96,41 @@ def test_a_number_that_is_none_is_named(arguments: list[str], says: str, capsys:
     assert says in capsys.readouterr().err
 
 
+LONG = "x" * 300
+"""A name that the system does not look for: it answers as for a folder that keeps this user out, root included."""
+
+
+TLS = f'[mqtt]\nhost = "localhost"\ntls = {{ca = "{LONG}", cert = "c", key = "k"}}\n[storage]'
+
+
+@pytest.mark.parametrize(
+    ("command", "old", "new", "code", "says"),
+    [
+        ("vision", "clip.mp4", LONG, 66, "mend camera.source or its rights"),
+        ("doctor", "clip.mp4", LONG, 2, "mend camera.source or its rights"),
+        ("status", "outbox.db", LONG, 74, "cannot be opened"),
+        ("doctor", "outbox.db", LONG, 2, "cannot be opened"),
+        ("doctor", '"run"', f'"{LONG}"', 2, "does not run, or cannot write"),
+        ("publish", "[storage]", TLS, 2, "mqtt.tls.ca"),
+        ("check-config", "[storage]", TLS, 2, "mqtt.tls.ca"),
+    ],
+)  # fmt: skip
+def test_a_place_that_cannot_be_looked_at_is_one_line(
+    config: Path, bundle_folder: Path, capsys: pytest.CaptureFixture[str],
+    command: str, old: str, new: str, code: int, says: str,
+) -> None:  # fmt: skip
+    config.write_text(GOOD.replace("models/x", str(bundle_folder)).replace(old, new), encoding="utf-8")
+    assert main([command, "--config", str(config)]) == code
+    assert says in "".join(capsys.readouterr())
+
+
+def test_an_annotation_where_nobody_can_look_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["vision", "--source", LONG, "--annotate", f"{LONG}/out.png"]) == 66
+    assert "no such folder" in capsys.readouterr().err
+    assert main(["vision", "--source", f"no://{LONG}"]) == 2
+    assert "only rtsp://" in capsys.readouterr().err
+
+
 def test_run_without_a_broker_prints_its_own_windows(
     config: Path, bundle_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
