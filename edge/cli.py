@@ -39,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a file's name may be no text
     args = _parser().parse_args(argv)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # several commands see faces: a crash must write none to disk
     logs.set_up(logging.WARNING if getattr(args, "quiet", False) else logging.INFO)
     try:
         return int(args.func(args))
@@ -157,7 +158,6 @@ def _apart(config: Config, stack: ExitStack) -> Config:
 
 
 def _vision(args: argparse.Namespace) -> int:
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crash must not write faces to disk
     with ExitStack() as stack:
         config = _config(args, stack)
         annotation = None

@@ -30,7 +30,7 @@ from edge.vision.track import SIGHTINGS, SPACING
 from edge.vision.window import MAX_GAP, Timeline, Window
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from edge.config import Config
     from edge.process.clock import Clock
@@ -279,15 +279,19 @@ class Vision:
         if (cause is not None) != self._paused:
             self._paused = cause is not None
             log.info(event("paused" if self._paused else "resumed", cause=cause))
-            if self._paused and self._camera is not None and self._live:
-                self._camera.close()
-            self._camera, self._resting = (None, self._camera) if self._paused else (self._resume(), None)
+            if self._paused:
+                self._put_away()
+            else:
+                self._camera, self._resting = self._resting or open_cameras(self._config.camera), None
 
-    def _resume(self) -> Camera:
-        """A replay goes on where it paused; a device is opened again."""
-        if self._resting is not None and not self._live:
-            return self._resting
-        return open_cameras(self._config.camera)
+    def _put_away(self) -> None:
+        """A device is closed, and opened again after the pause; a replay rests where it is."""
+        camera, self._camera = self._camera, None
+        if camera is None or not self._live:
+            self._resting = camera
+            return
+        camera.close()
+        self._drops = _added(self._drops, camera.drops)  # the next one counts from 0
 
     def _look_with(self, router: Router) -> list[Pipeline]:
         """One pipeline a camera, each with a detector of its own: it remembers where it found faces."""
@@ -343,10 +347,14 @@ class Vision:
         )
 
     def _all_drops(self) -> dict[str, int]:
-        drops = dict(self._drops)
-        for counted in (*(pipeline.drops for pipeline in self._pipelines), self._camera.drops if self._camera else {}):
-            drops |= {cause: drops.get(cause, 0) + n for cause, n in counted.items()}
-        return drops
+        return _added(self._drops, *(p.drops for p in self._pipelines), self._camera.drops if self._camera else {})
+
+
+def _added(*counts: Mapping[str, int]) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for counted in counts:
+        total |= {cause: total.get(cause, 0) + n for cause, n in counted.items()}
+    return total
 
 
 def _make_folder(path: object) -> None:

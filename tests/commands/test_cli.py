@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -129,6 +130,18 @@ def test_an_annotation_where_nobody_can_look_is_one_line(capsys: pytest.CaptureF
     assert "no such folder" in capsys.readouterr().err
     assert main(["vision", "--source", f"no://{LONG}"]) == 2
     assert "only rtsp://" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["doctor", "vision", "publish"])
+def test_no_command_leaves_a_core_dump(command: str) -> None:
+    """`edge doctor` takes a picture too."""
+    program = (
+        "import resource, edge.cli as cli, sys\ncli.main(sys.argv[1:])\nprint(resource.getrlimit(resource.RLIMIT_CORE))"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", program, command, "--config", "none.toml"], capture_output=True, text=True, check=True
+    )
+    assert ran.stdout.splitlines()[-1] == "(0, 0)"
 
 
 def test_run_without_a_broker_prints_its_own_windows(
