@@ -107,15 +107,12 @@ def test_every_warning_has_its_line_in_the_table_of_alarms() -> None:
         for call in ast.walk(ast.parse(path.read_text())):
             if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.args):
                 continue
-            named = call.args[-1] if call.func.attr in {"warning", "error"} else call
-            if (
-                isinstance(named, ast.Call)
-                and named.args
-                and (named is not call or call.func.attr.endswith("complain"))
-            ):
-                name = named.args[0]
-                if isinstance(name, ast.Constant) and f"`{name.value}" not in table:
-                    lacking.add(name.value)
+            said: ast.expr | None = call if call.func.attr.endswith("complain") else None
+            if call.func.attr in {"warning", "error"}:
+                said = call.args[-1]
+            name = said.args[0] if isinstance(said, ast.Call) and said.args else None
+            if isinstance(name, ast.Constant) and f"`{name.value!s}" not in table:
+                lacking.add(name.value)
     assert not lacking
 
 
