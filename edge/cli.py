@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import json
 import logging
 import os
 import resource
@@ -16,14 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from edge import __version__
-from edge.errors import BackendError, BundleError, ConfigError, EdgeError
+from edge.errors import ConfigError, EdgeError
 from edge.process import logs
 from edge.process.shown import shown
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from edge.config import Config, Problem
+    from edge.config import Config
 
 INSTALL: Final = 'pip install "edge-fer[device]"'
 
@@ -40,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a file's name may be no text
     args = _parser().parse_args(argv)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # several commands see faces: a crash must write none to disk
     logs.set_up(logging.WARNING if getattr(args, "quiet", False) else logging.INFO)
     try:
         return int(args.func(args))
@@ -73,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
 
     run = add("run", "both services, until the source ends or SIGTERM")
     run.add_argument(
-        "--drain-timeout", type=float, default=30.0, metavar="S", help="wait for the broker at the end (30)"
+        "--drain-timeout", type=_seconds, default=30.0, metavar="S", help="wait for the broker at the end (30)"
     )
     run.add_argument("--source", help="a clip, picture, folder or /dev/video0 (development mode)")
     vision = add("vision", "the vision service: camera to outbox")
@@ -81,14 +81,14 @@ def _parser() -> argparse.ArgumentParser:
     vision.add_argument("--annotate", type=Path, metavar="OUT", help="draw what is seen to OUT.mp4 or OUT.png")
     vision.add_argument("--lifeline", action="store_true", help=argparse.SUPPRESS)
     publish = add("publish", "the publisher service: outbox to broker")
-    publish.add_argument("--drain-timeout", type=float, default=None, metavar="S", help=argparse.SUPPRESS)
+    publish.add_argument("--drain-timeout", type=_seconds, default=None, metavar="S", help=argparse.SUPPRESS)
     publish.add_argument("--lifeline", action="store_true", help=argparse.SUPPRESS)
     demo = add("demo", "the whole path on real faces, with a broker of its own", config=False)
     demo.add_argument("--source", help="your own clip, picture, folder or /dev/video0 instead of the built-in clip")
     demo.add_argument(
         "--broker", choices=("auto", "mosquitto", "amqtt"), default="auto", help="which broker to start (what is there)"
     )
-    demo.add_argument("--seconds", type=float, default=60.0, help="how long a camera is watched (60)")
+    demo.add_argument("--seconds", type=_seconds, default=60.0, help="how long a camera is watched (60)")
     check = add("check-config", "every problem of a configuration, with line and key")
     check.add_argument("--json", action="store_true", help="for programs")
     doctor = add("doctor", "what is wrong with this device, why that matters, how to mend it")
@@ -105,33 +105,59 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _positive(text: str) -> int:
-    number = int(text)
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
     if number < 1:
-        raise argparse.ArgumentTypeError(text)
+        msg = f"{text[:20]!r} is no whole number above 0"
+        raise argparse.ArgumentTypeError(msg)
+    return number
+
+
+def _seconds(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not number >= 0:  # nan is not, either
+        msg = f"{text[:20]!r} is no number of seconds from 0 on"
+        raise argparse.ArgumentTypeError(msg)
     return number
 
 
 def _config(args: argparse.Namespace, stack: ExitStack) -> Config:
-    """The configuration of a command; without --config its storage is a folder that ends with the command."""
+    """The configuration of a command.
+
+    Its storage is a folder that ends with the command, where there is no --config, or `edge run --source` might else
+    leave windows of a clip to a publisher.
+    """
     from edge import config as settings
 
     source: str | None = getattr(args, "source", None)
     if args.config is None:
-        config = settings.development(source)
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edge-")))
-        storage = settings.StorageSection(outbox=folder / "outbox.db", runtime=folder / "run")
-        return config.model_copy(update={"storage": storage})
+        return _apart(settings.development(source), stack)
     config = settings.load(args.config)
     if source is not None:
         if config.device.mode == "production":
             msg = f'--source is refused: {args.config} says device.mode = "production"'
             raise ConfigError(msg)
         config = config.model_copy(update={"camera": (settings.camera_of(source),)})
+        if args.func is _run:
+            config = _apart(config, stack)
     return config
 
 
+def _apart(config: Config, stack: ExitStack) -> Config:
+    """The same with a storage of its own, deleted with `stack`."""
+    from edge import config as settings
+
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edge-")))
+    storage = settings.StorageSection(outbox=folder / "outbox.db", runtime=folder / "run")
+    return config.model_copy(update={"storage": storage})
+
+
 def _vision(args: argparse.Namespace) -> int:
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crash must not write faces to disk
     with ExitStack() as stack:
         config = _config(args, stack)
         annotation = None
@@ -154,27 +180,30 @@ def _vision(args: argparse.Namespace) -> int:
                 annotation.close()
         if annotation is not None:
             print(args.annotate)
-        elif args.config is None:
+        elif args.config is None or args.func is _run:
             _print_windows(config)
     return 0
 
 
 def _print_windows(config: Config) -> None:
-    """What would have been published, one JSON line a window: the only output of a run without a broker."""
+    """What this run would have published, one JSON line a window: the only output of a run without a broker."""
     from edge.contract import counts_payload, encode
     from edge.outbox.outbox import Outbox
 
     with Outbox(config.storage.outbox) as outbox:
-        for row in outbox.unsent(10_000):
-            payload = counts_payload(
-                row.report(),
-                site=config.device.site,
-                device=config.device.id,
-                boot_id=row.boot_id,
-                seq=row.seq,
-                prev=row.prev,
-            )
-            print(encode(payload).decode())
+        boot_id, seq = outbox.current_boot() or "", 0
+        while rows := outbox.between(boot_id, seq + 1, 2**63 - 1):
+            for row in rows:
+                payload = counts_payload(
+                    row.report(),
+                    site=config.device.site,
+                    device=config.device.id,
+                    boot_id=row.boot_id,
+                    seq=row.seq,
+                    prev=row.prev,
+                )
+                print(encode(payload).decode())
+            seq = rows[-1].seq
 
 
 def _publish(args: argparse.Namespace) -> int:
@@ -206,76 +235,15 @@ def _demo(args: argparse.Namespace) -> int:
 
 
 def _check_config(args: argparse.Namespace) -> int:
-    from edge import config as settings
+    from edge.commands.check_config import run_check_config
 
-    path = args.config or Path("config.toml")
-    problems: list[settings.Problem] = []
-    try:
-        config = settings.load(path)
-    except settings.ConfigProblems as error:
-        problems = error.problems
-    else:
-        problems = _model_problems(path, config) + _tls_problems(path, config)
-        problems = [p._replace(message=shown(p.message)) for p in problems]
-    if args.json:
-        print(json.dumps({"file": str(path), "ok": not problems, "problems": [p._asdict() for p in problems]}))
-    elif problems:
-        for p in problems:
-            print(f"{shown(path)}:{p.line or 1}: {p.key}: {p.message}")
-        print(f"{len(problems)} problem{'s' if len(problems) > 1 else ''}")
-    else:
-        noise = "exact counts, no noise" if config.privacy.noise == "off" else f"epsilon {config.privacy.epsilon:g}"
-        print(
-            f"{shown(path)}: ok: {config.device.site}/{config.device.id}, {config.window.seconds:g} s windows, {noise}"
-        )
-    return ConfigError.exit_code if problems else 0
-
-
-def _model_problems(path: Path, config: Config) -> list[Problem]:
-    """What the start would find wrong with the bundle: signature, checksums, model files, golden answers."""
-    from edge import config as settings
-    from edge.commands.doctor.service import checked_bundle
-
-    try:
-        checked_bundle(config)
-    except (ConfigError, BundleError) as error:
-        # Configuration errors of the bundle's users begin with their key.
-        key = str(error).partition(":")[0] if isinstance(error, ConfigError) else "models.bundle"
-        message = str(error).removeprefix(f"{key}: ")
-        return [settings.Problem(settings.line_of(path, *key.split(".")), key, message)]
-    except ImportError as error:
-        print(f"edge: the bundle was not checked: {error}: {INSTALL}", file=sys.stderr)
-    except BackendError as error:  # says itself what to install
-        print(f"edge: the bundle was not checked: {error}", file=sys.stderr)
-    return []
+    return run_check_config(args.config or Path("config.toml"), as_json=args.json)
 
 
 def _doctor(args: argparse.Namespace) -> int:
     from edge.commands.doctor import run_doctor
 
     return run_doctor(args.config or Path("config.toml"), as_json=args.json)
-
-
-def _tls_problems(path: Path, config: Config) -> list[Problem]:
-    """What a connection would find wrong with this device's certificate, key and CA."""
-    from datetime import UTC, datetime
-
-    from edge import config as settings
-    from edge.publisher.tls import certificate_end, tls_context
-
-    files = None if config.mqtt is None else config.mqtt.tls
-    if files is None:
-        return []
-    key, message = "mqtt.tls", ""
-    try:
-        tls_context(files)
-    except ConfigError as error:
-        key, message = str(error).split(": ", 1)
-    end = certificate_end(files)
-    if end is not None and end < datetime.now(UTC):
-        key, message = "mqtt.tls.cert", f"{files.cert} ended on {end.date()}: renew it"
-    line = settings.line_of(path, *key.split("."))
-    return [settings.Problem(line, key, message)] if message else []
 
 
 def _status(args: argparse.Namespace) -> int:

@@ -92,18 +92,6 @@ class CropSpec:
 
 
 @dataclass(frozen=True, slots=True)
-class Expression:
-    """What the models said of one face in one frame.
-
-    `masked` is the gate's probability of a mask (None when the strategy asks no gate). `probabilities`
-    holds, per route that was asked, float32 (7,) in `EMOTIONS` order, summing to 1.
-    """
-
-    masked: float | None
-    probabilities: dict[Route, F32]
-
-
-@dataclass(frozen=True, slots=True)
 class Track:
     """A visitor as seen at one frame; lives in RAM only and `number` is never stored or sent."""
 

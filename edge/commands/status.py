@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from edge.outbox.outbox import Outbox
 from edge.outbox.runtime_files import read_vision
+from edge.outbox.sqlite import explained
 from edge.process.privileges import as_owner_of
 from edge.process.shown import shown
 from edge.publisher.health import runs
@@ -24,7 +25,7 @@ def _say(line: str) -> None:
 def run_status(storage: StorageSection, *, as_json: bool = False) -> int:
     """Print it; returns 0 whatever it is (`edge doctor` judges). Raises StorageError."""
     figures, outbox = read_vision(storage.runtime), None
-    with as_owner_of(storage.outbox.parent):
+    with as_owner_of(storage.outbox.parent), explained(storage.outbox):
         if storage.outbox.exists():
             with Outbox(storage.outbox) as box:
                 stats = box.stats()

@@ -7,9 +7,10 @@ from pathlib import Path  # noqa: TC003 - pydantic reads the annotation
 from typing import Annotated, Final, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from edge.config.hosts import host_problem
+from edge.config.section import Section
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Polygon = Annotated[
@@ -35,7 +36,7 @@ _GOES_WITH: Final[dict[str, tuple[str, ...]]] = {
 """Keys that only some kinds of camera know."""
 
 
-class CameraSection(BaseModel):
+class CameraSection(Section):
     """Where frames come from.
 
     `source` is a file or folder (replay), a device (v4l2, default /dev/video0), a URL (rtsp) or a camera's number or
@@ -45,8 +46,6 @@ class CameraSection(BaseModel):
     stops, `flicker_hz` is the mains frequency of lamps whose flicker is to be avoided. `unverified_tls` says that an
     rtsps:// camera may be anyone: what it shows is encrypted, and who shows it is not verified.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
     kind: Literal["picamera2", "v4l2", "rtsp", "replay"]
     source: str | None = Field(default=None, min_length=1)

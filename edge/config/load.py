@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import itertools
+import os
 import re
 import tomllib
 from pathlib import Path
@@ -136,10 +137,13 @@ def _kind_of(source: str | None) -> Literal["v4l2", "rtsp", "replay"]:
         return "v4l2"
     if source.lower().startswith(("rtsp://", "rtsps://")):
         return "rtsp"
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", source) and not Path(source).exists():
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", source) and not os.path.exists(source):  # noqa: PTH110 - never raises
         msg = "--source: only rtsp:// and rtsps:// addresses are watched: give one, a device, or a file or folder"
         raise ConfigError(msg)
-    return "v4l2" if source and Path(source).is_char_device() else "replay"
+    try:
+        return "v4l2" if source and Path(source).is_char_device() else "replay"
+    except OSError:  # whoever opens it says what is wrong with it
+        return "replay"
 
 
 def _absolute(table: dict[str, Any], folder: Path) -> dict[str, Any]:

@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     ValidationInfo,
     field_validator,
@@ -18,6 +16,7 @@ from pydantic import (
 
 from edge.config.camera import CameraSection
 from edge.config.hosts import host_problem, is_loopback
+from edge.config.section import Section
 from edge.types import Strategy  # noqa: TC001 - pydantic reads the annotation
 
 Id = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,64}$")]
@@ -29,11 +28,7 @@ FORBIDDEN: Final = re.compile(
 """Words of a purpose at work or in education; a name cannot prove a use lawful, but an honest one is caught."""
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-
-class Device(_Section):
+class Device(Section):
     """Who and where this kiosk is, and what it is for."""
 
     id: Id
@@ -66,7 +61,7 @@ class Device(_Section):
         return value
 
 
-class DetectorSection(_Section):
+class DetectorSection(Section):
     """How faces are found; `auto` is `blazeface` where the bundle has a detector, else `haar`.
 
     `min_face` in frame pixels; `rotations` are head rolls in degrees that `haar` searches; `tiles` rows of squares that
@@ -91,7 +86,7 @@ class DetectorSection(_Section):
         return self
 
 
-class ModelsSection(_Section):
+class ModelsSection(Section):
     """Which bundle, how faces are routed, on what. `uncertain_below` overrides the bundle's threshold.
 
     `public_key`: a minisign public key, or the path of one; when set, the bundle must be signed by it.
@@ -105,13 +100,13 @@ class ModelsSection(_Section):
     uncertain_below: float | None = Field(default=None, ge=0, le=1)
 
 
-class WindowSection(_Section):
+class WindowSection(Section):
     """Length of a counting window in seconds."""
 
     seconds: float = Field(default=7200.0, ge=0.1, le=86400)
 
 
-class PrivacySection(_Section):
+class PrivacySection(Section):
     """What is done to the counts before they may leave; epsilon is per window, daily_epsilon per UTC day."""
 
     noise: Literal["discrete-laplace", "off"] = "discrete-laplace"
@@ -127,14 +122,14 @@ class PrivacySection(_Section):
         return self
 
 
-class KillSwitchSection(_Section):
+class KillSwitchSection(Section):
     """What closes the camera whatever is commanded: a file that exists, a contact (BCM pin to ground) that opens."""
 
     file: Place = Path("/etc/edge/pause")
     gpio: int | None = Field(default=None, ge=0, le=27)
 
 
-class TlsSection(_Section):
+class TlsSection(Section):
     """PEM files of mutual TLS."""
 
     ca: Place
@@ -142,7 +137,7 @@ class TlsSection(_Section):
     key: Place
 
 
-class MqttSection(_Section):
+class MqttSection(Section):
     """The broker. The port defaults to 8883 with TLS, 1883 without. `home_assistant`: its discovery prefix."""
 
     host: str
@@ -180,7 +175,7 @@ class MqttSection(_Section):
         return self
 
 
-class WebSection(_Section):
+class WebSection(Section):
     """Status page and metrics of this device, for who is on it; left out: nothing listens."""
 
     host: Literal["127.0.0.1", "::1"] = "127.0.0.1"
@@ -189,7 +184,7 @@ class WebSection(_Section):
     metrics: bool = True
 
 
-class StorageSection(_Section):
+class StorageSection(Section):
     """Where the outbox and the two runtime files lie; the outbox stays under `max_bytes`."""
 
     outbox: Place = Path("/var/lib/edge/outbox.db")
@@ -197,7 +192,7 @@ class StorageSection(_Section):
     max_bytes: int = Field(default=64 * 2**20, ge=2**20)
 
 
-class ClockSection(_Section):
+class ClockSection(Section):
     """How long windows of an unset clock are held back for a label, in seconds (None: by the camera's kind)."""
 
     hold_seconds: float | None = Field(default=None, ge=0, le=86400)
@@ -210,7 +205,7 @@ def _one_or_more(tables: object) -> object:
     return tuple(tables) if isinstance(tables, list) else tables
 
 
-class Config(_Section):
+class Config(Section):
     """The whole file."""
 
     device: Device

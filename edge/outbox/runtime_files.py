@@ -11,6 +11,9 @@ over finds no room here for a picture.
 
 from __future__ import annotations
 
+import fcntl
+import os
+import weakref
 from typing import TYPE_CHECKING, Annotated, Final, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -35,6 +38,8 @@ _LIMITS: Final = {VISION_FILE: 16384, COMMAND_FILE: 4096}
 GENERATION_FILE: Final = "outbox.generation"
 
 _Whole = Annotated[int, Field(ge=0, le=10**9)]
+_Count = Annotated[int, Field(ge=0, le=2**53)]
+"""What grows by the frame: a looped clip has a thousand million in some weeks."""
 _Figure = Annotated[float, Field(ge=0, le=1e12, allow_inf_nan=False)]
 _BootId = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 _BACKEND: Final = r"(cpu(:fallback)?|edgetpu(:[0-9]{1,2}/[0-9]{1,2})?)"
@@ -72,11 +77,11 @@ class Development(_RuntimeFile):
     `fps`: frames processed in a second.
     """
 
-    frames: _Whole
-    faces: _Whole
-    routes: dict[_Key, _Whole]
+    frames: _Count
+    faces: _Count
+    routes: dict[_Key, _Count]
     stage_ms: dict[_Key, _Figure]
-    drops: dict[_Key, _Whole] = {}
+    drops: dict[_Key, _Count] = {}
     fps: _Figure = 0.0
 
 
@@ -131,6 +136,28 @@ def clock_marker(folder: Path) -> Path:
     return (own if is_folder(own) else folder) / "clock-synced"
 
 
+class Claim:
+    """What one vision service at a time has of the runtime folder, until `let_go` is called or the process ends.
+
+    Two would count each visitor twice, and release what either holds back. The folder is locked and not a file beside
+    the outbox, whose filesystem must be free to be repaired.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Raises StorageError when another service has it, or it cannot be opened."""
+        own = place(folder, VISION_FILE).parent
+        try:
+            held = os.open(own, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            self.let_go = weakref.finalize(self, os.close, held)
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            msg = f"runtime folder {own}: another `edge vision` runs: stop that one, or give storage another place"
+            raise StorageError(msg) from error
+        except OSError as error:
+            msg = f"runtime folder {own} cannot be used ({error.strerror}): create it, or give this service access"
+            raise StorageError(msg) from error
+
+
 def _write(folder: Path, name: str, content: BaseModel) -> None:
     target = place(folder, name)
     try:
@@ -180,13 +207,18 @@ def read_command(folder: Path) -> CommandFile | None:
     return _read(CommandFile, folder, COMMAND_FILE)
 
 
-def write_command(folder: Path, command: Literal["pause", "resume", "identify"]) -> CommandFile:
-    """Replace `command.json` by the next command and return it. Raises StorageError."""
+def write_command(
+    folder: Path, command: Literal["pause", "resume", "identify"], *, before: bool = False
+) -> CommandFile:
+    """Replace `command.json` by the next command and return it. Raises StorageError.
+
+    `before`: whether a pause holds where no file says so, so that an identify does not end it.
+    """
     try:
         last = read_command(folder)
     except StorageError:  # an unusable old file must not block a pause
         last = None
-    paused = command == "pause" or (command == "identify" and last is not None and last.paused)
+    paused = command == "pause" or (command == "identify" and (before if last is None else last.paused))
     fresh = CommandFile(number=last.number % 2**53 + 1 if last else 1, command=command, paused=paused)
     _write(folder, COMMAND_FILE, fresh)
     return fresh

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sqlite3
 import stat
 from contextlib import contextmanager, suppress
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from typing import NoReturn, Self
 
 BUSY_S: Final = 5
+DAMAGED_KEPT: Final = 10
 _JOURNAL_BYTES: Final = 1024 * 1024
 
 _FULL: Final = "full", "the disk is full: make room, or lower storage.max_bytes"
@@ -221,11 +223,30 @@ def create(path: Path) -> None:
             os.close(file)
 
 
+def _aside(path: Path, generation: int, suffix: str = "") -> Path:
+    return path.with_name(f"{path.name}.damaged-{generation}{suffix}")
+
+
+def _damaged(path: Path) -> Iterator[int]:
+    """Generations that lie beside an outbox."""
+    for other in path.parent.glob("*.damaged-*"):
+        found = re.fullmatch(r"\.damaged-([1-9][0-9]{0,8})", other.name.removeprefix(path.name))
+        if found is not None:
+            yield int(found[1])
+
+
 def put_aside(path: Path, runtime: Path | None) -> int:
-    """Rename database, -wal and -shm together; returns the generation and notes it in the runtime folder."""
-    generation = 1
-    while os.path.lexists(aside := path.with_name(f"{path.name}.damaged-{generation}")):
-        generation += 1
+    """Rename database, -wal and -shm together; returns the generation and notes it in the runtime folder.
+
+    Of those put aside the newest `DAMAGED_KEPT` stay: a card that goes on failing must not be filled by them.
+    """
+    before = sorted(_damaged(path))
+    generation = before[-1] + 1 if before else 1
+    aside = _aside(path, generation)
+    for old in before[: max(0, len(before) + 1 - DAMAGED_KEPT)]:
+        for suffix in ("-wal", "-shm", ""):
+            with suppress(OSError):
+                _aside(path, old, suffix).unlink(missing_ok=True)
     # The database last: as long as it is there, a crash in between leads here again.
     for suffix in ("-wal", "-shm", ""):
         with suppress(FileNotFoundError):

@@ -30,6 +30,9 @@ _BOOT: Final = (
 )
 _LAST_SEQ: Final = "SELECT last_seq FROM boots WHERE boot_id = ? AND " + _BOOT  # noqa: S608 - a constant
 _OF_BOOT: Final = "SELECT kernel_boot_id, prev_boot_id, prev_last_seq, last_seq FROM boots WHERE boot_id = ?"
+BOOTS: Final = 1000
+"""Runs that are remembered: a service that is started again and again, for months, must not fill the file with them."""
+_FORGET_BOOTS: Final = "DELETE FROM boots WHERE ordinal <= (SELECT max(ordinal) FROM boots) - ? AND boot_id IS NOT ?"
 _LAST_BOOT: Final = "SELECT boot_id, last_seq FROM boots WHERE last_seq > 0 AND {} ORDER BY ordinal DESC LIMIT 1"
 
 
@@ -51,6 +54,7 @@ class OutboxWriter(Outbox):
         """
         with self._transaction():
             last = self._db.execute(_LAST_BOOT.format(_BOOT)).fetchone()
+            self._db.execute(_FORGET_BOOTS, (BOOTS, last and last[0]))
             self._db.execute(
                 "INSERT INTO boots (boot_id, kernel_boot_id, prev_boot_id, prev_last_seq) VALUES (?, ?, ?, ?)",
                 (boot_id, kernel_boot_id, *(last or prev or (None, None))),

@@ -97,11 +97,3 @@ def is_folder(path: Path) -> bool:
         return stat.S_ISDIR(path.lstat().st_mode)
     except OSError:
         return False
-
-
-def is_regular(path: Path) -> bool:
-    """Whether a regular file is there, and neither a link to one nor a FIFO."""
-    try:
-        return stat.S_ISREG(path.lstat().st_mode)
-    except OSError:
-        return False

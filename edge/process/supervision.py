@@ -61,7 +61,8 @@ class Supervisor:
         if self._stopping:
             self._vision.terminate()  # both at once: the two stops share the five seconds
             self._publisher.terminate()
-            return max(abs(self._reap(self._vision)), abs(self._reap(self._publisher)))
+            codes = self._reap(self._vision), self._reap(self._publisher)
+            return max(0 if code == -signal.SIGTERM else abs(code) for code in codes)  # one had not begun to listen
         _release(self._publisher)
         code = self._vision.returncode
         until = time.monotonic() + self._drain_timeout + STOP_S

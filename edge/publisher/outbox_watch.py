@@ -99,13 +99,20 @@ class OutboxWatch:
 
     def drained(self) -> bool:
         """Whether nothing is left to send: no unsent row, or no outbox at all."""
-        return not self._path.exists() if self.outbox is None else self.outbox.stats().unsent == 0
+        with explained(self._path):
+            return not self._path.exists() if self.outbox is None else self.outbox.stats().unsent == 0
 
     def _recall_pause(self, outbox: Outbox) -> None:
-        """After a power cut the runtime folder is empty: put the pause back that the outbox remembers."""
+        """After a power cut the runtime folder is empty: put the pause back that the outbox remembers.
+
+        The other way round for an outbox that was away when the command came, or is a new one in a damaged one's place.
+        """
         try:
-            if outbox.paused and read_command(self._runtime) is None:
+            command, paused = read_command(self._runtime), outbox.paused
+            if command is None and paused:
                 write_command(self._runtime, "pause")
                 log.info(event("command", command="pause", why="asked for before the restart"))
+            elif command is not None and command.paused != paused:
+                outbox.paused = command.paused
         except StorageError as error:
             self._complain("pause-unwritten", error)

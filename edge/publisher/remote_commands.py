@@ -104,16 +104,21 @@ class Commands:
         self._wanted = [*(other for other in self._wanted if other not in same), command]
 
     def tend(self, outbox: Outbox | None) -> None:
-        """Act on what was asked for, no faster than the allowance; the rest waits for its turn."""
+        """Act on what was asked for, no faster than the allowance; the rest waits for its turn.
+
+        Raises StorageError where the outbox does not take a pause: obeyed it is, and noted when it is opened again.
+        """
         while self._wanted and self._switches.take():
             command = self._wanted.pop(0)
+            before = command == "identify" and outbox is not None and outbox.paused
             try:
-                written = write_command(self._runtime, command)
-                log.info(event("command", command=command, number=written.number, paused=written.paused))
-                if outbox is not None and outbox.paused != written.paused:
-                    outbox.paused = written.paused
+                written = write_command(self._runtime, command, before=before)
             except StorageError as error:
                 log.error(event("command-lost", command=command, why=error))
+                continue
+            log.info(event("command", command=command, number=written.number, paused=written.paused))
+            if outbox is not None and outbox.paused != written.paused:
+                outbox.paused = written.paused
 
     def _take_replay(self, message: Incoming) -> None:
         if not self._asks.take():

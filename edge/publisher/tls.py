@@ -56,9 +56,13 @@ def tls_context(files: TlsFiles) -> ssl.SSLContext:
     """
     for name in ("ca", "cert", "key"):
         path = getattr(files, name)
-        if path is not None and not path.is_file():
-            msg = f"mqtt.tls.{name}: {path} does not exist: put it there, or mend the path"
-            raise ConfigError(msg)
+        try:
+            if path is not None and not path.is_file():
+                msg = f"mqtt.tls.{name}: {path} does not exist: put it there, or mend the path"
+                raise ConfigError(msg)
+        except OSError as error:  # a folder on the way that this user may not enter
+            msg = f"mqtt.tls.{name}: {path}: {error.strerror}: put it where this user may read it, or mend the path"
+            raise ConfigError(msg) from error
     try:
         context = ssl.create_default_context(cafile=str(files.ca))
     except OSError as error:  # ssl.SSLError is one

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Final
 
 import cv2
@@ -62,8 +63,8 @@ class Annotation:
         if out.suffix.lower() not in {".mp4", ".png"}:
             msg = f"{out}: --annotate writes .mp4 or .png"
             raise SourceError(msg)
-        if not out.parent.is_dir():
-            msg = f"{out.parent}: no such folder: create it first"
+        if not os.path.isdir(out.parent):  # noqa: PTH112 - False too where a folder on the way may not be entered
+            msg = f"{out.parent}: no such folder, or not for this user: create it first"
             raise SourceError(msg)
         self._out = out
         self._writer: cv2.VideoWriter | None = None

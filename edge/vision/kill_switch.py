@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from edge.outbox.runtime_files import CommandFile
+
 log = logging.getLogger("edge.vision")
 
 
@@ -34,7 +36,7 @@ class PauseSwitch:
             from edge.vision.gpio import contact
 
             self._closed = contact(gpio)
-        self._number = 0
+        self._read: CommandFile | None = None
         self._commanded = before
 
     def cause(self) -> Literal["file", "gpio", "command"] | None:
@@ -64,8 +66,9 @@ class PauseSwitch:
         except StorageError as error:
             log.warning(event("command_unreadable", why=error))
             return
-        if command is None or command.number == self._number:
+        # The whole of it, not its number: whoever deleted the file let the numbers begin again.
+        if command is None or command == self._read:
             return
-        self._number, self._commanded = command.number, command.paused
+        self._read, self._commanded = command, command.paused
         if command.command == "identify":
             log.info(event("identify"))

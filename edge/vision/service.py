@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from edge.bundle.manifest import load_bundle
 from edge.errors import StorageError
 from edge.inference.choose import open_backend
-from edge.outbox.runtime_files import clock_marker
+from edge.outbox.runtime_files import Claim, clock_marker
 from edge.process.clock import SystemClock
 from edge.process.lifeline import stdin_ended
 from edge.process.logs import event
@@ -30,7 +30,7 @@ from edge.vision.track import SIGHTINGS, SPACING
 from edge.vision.window import MAX_GAP, Timeline, Window
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from edge.config import Config
     from edge.process.clock import Clock
@@ -83,6 +83,7 @@ class Vision:
             else p.daily_epsilon or windows_a_day(config.window.seconds) * Fraction(str(p.epsilon))
         )
         self._policy = Policy(p.noise, p.epsilon, p.min_count, daily)
+        self._claim = Claim(runtime)
         self._recorder = Recorder(config.storage, self._clock, self._policy.key)
         kill = config.kill_switch
         self._switch = PauseSwitch(kill.file, kill.gpio, runtime, before=self._recorder.paused)
@@ -250,6 +251,7 @@ class Vision:
             self._backend.close()
             with contextlib.suppress(StorageError):
                 self._tell(ended=True)
+            self._claim.let_go()
 
     def _say_why_nobody_voted(self, end: float) -> None:
         """A replay that could not have counted anybody is no replay of an empty room."""
@@ -277,15 +279,19 @@ class Vision:
         if (cause is not None) != self._paused:
             self._paused = cause is not None
             log.info(event("paused" if self._paused else "resumed", cause=cause))
-            if self._paused and self._camera is not None and self._live:
-                self._camera.close()
-            self._camera, self._resting = (None, self._camera) if self._paused else (self._resume(), None)
+            if self._paused:
+                self._put_away()
+            else:
+                self._camera, self._resting = self._resting or open_cameras(self._config.camera), None
 
-    def _resume(self) -> Camera:
-        """A replay goes on where it paused; a device is opened again."""
-        if self._resting is not None and not self._live:
-            return self._resting
-        return open_cameras(self._config.camera)
+    def _put_away(self) -> None:
+        """A device is closed, and opened again after the pause; a replay rests where it is."""
+        camera, self._camera = self._camera, None
+        if camera is None or not self._live:
+            self._resting = camera
+            return
+        camera.close()
+        self._drops = _added(self._drops, camera.drops)  # the next one counts from 0
 
     def _look_with(self, router: Router) -> list[Pipeline]:
         """One pipeline a camera, each with a detector of its own: it remembers where it found faces."""
@@ -341,10 +347,14 @@ class Vision:
         )
 
     def _all_drops(self) -> dict[str, int]:
-        drops = dict(self._drops)
-        for counted in (*(pipeline.drops for pipeline in self._pipelines), self._camera.drops if self._camera else {}):
-            drops |= {cause: drops.get(cause, 0) + n for cause, n in counted.items()}
-        return drops
+        return _added(self._drops, *(p.drops for p in self._pipelines), self._camera.drops if self._camera else {})
+
+
+def _added(*counts: Mapping[str, int]) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for counted in counts:
+        total |= {cause: total.get(cause, 0) + n for cause, n in counted.items()}
+    return total
 
 
 def _make_folder(path: object) -> None:

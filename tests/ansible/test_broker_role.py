@@ -264,6 +264,27 @@ def test_no_message_of_megabytes_and_no_queue_without_end(broker: RoleBroker) ->
     assert "\nmax_queued_messages 500000\n" in lines
 
 
+def test_the_gate_passes_over_what_is_no_message_of_ours(broker: RoleBroker) -> None:
+    topic, boot = "edge/v1/lobby/kiosk-07", "a" * 32
+    device = broker.login("kiosk-07")
+    for leaf, payload in (("counts", b"{"), ("live", b"[]"), ("status", b"7"), ("health", b'{"boot_id": 1}')):
+        device.publish(f"{topic}/{leaf}", payload, retain=True)
+    command = [sys.executable, str(ROOT / "ansible/roles/edge/files/gate.py"), "see", "--host=127.0.0.1"]
+    command += [f"--port={broker.there.port}", f"--tls={broker.pki / 'operator'}", f"--topic={topic}"]
+    with subprocess.Popen(
+        [*command, f"--boot-id={boot}", "--seconds=120"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as gate:
+        while gate.poll() is None:
+            device.publish(f"{topic}/counts", b'{"boot_id": "%s"}' % boot.encode())
+            device.step(0.2)
+        assert gate.stdout is not None
+        assert b"counts of boot" in gate.stdout.read()
+    assert gate.returncode == 0
+    for leaf in ("counts", "live", "status", "health"):
+        device.publish(f"{topic}/{leaf}", b"", retain=True)
+    device.close()
+
+
 def test_gate_and_doctor_get_in_beside_the_publisher(broker: RoleBroker) -> None:
     publisher = broker.login("kiosk-07")
     gate = ROOT / "ansible/roles/edge/files/gate.py"

@@ -6,22 +6,22 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives import serialization
 
+import edge
 from edge.cli import main
 from edge.errors import ConfigError
 from edge.outbox.runtime_files import write_vision
 from tests.support.appliance import vision, vision_file
 from tests.support.certificates import certificate
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
+PORTRAIT = Path(edge.__file__).parent / "demo_material" / "hopper.png"
 GOOD = """\
 [device]
 id = "kiosk-07"
@@ -70,6 +70,102 @@ def test_check_config_for_a_program(config: Path, bundle_folder: Path, capsys: p
     answer = json.loads(capsys.readouterr().out)
     assert not answer["ok"]
     assert (answer["problems"][0]["line"], answer["problems"][0]["key"]) == (3, "device.site")
+
+
+def test_check_config_tells_a_program_of_a_file_that_is_not_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["check-config", "--json", "--config", str(tmp_path / "none.toml")]) == 2
+    answer = json.loads(capsys.readouterr().out)
+    assert not answer["ok"]
+    assert "No such file" in answer["problems"][0]["message"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["run", "--drain-timeout", "nan"], "--drain-timeout: 'nan' is no number of seconds from 0 on"),
+        (["run", "--drain-timeout", "-1"], "--drain-timeout: '-1' is no number of seconds from 0 on"),
+        (["demo", "--seconds", "soon"], "--seconds: 'soon' is no number of seconds from 0 on"),
+        (["bench", "--frames", "0"], "--frames: '0' is no whole number above 0"),
+        (["bench", "--invocations", "many"], "--invocations: 'many' is no whole number above 0"),
+    ],
+)
+def test_a_number_that_is_none_is_named(arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(arguments)
+    assert says in capsys.readouterr().err
+
+
+LONG = "x" * 300
+"""A name that the system does not look for: it answers as for a folder that keeps this user out, root included."""
+
+
+TLS = f'[mqtt]\nhost = "localhost"\ntls = {{ca = "{LONG}", cert = "c", key = "k"}}\n[storage]'
+
+
+@pytest.mark.parametrize(
+    ("command", "old", "new", "code", "says"),
+    [
+        ("vision", "clip.mp4", LONG, 66, "mend camera.source or its rights"),
+        ("doctor", "clip.mp4", LONG, 2, "mend camera.source or its rights"),
+        ("status", "outbox.db", LONG, 74, "cannot be opened"),
+        ("doctor", "outbox.db", LONG, 2, "cannot be opened"),
+        ("doctor", '"run"', f'"{LONG}"', 2, "does not run, or cannot write"),
+        ("publish", "[storage]", TLS, 2, "mqtt.tls.ca"),
+        ("check-config", "[storage]", TLS, 2, "mqtt.tls.ca"),
+    ],
+)  # fmt: skip
+def test_a_place_that_cannot_be_looked_at_is_one_line(
+    config: Path, bundle_folder: Path, capsys: pytest.CaptureFixture[str],
+    command: str, old: str, new: str, code: int, says: str,
+) -> None:  # fmt: skip
+    config.write_text(GOOD.replace("models/x", str(bundle_folder)).replace(old, new), encoding="utf-8")
+    assert main([command, "--config", str(config)]) == code
+    assert says in "".join(capsys.readouterr())
+
+
+def test_an_annotation_where_nobody_can_look_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["vision", "--source", LONG, "--annotate", f"{LONG}/out.png"]) == 66
+    assert "no such folder" in capsys.readouterr().err
+    assert main(["vision", "--source", f"no://{LONG}"]) == 2
+    assert "only rtsp://" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["doctor", "vision", "publish"])
+def test_no_command_leaves_a_core_dump(command: str) -> None:
+    """`edge doctor` takes a picture too."""
+    program = (
+        "import resource, edge.cli as cli, sys\ncli.main(sys.argv[1:])\nprint(resource.getrlimit(resource.RLIMIT_CORE))"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", program, command, "--config", "none.toml"], capture_output=True, text=True, check=True
+    )
+    assert ran.stdout.splitlines()[-1] == "(0, 0)"
+
+
+def test_run_without_a_broker_prints_its_own_windows(
+    config: Path, bundle_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = GOOD.replace("models/x", str(bundle_folder)).replace("clip.mp4", str(PORTRAIT))
+    config.write_text(text.replace('site = "lobby"', 'site = "lobby"\nmode = "development"'), encoding="utf-8")
+    seen = []
+    for _ in range(2):
+        assert main(["run", "--config", str(config)]) == 0
+        (line,) = capsys.readouterr().out.splitlines()
+        seen.append(json.loads(line))
+    assert [(m["site"], m["seq"]) for m in seen] == [("lobby", 1)] * 2
+    assert seen[0]["boot_id"] != seen[1]["boot_id"], "not those of the run before, which the outbox still holds"
+
+
+def test_what_run_watches_by_its_source_is_left_to_no_publisher(
+    config: Path, bundle_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = GOOD.replace("models/x", str(bundle_folder)) + '[mqtt]\nhost = "localhost"\n'
+    config.write_text(text.replace('site = "lobby"', 'site = "lobby"\nmode = "development"'), encoding="utf-8")
+    assert main(["run", "--config", str(config), "--source", str(PORTRAIT)]) == 0
+    assert json.loads(capsys.readouterr().out)["site"] == "lobby"
+    assert not (config.parent / "outbox.db").exists()
 
 
 @pytest.mark.parametrize(

@@ -194,6 +194,28 @@ def test_a_syntax_error_has_its_line(tmp_path: Path) -> None:
     assert problems(tmp_path, GOOD + "host = = 1\n")["TOML"][0] == 13
 
 
+@pytest.mark.parametrize("given", ["inf", "nan", "-inf"])
+@pytest.mark.parametrize(
+    ("section", "key"), [("privacy", "daily_epsilon"), ("window", "seconds"), ("clock", "hold_seconds")]
+)
+def test_no_number_is_infinite(tmp_path: Path, section: str, key: str, given: str) -> None:
+    assert f"{section}.{key}" in problems(tmp_path, f"{GOOD}[{section}]\n{key} = {given}\n")
+
+
+@pytest.mark.parametrize(
+    ("old", "key"),
+    [
+        ("clip.mp4", "camera.source"),
+        ("models/x", "models.bundle"),
+        ("localhost", "mqtt.host"),
+        ("audi", "device.purpose"),
+    ],
+)
+def test_no_text_holds_a_nul(tmp_path: Path, old: str, key: str) -> None:
+    (found,) = problems(tmp_path, GOOD.replace(old, old + "\\u0000")).items()
+    assert (found[0], "NUL" in found[1][1]) == (key, True)
+
+
 @pytest.mark.parametrize("text", ["x = " + "9" * 5000, "x = 2026-02-30", "x = " + "[" * 5000, "x = " + "{a=" * 5000])
 def test_toml_that_no_parser_takes_is_a_problem(tmp_path: Path, text: str) -> None:
     assert "TOML" in problems(tmp_path, GOOD + text + "\n")

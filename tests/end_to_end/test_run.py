@@ -113,6 +113,20 @@ def committed(folder: Path) -> set[tuple[str, int]]:
     return {(str(boot), int(seq)) for boot, seq in rows}
 
 
+def children(process: subprocess.Popen[bytes]) -> set[str]:
+    """Which services a supervisor has started."""
+    pids = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    lines = [Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0") for pid in pids]
+    return {service for service in ("publish", "vision") for line in lines if service.encode() in line}
+
+
+def test_a_stop_before_the_services_listen_is_an_orderly_one(tmp_path: Path, clip: Path, bundle_folder: Path) -> None:
+    run = edge("run", "--config", configure(tmp_path, clip, bundle_folder, free_port()))
+    until(lambda: children(run) == {"publish", "vision"})
+    run.send_signal(signal.SIGTERM)
+    assert run.wait(PATIENCE_S) == 0
+
+
 @needs_mosquitto
 def test_a_clip_becomes_counts_at_a_broker(tmp_path: Path, clip: Path, bundle_folder: Path) -> None:
     with Mosquitto(tmp_path) as broker:

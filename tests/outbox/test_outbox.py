@@ -18,7 +18,8 @@ import pytest
 
 from edge.errors import StorageError
 from edge.outbox.outbox import BATCH, KEEP_DAYS, Outbox
-from edge.outbox.writer import open_for_vision
+from edge.outbox.sqlite import DAMAGED_KEPT, put_aside
+from edge.outbox.writer import BOOTS, open_for_vision
 from edge.types import Vote
 from edge.vision.privacy import Policy
 from tests.support.appliance import Committing, closing, vision
@@ -143,6 +144,19 @@ def test_the_size_bound_takes_sent_rows_first_and_counts_what_it_loses(tmp_path:
         assert (tmp_path / "outbox.db").stat().st_size < 300_000
 
 
+def test_runs_without_a_window_fill_no_outbox(tmp_path: Path) -> None:
+    """A camera that hangs at each start, and a watchdog that starts vision again, for months."""
+    with vision(tmp_path) as outbox:
+        outbox.commit(closing())
+        earlier = [(f"{n:032x}",) for n in range(3 * BOOTS)]
+        outbox._db.executemany("INSERT INTO boots (boot_id, kernel_boot_id) VALUES (?, 'k')", earlier)
+        outbox.begin_boot("b" * 32, "k")
+        assert outbox._db.execute("SELECT count(*) FROM boots").fetchone()[0] <= BOOTS + 2
+        outbox.commit(closing())
+        assert outbox.unsent()[-1].prev == ("a" * 32, 1), "the last run that has one is not forgotten"
+        assert outbox.current_boot() == "b" * 32
+
+
 CHILD = textwrap.dedent("""
     import sys
     from pathlib import Path
@@ -204,6 +218,19 @@ def test_a_damaged_outbox_is_put_aside_whole_by_vision_only(tmp_path: Path) -> N
             assert fresh.commit(closing()) == 1
         assert (tmp_path / f"outbox.db.damaged-{generation}").read_bytes() == rubbish
         assert (tmp_path / "outbox.generation").read_text() == f"{generation}\n"
+
+
+def test_a_card_that_goes_on_failing_is_not_filled_by_what_was_put_aside(tmp_path: Path) -> None:
+    path = tmp_path / "outbox.db"
+    for number in range(1, DAMAGED_KEPT + 4):
+        path.write_bytes(b"%d" % number)
+        path.with_name("outbox.db-wal").write_bytes(b"%d" % number)
+        assert put_aside(path, tmp_path) == number
+    kept = range(4, DAMAGED_KEPT + 4)
+    names = {f"outbox.db.damaged-{n}{suffix}" for n in kept for suffix in ("", "-wal")}
+    assert {file.name for file in tmp_path.glob("outbox.db*")} == names
+    assert (tmp_path / f"outbox.db.damaged-{kept[-1]}").read_bytes() == b"%d" % kept[-1]
+    assert (tmp_path / "outbox.generation").read_text() == f"{kept[-1]}\n"
 
 
 def test_a_page_overwritten_is_found_at_the_start(tmp_path: Path) -> None:

@@ -57,6 +57,14 @@ def test_vision_file_round_trip_and_rights(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == [VISION_FILE]
 
 
+def test_a_clip_that_is_looped_for_months_has_figures(tmp_path: Path) -> None:
+    many = Development(frames=10**10, faces=10**11, routes={"masked": 10**11}, stage_ms={}, drops={"too_small": 10**10})
+    write_vision(tmp_path, FIGURES.model_copy(update={"development": many}))
+    found = read_vision(tmp_path)
+    assert found is not None
+    assert found.development == many
+
+
 def test_undeclared_or_wrong_figures_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValidationError):
         VisionFile.model_validate({**FIGURES.model_dump(), "track": 7})

@@ -98,6 +98,24 @@ def test_every_line_is_an_event_and_every_warning_says_what_is_next() -> None:
     assert found > 30
 
 
+def test_every_warning_has_its_line_in_the_table_of_alarms() -> None:
+    """Whoever reads one in the journal finds there what it means."""
+    text = (Path(edge.__file__).parents[1] / "docs/operate.md").read_text(encoding="utf-8")
+    table = text.partition("## Alarms")[2].partition("\n## ")[0]
+    lacking = set()
+    for path in SOURCES:
+        for call in ast.walk(ast.parse(path.read_text())):
+            if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute) and call.args):
+                continue
+            said: ast.expr | None = call if call.func.attr.endswith("complain") else None
+            if call.func.attr in {"warning", "error"}:
+                said = call.args[-1]
+            name = said.args[0] if isinstance(said, ast.Call) and said.args else None
+            if isinstance(name, ast.Constant) and f"`{name.value!s}" not in table:
+                lacking.add(name.value)
+    assert not lacking
+
+
 def test_no_name_and_no_line_ends_the_journal(tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as journal:
         journal.bind(str(tmp_path / "socket"))

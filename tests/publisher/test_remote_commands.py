@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from edge.contract import Topics
+from edge.errors import StorageError
 from edge.outbox.outbox import Outbox
-from edge.outbox.runtime_files import read_command
+from edge.outbox.runtime_files import COMMAND_FILE, read_command
 from edge.publisher.remote_commands import ASKS, SWITCHES, Commands
 from edge.publisher.session import Incoming
 from tests.publisher.test_dispatch import Clock
@@ -90,6 +91,33 @@ def test_a_flood_of_pauses_is_written_seldom_and_the_last_one_counts(tmp_path: P
         assert (now := read_command(tmp_path)) is not None
         assert now.number == most + 1, "nothing waits any more"
     assert sum(file.stat().st_size for file in tmp_path.glob("outbox.db*")) < 512 * 1024
+
+
+def test_an_identify_ends_no_pause_though_the_file_that_says_so_is_gone(tmp_path: Path) -> None:
+    commands = Commands(TOPICS, Clock(), tmp_path)
+    vision(tmp_path).close()
+    with Outbox(tmp_path / "outbox.db") as outbox:
+        for name in ("pause", "identify"):
+            (tmp_path / COMMAND_FILE).unlink(missing_ok=True)
+            commands.take(command(name), f"cmd/{name}")
+            commands.tend(outbox)
+            now = read_command(tmp_path)
+            assert now is not None
+            assert (now.command, now.paused, outbox.paused) == (name, True, True)
+
+
+def test_an_outbox_that_takes_no_pause_does_not_hold_it_up(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    commands = Commands(TOPICS, Clock(), tmp_path)
+    vision(tmp_path).close()
+    with Outbox(tmp_path / "outbox.db") as outbox:
+        outbox._db.execute("PRAGMA query_only=ON")
+        commands.take(command("pause"), "cmd/pause")
+        with pytest.raises(StorageError):
+            commands.tend(outbox)
+    now = read_command(tmp_path)
+    assert now is not None
+    assert now.paused
+    assert "command-lost" not in caplog.text
 
 
 def test_a_flood_of_replays_is_refused(tmp_path: Path) -> None:

@@ -45,6 +45,15 @@ def test_each_cause_alone_and_the_file_outranks_a_resume(tmp_path: Path) -> None
     assert switch.cause() == "file", "a broken command file does not hide the switch, nor a link to nothing"
 
 
+def test_a_pause_counts_though_the_numbers_began_again(tmp_path: Path) -> None:
+    switch = PauseSwitch(tmp_path / "pause", None, tmp_path)
+    write_command(tmp_path, "resume")
+    assert switch.cause() is None
+    (tmp_path / COMMAND_FILE).unlink()  # as the message about a damaged one says
+    assert write_command(tmp_path, "pause").number == 1
+    assert switch.cause() == "command"
+
+
 def test_a_file_that_cannot_be_asked_for_counts_as_there(tmp_path: Path) -> None:
     assert PauseSwitch(tmp_path / ("x" * 300), None, tmp_path).cause() == "file"
     assert PauseSwitch(tmp_path / "no folder" / "pause", None, tmp_path).cause() is None

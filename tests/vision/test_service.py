@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from edge.config import Config
+    from edge.outbox.rows import Row
     from edge.types import U8, Frame, Track, WindowReport
 
 EXACT: dict[str, object] = {"noise": "off", "min_count": 1}
@@ -38,9 +39,13 @@ def stills(tmp_path: Path, portraits: dict[str, U8]) -> Path:
     return folder
 
 
-def reports(config: Config) -> list[WindowReport]:
+def rows(config: Config) -> list[Row]:
     with Outbox(config.storage.outbox) as outbox:
-        return [row.report() for row in outbox.unsent()]
+        return outbox.unsent()
+
+
+def reports(config: Config) -> list[WindowReport]:
+    return [row.report() for row in rows(config)]
 
 
 def total(report: WindowReport) -> int:
@@ -88,6 +93,16 @@ def test_stop_commits_the_partial_window(settings: Callable[..., Config], stills
     service.run()
     (only,) = reports(config)
     assert (only.seconds, total(only), only.coverage) == (3.0, 3, 1.0)
+
+
+def test_a_second_one_beside_it_is_refused(settings: Callable[..., Config], stills: Path) -> None:
+    config = settings(stills, privacy=EXACT)
+    service = Vision(config)
+    with pytest.raises(StorageError, match="another `edge vision` runs: stop that one"):
+        Vision(config)
+    service.run()
+    Vision(config).run()
+    assert len({row.boot_id for row in rows(config)}) == 2, "what was refused left no trace"
 
 
 def test_an_outbox_that_cannot_be_written_keeps_the_windows_and_says_so(

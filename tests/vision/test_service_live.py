@@ -131,6 +131,43 @@ def test_a_camera_that_sees_nothing_makes_unknown_not_zero(
     assert heard().count("WATCHDOG=1") == 1  # the first; then none comes, and systemd restarts the service
 
 
+def test_what_was_lost_before_a_pause_is_not_forgotten(
+    settings: Callable[..., Config], portraits: dict[str, U8], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    switch = tmp_path / "pause"
+    opened: list[FalseCamera] = []
+
+    class Losing(FalseCamera):
+        def close(self) -> None:
+            super().close()
+            switch.unlink(missing_ok=True)
+
+    def opening(*_: object, **__: object) -> FalseCamera:
+        opened.append(Losing(cv2.resize(portraits["astronaut"], (128, 128)).astype(np.uint8)))
+        opened[-1].drops["camera_lost"] = 2
+        return opened[-1]
+
+    def watch(*_: object) -> None:
+        if len(opened) == 1:
+            switch.touch()
+        else:
+            service.stop()
+
+    monkeypatch.setattr(vision_module, "open_cameras", opening)
+    config = settings(
+        STILL,
+        camera={"kind": "v4l2", "source": "/dev/video0"},
+        detector={"rotations": (0.0,)},
+        kill_switch={"file": switch},
+    )
+    service = Vision(config, on_frame=watch)
+    service.run()
+    figures = read_vision(config.storage.runtime)
+    assert figures is not None
+    assert figures.drops == {"camera_lost": 4}
+    assert [camera.closed for camera in opened] == [1, 1]
+
+
 def test_a_thrown_switch_keeps_the_camera_closed_and_the_window_unknown(
     settings: Callable[..., Config], portraits: dict[str, U8], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

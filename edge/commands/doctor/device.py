@@ -15,6 +15,7 @@ from edge.errors import EdgeError, StorageError
 from edge.outbox.runtime_files import clock_marker
 from edge.process.clock import SystemClock
 from edge.process.privileges import as_owner_of
+from edge.process.shared_files import is_folder
 from edge.publisher.board import SYSFS, power, soc_celsius
 
 if TYPE_CHECKING:
@@ -141,11 +142,9 @@ def clock(config: Config) -> Iterator[Finding]:
 
 def storage(config: Config) -> Iterator[Finding]:
     """Room and rights for the outbox, what waits in it, and the runtime folder."""
-    from edge.outbox.outbox import Outbox
-
     path, runtime = config.storage.outbox, config.storage.runtime
     folder = path.parent
-    if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+    if not is_folder(folder.resolve()) or not os.access(folder, os.W_OK | os.X_OK):
         mend = f"systemd-tmpfiles --create, or: install -d -o {_USER} -g edge -m 3770 {folder}"
         yield Finding("error", "disk", f"{folder} is not there or not writable", "no window can be kept", mend)
         return
@@ -163,27 +162,38 @@ def storage(config: Config) -> Iterator[Finding]:
     for damaged in sorted(folder.glob(f"{path.name}.damaged-*[0-9]")):
         why = "its unsent windows were not published"
         yield Finding("warning", "disk", f"{damaged} was put aside", why, "check the SD card; keep or delete the file")
-    if path.exists():
-        try:
-            with as_owner_of(folder), Outbox(path) as outbox:
-                stats = outbox.stats()
-        except StorageError as error:
-            yield Finding("error", "outbox", str(error), "no window can be kept", "see the message")
-        else:
-            late = stats.unsent and stats.oldest_s > 2 * config.window.seconds + 60 and config.mqtt is not None
-            yield Finding(
-                "warning" if late else "ok",
-                "outbox",
-                f"{stats.unsent} windows wait, the oldest for {stats.oldest_s:.0f} s",
-                *(("nobody sees them", "see broker below; journalctl -u edge-publisher -n 30") if late else ()),
-            )
-            if stats.dropped or stats.refused:
-                what = f"{stats.dropped} windows dropped for room, {stats.refused} could not be sent"
-                mend = "raise storage.max_bytes; see row-unsendable in the publisher's log"
-                yield Finding("warning", "outbox", what, "they are lost to every index", mend)
-    if config.device.mode == "production" and runtime.is_dir() and not _in_ram(runtime):
+    yield from _waiting(config)
+    if config.device.mode == "production" and is_folder(runtime.resolve()) and not _in_ram(runtime):
         why = "figures written each second wear an SD card, and what should end with the power does not"
         yield Finding("warning", "disk", f"{runtime} is no tmpfs", why, "let storage.runtime lie below /run")
+
+
+def _waiting(config: Config) -> Iterator[Finding]:
+    """The outbox can be read; what waits in it, and what was lost."""
+    from edge.outbox.outbox import Outbox
+    from edge.outbox.sqlite import explained
+
+    path = config.storage.outbox
+    try:
+        with as_owner_of(path.parent), explained(path):
+            if not path.exists():
+                return
+            with Outbox(path) as outbox:
+                stats = outbox.stats()
+    except StorageError as error:
+        yield Finding("error", "outbox", str(error), "no window can be kept", "see the message")
+        return
+    late = stats.unsent and stats.oldest_s > 2 * config.window.seconds + 60 and config.mqtt is not None
+    yield Finding(
+        "warning" if late else "ok",
+        "outbox",
+        f"{stats.unsent} windows wait, the oldest for {stats.oldest_s:.0f} s",
+        *(("nobody sees them", "see broker below; journalctl -u edge-publisher -n 30") if late else ()),
+    )
+    if stats.dropped or stats.refused:
+        what = f"{stats.dropped} windows dropped for room, {stats.refused} could not be sent"
+        mend = "raise storage.max_bytes; see row-unsendable in the publisher's log"
+        yield Finding("warning", "outbox", what, "they are lost to every index", mend)
 
 
 def _in_ram(folder: Path) -> bool:

@@ -42,7 +42,7 @@ def configuration(path: Path, config: Config) -> Iterator[Finding]:
             "leave [privacy] at its defaults where the public passes",
         )
     for secret in [*((config.mqtt.password_file, config.mqtt.tls and config.mqtt.tls.key) if config.mqtt else ())]:
-        if secret is not None and secret.exists() and secret.stat().st_mode & 0o007:
+        if secret is not None and _open_to_all(secret):
             yield Finding(
                 "warning",
                 "config",
@@ -50,6 +50,13 @@ def configuration(path: Path, config: Config) -> Iterator[Finding]:
                 "who reads it can publish as this device",
                 f"chmod o= {secret}",
             )
+
+
+def _open_to_all(path: Path) -> bool:
+    try:
+        return bool(path.stat().st_mode & 0o007)
+    except OSError:  # not there, or in a folder that keeps this user out: others too, then
+        return False
 
 
 def checked_bundle(config: Config) -> tuple[Bundle, str]:

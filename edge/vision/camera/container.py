@@ -25,6 +25,8 @@ class Contents(NamedTuple):
 
 
 _MP4: Final = {b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"}
+_EDITS: Final = 64
+"""Parts of an edit list that are read: a damaged one may claim four billion."""
 _EBML: Final = b"\x1a\x45\xdf\xa3"
 UNKNOWN: Final = Contents(None, 0, whole=True)
 
@@ -109,8 +111,8 @@ def _shown(data: Bytes, at: int) -> int:
     long = data[at] == 1
     width, step = (8, 20) if long else (4, 12)
     total = 0
-    for n in range(int.from_bytes(data[at + 4 : at + 8])):
-        entry = data[at + 8 + n * step :][:step] if n < 64 else b""
+    for n in range(min(_EDITS, int.from_bytes(data[at + 4 : at + 8]))):
+        entry = data[at + 8 + n * step :][:step]
         if int.from_bytes(entry[width : 2 * width], signed=True) >= 0:
             total += int.from_bytes(entry[:width])
     return total

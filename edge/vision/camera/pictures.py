@@ -7,6 +7,7 @@ it refuses every one that was cut off, and Pillow the rest. Neither release of O
 from __future__ import annotations
 
 import io
+import struct
 import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
@@ -61,6 +62,9 @@ SHORT: Final = 0.02
 USUAL: Final = 0.1
 """Seconds: browsers show a frame that asks for less than `SHORT` for so long."""
 
+_DAMAGE: Final = (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError, KeyError, struct.error)
+"""What Pillow raises on a damaged picture; UnidentifiedImageError is an OSError."""
+
 _TURNED: Final[dict[int, tuple[int | None, int | None]]] = {  # EXIF: (rotation, then flip)
     2: (None, 1),
     3: (cv2.ROTATE_180, None),
@@ -82,7 +86,7 @@ class Kind(NamedTuple):
 def picture_kind(path: Path) -> Kind | None:
     """What kind of picture a file is by its content; None for a film, a text, an empty or a damaged file.
 
-    Raises SourceError for a file that cannot be read, or is a HEIC.
+    Raises SourceError for a file that cannot be read, is a HEIC, or has more pixels than are decoded.
     """
     data = _content(path, 64)
     if data[4:8] == b"ftyp" and data[8:12] in _HEIC:
@@ -95,7 +99,9 @@ def picture_kind(path: Path) -> Kind | None:
             kind = image.format or ""
             several = getattr(image, "is_animated", False)
             return Kind(kind, moves=several and kind in {"GIF", "WEBP", "PNG", "AVIF"})
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, EOFError):
+    except Image.DecompressionBombError as error:
+        raise _too_large(path, error) from error
+    except _DAMAGE:
         return None
 
 
@@ -131,9 +137,8 @@ def read_pages(path: Path) -> Iterator[U8]:
     except UnidentifiedImageError:
         yield _by_opencv(path, data, 1)
     except Image.DecompressionBombError as error:
-        msg = f"{path}: {error}: give a smaller picture"
-        raise SourceError(msg) from error
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError, KeyError) as error:
+        raise _too_large(path, error) from error
+    except _DAMAGE as error:
         where = f"page {pages + 1}: " if pages else ""
         msg = f"{path}: {where}the picture is truncated or damaged ({error}): copy the file again"
         raise SourceError(msg) from error
@@ -153,8 +158,12 @@ def animation_frames(path: Path) -> Iterator[tuple[float, float, U8] | None]:
                 seconds = seconds if seconds >= SHORT else USUAL
                 yield t, seconds, _turn(_bgr(image, upright=False), turn)
                 t += seconds
-    except (OSError, ValueError, SyntaxError, EOFError, UnidentifiedImageError):
+    except (*_DAMAGE, Image.DecompressionBombError):
         yield None
+
+
+def _too_large(path: Path, error: Image.DecompressionBombError) -> SourceError:
+    return SourceError(f"{path}: {error}: give a smaller picture")
 
 
 def _content(path: Path, limit: int = -1) -> bytes:

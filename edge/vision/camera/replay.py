@@ -6,6 +6,7 @@ Frames carry the clip's own times, so the same clip gives the same windows howev
 from __future__ import annotations
 
 import logging
+import stat
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -45,12 +46,20 @@ class Replay:
         self._index = 0
         self._moves = False
         self._stills = [source]
-        if not source.exists():
-            msg = f"{source}: no such file or folder: mend camera.source"
-            raise SourceError(msg)
-        if source.is_dir():
+        try:
+            found = source.stat().st_mode
+        except OSError as error:
+            gone = isinstance(error, FileNotFoundError | NotADirectoryError)
+            why = (
+                "no such file or folder: mend camera.source"
+                if gone
+                else f"{error.strerror}: mend camera.source or its rights"
+            )
+            msg = f"{source}: {why}"
+            raise SourceError(msg) from error
+        if stat.S_ISDIR(found):
             self._stills = self._folder()
-        elif not source.is_file():
+        elif not stat.S_ISREG(found):
             msg = f"{source}: neither a file nor a folder: a replay needs one; copy it into a file first"
             raise SourceError(msg)
         else:

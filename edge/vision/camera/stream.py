@@ -7,6 +7,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final
 
+import cv2
 import numpy as np
 
 from edge.errors import SourceError
@@ -18,7 +19,7 @@ from edge.vision.camera.rotation import turned
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import cv2
+    from edge.types import U8
 
 log = logging.getLogger(__name__)
 
@@ -82,14 +83,13 @@ class Stream:
     def _pump(self, capture: cv2.VideoCapture) -> None:
         index, pause = 0, FIRST_RETRY
         while not self._closing.is_set():
-            good, image = capture.read()
+            image = _read(capture)
             self._turns += 1
-            if good:
+            if image is not None:
                 if pause != FIRST_RETRY:
                     log.info(event("camera_back", name=self._name))
                 pause = FIRST_RETRY
-                picture = turned(image.astype(np.uint8, copy=False), self._rotation)
-                self._mailbox.put(Frame(picture, time.monotonic(), index))
+                self._mailbox.put(Frame(turned(image, self._rotation), time.monotonic(), index))
                 index += 1
                 continue
             capture.release()
@@ -101,3 +101,15 @@ class Stream:
             if not self._closing.is_set():
                 capture = self._open()
         capture.release()
+
+
+def _read(capture: cv2.VideoCapture) -> U8 | None:
+    """The next picture, uint8 (H, W, 3) BGR; None where none came, or none that can be decoded.
+
+    What OpenCV raises on a garbled frame must not end the thread: nobody would open the camera again.
+    """
+    try:
+        good, image = capture.read()
+    except cv2.error:
+        return None
+    return image.astype(np.uint8, copy=False) if good and image.size else None

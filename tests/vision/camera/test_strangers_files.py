@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -169,6 +170,37 @@ def test_a_heic_is_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"\0\0\0\x18ftypheic" + bytes(100))
     with pytest.raises(SourceError, match=r"HEIC.*save it as JPEG"):
         Replay(tmp_path / "a.jpg")
+
+
+def bomb(path: Path, side: int = 20_000) -> Path:
+    """A PNG of few bytes and more pixels than anybody decodes."""
+
+    def part(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    head = struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0)
+    rows = zlib.compress(bytes(1000))
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + part(b"IHDR", head) + part(b"IDAT", rows) + part(b"IEND", b""))
+    return path
+
+
+def test_a_picture_of_too_many_pixels_is_refused_and_in_a_folder_left_out(tmp_path: Path) -> None:
+    large = bomb(tmp_path / "a.png")
+    with pytest.raises(SourceError, match=r"a\.png: .* give a smaller picture"):
+        Replay(large)
+    cv2.imwrite(str(tmp_path / "b.png"), CORNERS)
+    replay = Replay(tmp_path)
+    assert len(frames(replay)) == 1
+    assert replay.drops == {"undecodable": 1}
+
+
+def test_an_edit_list_that_claims_four_billion_parts_holds_nobody_up(tmp_path: Path) -> None:
+    path = film(tmp_path / "a.mp4")
+    content = bytearray(path.read_bytes())
+    at = content.index(b"elst") + 8
+    content[at : at + 4] = b"\xff" * 4
+    path.write_bytes(content)
+    assert len(frames(Replay(path))) == 12
 
 
 def test_what_a_folder_holds_besides_stills_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -229,6 +229,30 @@ class Plug:
 
 
 @pytest.mark.usefixtures("soon")
+def test_a_garbled_frame_is_a_lost_camera_and_not_the_end_of_its_thread() -> None:
+    opened: list[Plug] = []
+
+    class Garbling(Plug):
+        def read(self) -> tuple[bool, U8 | None]:
+            match len(opened):
+                case 1:
+                    raise cv2.error
+                case 2:
+                    return True, np.empty((0, 0, 3), np.uint8)
+            return super().read()
+
+    def open_it() -> cv2.VideoCapture:
+        opened.append(Garbling(plugged=lambda: True))
+        return cast("cv2.VideoCapture", opened[-1])
+
+    camera = Stream("/dev/video0", open_it)
+    next_frame(camera)
+    camera.close()
+    assert len(opened) == 3
+    assert camera.drops["camera_lost"] == 1
+
+
+@pytest.mark.usefixtures("soon")
 def test_an_unplugged_camera_is_let_go_and_found_again_when_it_is_back(caplog: pytest.LogCaptureFixture) -> None:
     there = True
     opened: list[Plug] = []

@@ -41,8 +41,12 @@ def see(arguments: argparse.Namespace) -> int:
     seen: set[str] = set()
 
     def on_message(_client: object, _data: object, message: mqtt.MQTTMessage) -> None:
-        payload: Any = json.loads(message.payload)
-        if payload["boot_id"] == arguments.boot_id and payload.get("state", "online") == "online":
+        try:
+            payload: Any = json.loads(message.payload)
+            found = payload["boot_id"] == arguments.boot_id and payload.get("state", "online") == "online"
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+            return  # retained by somebody else: what is waited for comes beside it
+        if found:
             seen.add(message.topic.rpartition("/")[2])
 
     def listen() -> mqtt.Client:

@@ -30,8 +30,8 @@ def command(args: argparse.Namespace) -> int:
 
     if args.report is not None:
         quant_error.check_report(args.report)
+    model = load_model(args.model)  # before the faces: what was asked for is judged first
     data = for_role(args.role)
-    model = load_model(args.model)
     if model.output_shape[-1] != len(data.names):
         msg = f"{args.model}: gives {model.output_shape[-1]} answers, {args.role} has {len(data.names)}"
         raise ConfigError(msg)

@@ -63,7 +63,7 @@ def masked_training(folder: Path = MASKS) -> tuple[U8, NDArray[np.int64]]:
         with np.load(path, allow_pickle=False) as made:
             images, rows = made["images"], made["index"].astype(np.int64)
     except (OSError, KeyError, ValueError) as error:
-        msg = f"{path}: {error}: make it with 'edge-quantize masks'"
+        msg = f"{path}: {getattr(error, 'strerror', None) or error}: make it with 'edge-quantize masks'"
         raise SourceError(msg) from error
     may = np.isin(rows, fer2013().train_rows())
     return images[may], rows[may]
@@ -126,7 +126,7 @@ def real_held_out(folder: Path = MASKS) -> RealTest:
         with np.load(path, allow_pickle=False) as made:
             parts = {name: made[name] for name in ("images", "label", "photo", "scale")}
     except (OSError, KeyError, ValueError) as error:
-        msg = f"{path}: {error}: make it with 'edge-quantize masks'"
+        msg = f"{path}: {getattr(error, 'strerror', None) or error}: make it with 'edge-quantize masks'"
         raise SourceError(msg) from error
     held = held_out_photos(parts["photo"])
     return RealTest(parts["images"][held], parts["label"][held].astype(np.int64),
