@@ -39,6 +39,8 @@ class CpuBackend:
         self._models: dict[str, tuple[Any, int, int, Tensor]] = {}
         chosen = runtime(choice)
         self.runtime = runtime_name(chosen)
+        if self.runtime.startswith("tflite "):  # its threads spin while they wait: no net gains by a second
+            threads = 1
         for role in roles:
             entry, path = bundle.entry(role), bundle.path(role)
             content = bundle.read(role)

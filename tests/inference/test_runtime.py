@@ -6,7 +6,8 @@ import os
 import platform
 import subprocess
 import sys
-from typing import TYPE_CHECKING, get_args
+from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -18,9 +19,6 @@ from edge.inference.cpu import CpuBackend
 from edge.inference.tflite import Choice, open_interpreter, runtime, runtime_name, to_int8
 from edge.vision.detect.choose import judge
 from tests.conftest import MATERIAL
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 ROLES = ("detector", "gate", "fer_unmasked", "fer_masked")
 
@@ -69,6 +67,19 @@ def test_golden_answers_hold_with_either(bundle_folder: Path, choice: Choice) ->
     backend = CpuBackend(bundle, ROLES, choice=choice)
     check_golden(bundle, backend, ROLES, judge)
     assert backend.runtime.startswith(choice)
+
+
+@needs_both
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core: one kernel thread in any case")
+@pytest.mark.parametrize(("choice", "more"), [("litert", 1), ("tflite", 0)])
+def test_only_the_newer_runtime_gets_a_second_thread(bundle_folder: Path, choice: Choice, more: int) -> None:
+    bundle = load_bundle(bundle_folder)
+    chips = golden_answers(bundle, ROLES[2:3])["fer_unmasked"][0][:1]
+    tasks = Path("/proc/self/task")
+    before = set(tasks.iterdir())
+    backend = CpuBackend(bundle, ROLES[2:3], threads=2, choice=choice)
+    backend.outputs("fer_unmasked", chips)
+    assert len(set(tasks.iterdir()) - before) == more
 
 
 @needs_both
