@@ -77,6 +77,7 @@ def test_every_recipe_loads(path: Path) -> None:
         ({"net": "vgg"}, "net = 'vgg'"),
         ({"role": "chin"}, "role = 'chin'"),
         ({"budget_minutes": 0}, "positive"),
+        ({"budget_minutes": float("nan")}, "positive"),
         ({"augment": {"scale": [1]}}, "scale"),
         ({"augment": {"zoom": 1}}, "unknown key 'zoom'"),
         ({"augment": 3}, "must be a table"),

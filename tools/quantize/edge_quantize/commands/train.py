@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,8 +27,8 @@ def _command(args: argparse.Namespace) -> int:
     data = None if args.data is None else str(args.data.resolve())
     changes = {"budget_minutes": args.budget_minutes, "seed": args.seed, "data": data}
     recipe = dataclasses.replace(recipe, **{k: v for k, v in changes.items() if v is not None})
-    if recipe.budget_minutes <= 0:
-        msg = f"--budget-minutes must be positive, not {recipe.budget_minutes}"
+    if not 0 < recipe.budget_minutes < math.inf:
+        msg = f"--budget-minutes must be a positive number, not {recipe.budget_minutes}"
         raise ConfigError(msg)
     out = args.out or Path("build/train") / recipe.name
     if args.folds is not None:

@@ -147,7 +147,7 @@ def _check_values(recipe: Recipe, where: str) -> None:
         if getattr(recipe, key) not in known:
             msg = f"{where}: {key} = {getattr(recipe, key)!r} is not one of {', '.join(known)}"
             raise ConfigError(msg)
-    if recipe.budget_minutes <= 0 or recipe.batch < 1 or not 0 <= recipe.ema < 1:
+    if not 0 < recipe.budget_minutes < math.inf or recipe.batch < 1 or not 0 <= recipe.ema < 1:
         msg = f"{where}: budget_minutes and batch must be positive, ema in [0, 1)"
         raise ConfigError(msg)
     if (recipe.beside is None) != (not NETS[recipe.net].beside) or (recipe.beside and not recipe.init):
