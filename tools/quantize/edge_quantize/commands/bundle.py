@@ -55,7 +55,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--runs", type=Path, default=Path("build/train"), help="folder with <role>/final.keras")
     parser.add_argument("--name", default="fer-2027.02")
     parser.add_argument("--out", type=Path, default=Path("models"), help="folder that gets <name>/")
-    parser.add_argument("--only", nargs="+", choices=(*ROLES, "detector"), metavar="ROLE",
+    parser.add_argument("--only", nargs="+", action="extend", choices=(*ROLES, "detector"), metavar="ROLE",
                         help="make these models alone, with --rest-from")  # fmt: skip
     parser.add_argument("--rest-from", type=Path, metavar="BUNDLE", help="take the other models from it, byte for byte")
     parser.add_argument("--max-loss", type=float, default=convert.MAX_LOSS, help="points int8 may lose against float")
