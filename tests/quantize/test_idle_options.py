@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 from typing import TYPE_CHECKING
 
 import pytest
 from edge_quantize.cli import main as quantize
+from edge_quantize.commands.bundle import add_parser
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -59,3 +61,9 @@ def test_it_is_refused(
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"edge-quantize: {told}")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_models_may_be_named_one_by_one() -> None:
+    parser = argparse.ArgumentParser()
+    add_parser(parser.add_subparsers())
+    assert parser.parse_args(["bundle", "--only", "gate", "--only", "fer_masked"]).only == ["gate", "fer_masked"]
