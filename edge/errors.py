@@ -1,8 +1,15 @@
-"""Errors named by what to do about them. Imports nothing.
+"""Errors named by what to do about them, and the refusal of idle options that both tools share. Imports nothing.
 
 Every error a user can meet is an `EdgeError`. Its text is one line that says what is wrong, where, and
 what to do; the command line prints that line and exits with the class's `exit_code` (table: docs/operate.md).
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import argparse
 
 
 class EdgeError(Exception):
@@ -55,3 +62,15 @@ class BrokerRefused(EdgeError):
     """Mend credentials, certificate or ACL: the broker answered and said no."""
 
     exit_code = 77
+
+
+def refuse_options(args: argparse.Namespace, names: tuple[str, ...], why: str) -> None:
+    """Refuse options that another one makes meaningless, since who gives one believes that it does something.
+
+    Raises ConfigError with those of `names` that the command line changed, and `why` they mean nothing.
+    `args.default_of` is `get_default` of the command's parser; one given with its default is as if it were not.
+    """
+    said = [f"--{name.replace('_', '-')}" for name in names if getattr(args, name) != args.default_of(name)]
+    if said:
+        msg = f"{', '.join(said)}: {why}"
+        raise ConfigError(msg)

@@ -6,9 +6,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edge.errors import ConfigError
+from edge.errors import ConfigError, refuse_options
 from edge_aggregate.commands import subscribe
-from edge_aggregate.commands.options import refuse
 
 if TYPE_CHECKING:
     import argparse
@@ -42,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
         if args.files:
             msg = "give --files or --broker, not both"
             raise ConfigError(msg)
-        refuse(args, _OF_FILES, "only of --files: leave out with --broker, which subscribes")
+        refuse_options(args, _OF_FILES, "only of --files: leave out with --broker, which subscribes")
         return subscribe.run(args)
     from edge_aggregate.ingest import expand, ingest_files
     from edge_aggregate.store import open_store
@@ -50,7 +49,9 @@ def run(args: argparse.Namespace) -> int:
     if not args.files:
         msg = "give --files 'DIR/*.jsonl', or --broker HOST and --landing FOLDER"
         raise ConfigError(msg)
-    refuse(args, subscribe.OPTIONS, "only of a subscriber: leave out with --files, or give --broker instead of --files")
+    refuse_options(
+        args, subscribe.OPTIONS, "only of a subscriber: leave out with --files, or give --broker instead of --files"
+    )
     if args.runner != "spark" and (args.master or args.follow or args.checkpoint):
         msg = "--master, --follow and --checkpoint are of --runner spark"
         raise ConfigError(msg)

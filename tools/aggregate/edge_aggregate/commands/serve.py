@@ -11,8 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from edge.errors import ConfigError, StorageError
-from edge_aggregate.commands.options import refuse
+from edge.errors import ConfigError, StorageError, refuse_options
 
 if TYPE_CHECKING:
     import argparse
@@ -48,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.hash_password is not None:
         name = args.hash_password
-        refuse(args, _OF_PAGES, "leave out with --hash-password, which prints a line and serves nothing")
+        refuse_options(args, _OF_PAGES, "leave out with --hash-password, which prints a line and serves nothing")
         if ":" in name or name != name.strip() or not name.isprintable() or not name or name.startswith("#"):
             msg = "--hash-password: a name is printable, has no colon, and begins with no #"
             raise ConfigError(msg)

@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from edge.contract import parse_utc
-from edge.errors import ConfigError, StorageError
+from edge.errors import ConfigError, StorageError, refuse_options
 from edge_aggregate.broker import OPTIONS, add_arguments, broker_of
-from edge_aggregate.commands.options import refuse
 from edge_aggregate.simulate.plan import Classifier, Faults, Plan
 
 if TYPE_CHECKING:
@@ -205,9 +204,9 @@ def run(args: argparse.Namespace) -> int:
             msg = f"--{option} needs --broker: a log is written as fast as it goes"
             raise ConfigError(msg)
     if args.broker is None:
-        refuse(args, OPTIONS, "of a broker: leave out with --out, which writes a log")
+        refuse_options(args, OPTIONS, "of a broker: leave out with --out, which writes a log")
     if args.live:
-        refuse(args, ("stay",), "leave out with --live, which answers replays until it is interrupted")
+        refuse_options(args, ("stay",), "leave out with --live, which answers replays until it is interrupted")
     plan = read_plan(args)
     send = _to_broker if args.out is None else _to_folder
     begun = time.monotonic()

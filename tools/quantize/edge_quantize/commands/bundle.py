@@ -7,12 +7,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edge.errors import ConfigError
+from edge.errors import ConfigError, refuse_options
 from edge_quantize.bundling import convert
 from edge_quantize.bundling.blazeface import weights_file
 from edge_quantize.bundling.bundle import ROLES, build, verify
 from edge_quantize.bundling.sign import read_secret_key
-from edge_quantize.commands.options import refuse
 
 if TYPE_CHECKING:
     import argparse
@@ -23,14 +22,14 @@ _OF_MAKING = ("runs", "name", "out", "only", "rest_from", "max_loss", "sign_key"
 def command(args: argparse.Namespace) -> int:
     """Run `edge-quantize bundle`."""
     if args.verify is not None:
-        refuse(args, _OF_MAKING, "leave out with --verify, which only checks a bundle")
+        refuse_options(args, _OF_MAKING, "leave out with --verify, which only checks a bundle")
         verify(args.verify, args.public_key)
         said = "signature, files" if args.public_key else "files"
         sys.stdout.write(f"{args.verify}: {said}, quantisation and golden answers are right\n")
         return 0
-    refuse(args, ("public_key",), "only of --verify: the bundle that is made is signed by --sign-key")
+    refuse_options(args, ("public_key",), "only of --verify: the bundle that is made is signed by --sign-key")
     if args.sign_key is None:
-        refuse(args, ("password_file",), "opens the key of --sign-key: give both or neither")
+        refuse_options(args, ("password_file",), "opens the key of --sign-key: give both or neither")
     # Before the long work, not after it.
     key = read_secret_key(args.sign_key, args.password_file) if args.sign_key else None
     if (args.only is None) != (args.rest_from is None):

@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Final
 
 from edge.bundle.manifest import load_bundle
 from edge.bundle.signature import SUFFIX
-from edge.errors import BundleError, ConfigError
+from edge.errors import BundleError, ConfigError, refuse_options
 from edge_quantize.bundling.bundle import verify
 from edge_quantize.bundling.sign import read_secret_key, sign_bundle
 from edge_quantize.commands.check import hottest_first
-from edge_quantize.commands.options import refuse
 from edge_quantize.edgetpu.checker import check_file
 from edge_quantize.edgetpu.compiler import compiled_path, run_compiler, verify_set
 
@@ -95,7 +94,7 @@ def _record(draft: Path, made: Mapping[str, Path], version: str) -> None:
 def command(args: argparse.Namespace) -> int:
     """Run `edge-quantize compile`."""
     if args.sign_key is None:
-        refuse(args, ("password_file",), "opens the key of --sign-key: give both or neither")
+        refuse_options(args, ("password_file",), "opens the key of --sign-key: give both or neither")
     key = read_secret_key(args.sign_key, args.password_file) if args.sign_key else None
     sys.stdout.write("\n".join(compile_bundle(args.bundle, key, args.timeout)) + "\n")
     return 0

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from edge.errors import ConfigError, SourceError
-from edge_quantize.commands.options import refuse
+from edge.errors import ConfigError, SourceError, refuse_options
 
 if TYPE_CHECKING:
     import argparse
@@ -152,16 +151,16 @@ def _worn(args: argparse.Namespace, fer: Fer2013, marks: Landmarks) -> None:
 def command(args: argparse.Namespace) -> int:
     """Run `edge-quantize masks`."""
     if args.image is not None:
-        refuse(args, (*_OF_DATA_SET, "processes", "input"), "leave out with --image, which is one photograph")
+        refuse_options(args, (*_OF_DATA_SET, "processes", "input"), "leave out with --image, which is one photograph")
         if args.template is not None:
-            refuse(args, ("kind",), "is of the masks that are drawn: leave it out with --template")
+            refuse_options(args, ("kind",), "is of the masks that are drawn: leave it out with --template")
         if args.hue is None:
-            refuse(args, ("saturation",), "is of a colour: give --hue too")
+            refuse_options(args, ("saturation",), "is of a colour: give --hue too")
         return _photo(args)
     if args.input is not None:
-        refuse(args, (*_OF_DATA_SET, *_OF_PHOTO), "leave out with --input, whose masks are drawn by lot")
+        refuse_options(args, (*_OF_DATA_SET, *_OF_PHOTO), "leave out with --input, whose masks are drawn by lot")
         return _tree(args)
-    refuse(args, ("out", "template", *_OF_PHOTO), "of your own pictures: give --image or --input, or leave out")
+    refuse_options(args, ("out", "template", *_OF_PHOTO), "of your own pictures: give --image or --input, or leave out")
     return _data_set(args)
 
 
