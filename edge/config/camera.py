@@ -24,6 +24,7 @@ _GOES_WITH: Final[dict[str, tuple[str, ...]]] = {
     "realtime": ("replay",),
     "still_seconds": ("replay",),
     "rotation": _LIVE,
+    "max_fps": _LIVE,
     "size": ("picamera2", "v4l2"),
     "username": ("rtsp",),
     "password_file": ("rtsp",),
@@ -39,12 +40,13 @@ _GOES_WITH: Final[dict[str, tuple[str, ...]]] = {
 class CameraSection(Section):
     """Where frames come from.
 
-    `source` is a file or folder (replay), a device (v4l2, default /dev/video0), a URL (rtsp) or a camera's number or
-    id (picamera2, default 0). `realtime` paces a replay by its own times; stills last `still_seconds`. `rotation`
-    turns the picture, degrees clockwise; `size` is (width, height) before that. `privacy_masks` are polygons of (x, y)
-    in shares (0-1) of the turned picture. `exposure_us` and `gain` fix what is automatic otherwise, `ev` shifts it in
-    stops, `flicker_hz` is the mains frequency of lamps whose flicker is to be avoided. `unverified_tls` says that an
-    rtsps:// camera may be anyone: what it shows is encrypted, and who shows it is not verified.
+    `source` is a file or folder (replay), a device (v4l2, default /dev/video0), a URL (rtsp) or a camera's number
+    or id (picamera2, default 0). `realtime` paces a replay by its own times; stills last `still_seconds`.
+    `rotation` turns the picture, degrees clockwise; `size` is (width, height) before that; of a live camera at most
+    `max_fps` frames a second are looked at. `privacy_masks` are polygons of (x, y) in shares (0-1) of the turned
+    picture. `exposure_us` and `gain` fix what is automatic otherwise, `ev` shifts it in stops, `flicker_hz` is the
+    mains frequency of lamps whose flicker is to be avoided. `unverified_tls` says that an rtsps:// camera may be
+    anyone: what it shows is encrypted, and who shows it is not verified.
     """
 
     kind: Literal["picamera2", "v4l2", "rtsp", "replay"]
@@ -53,6 +55,7 @@ class CameraSection(Section):
     realtime: bool = False
     still_seconds: float = Field(default=1.0, gt=0, le=3600)
     size: Annotated[tuple[Side, Side], Field(strict=False)] | None = None
+    max_fps: float = Field(default=15.0, ge=1, le=120)
     rotation: Literal[0, 90, 180, 270] = 0
     privacy_masks: Annotated[tuple[Polygon, ...], Field(strict=False, max_length=32)] = ()
     username: str | None = Field(default=None, min_length=1)

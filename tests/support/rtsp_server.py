@@ -31,12 +31,16 @@ def scan_of(jpeg: bytes) -> bytes:
     return jpeg[start + 2 + struct.unpack(">H", jpeg[start + 2 : start + 4])[0] : jpeg.rindex(b"\xff\xd9")]
 
 
-def packets(image: U8, sequence: itertools.count[int], timestamp: int) -> list[bytes]:
-    """RTP packets of one BGR picture whose sides are multiples of 16."""
-    height, width = image.shape[:2]
+def scan(image: U8) -> tuple[bytes, int, int]:
+    """A BGR picture whose sides are multiples of 16 as `packets` takes it: its JPEG's scan, width and height."""
     good, jpeg = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
     assert good
-    data = scan_of(jpeg.tobytes())
+    height, width = image.shape[:2]
+    return scan_of(jpeg.tobytes()), width, height
+
+
+def packets(data: bytes, width: int, height: int, sequence: itertools.count[int], timestamp: int) -> list[bytes]:
+    """RTP packets of one picture."""
     made = []
     for offset in range(0, len(data), CHUNK):
         part = data[offset : offset + CHUNK]
@@ -52,7 +56,7 @@ class RtspCamera:
     """Plays `images` in a loop to whoever asks; `user` and `password` are asked for when given."""
 
     def __init__(self, images: Sequence[U8], *, fps: float = 15.0, user: str = "", password: str = "") -> None:
-        self._images, self._step = list(images), 1 / fps
+        self._scans, self._step = [scan(image) for image in images], 1 / fps
         self._secret = base64.b64encode(f"{user}:{password}".encode()).decode() if user else None
         self.plays = 0
         """How often somebody began to watch."""
@@ -175,13 +179,13 @@ class RtspCamera:
     def _play(self, client: socket.socket, gone: threading.Event) -> None:
         sequence = itertools.count()
         began = time.monotonic()
-        for image in itertools.cycle(self._images):
-            if gone.wait(self._step):
+        for index, picture in enumerate(itertools.cycle(self._scans), 1):
+            if gone.wait(began + index * self._step - time.monotonic()):
                 return
             if self.silent:
                 continue
             try:
-                for packet in packets(image, sequence, int((time.monotonic() - began) * 90_000)):
+                for packet in packets(*picture, sequence, int((time.monotonic() - began) * 90_000)):
                     client.sendall(b"$\x00" + struct.pack(">H", len(packet)) + packet)
             except OSError:
                 return

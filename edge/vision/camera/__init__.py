@@ -119,4 +119,6 @@ def open_camera(section: CameraSection, bell: threading.Event | None = None) -> 
             log.warning(event("camera_unverified", name=camera_name(section), next=UNVERIFIED))
         capture = partial(open_url, with_credentials(url, section.username, section.password_file))
         hint = "is it on, are path, user and password right, and may this service reach it (docs/operate.md)?"
-    return Stream(camera_name(section), capture, rotation=section.rotation, bell=bell, hint=hint)
+    return Stream(
+        camera_name(section), capture, max_fps=section.max_fps, rotation=section.rotation, bell=bell, hint=hint
+    )

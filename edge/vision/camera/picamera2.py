@@ -16,6 +16,7 @@ from edge.errors import SourceError
 from edge.process.logs import event
 from edge.types import Frame
 from edge.vision.camera import camera_name
+from edge.vision.camera.cadence import Cadence
 from edge.vision.camera.mailbox import Mailbox
 from edge.vision.camera.rotation import turned
 
@@ -34,8 +35,8 @@ HUNG: Final = 5.0
 """Seconds without a frame after which the camera is taken to hang."""
 CLOSING: Final = 2.0
 """Seconds a camera may take to close; one that hangs may never."""
-FRAME_US: Final = (33_333, 100_000)
-"""Shortest and longest frame duration: 30 frames a second, down to 10 in the dark."""
+LONGEST_US: Final = 100_000
+"""Longest frame duration in µs: 10 frames a second in the dark."""
 
 
 class Picamera:
@@ -51,6 +52,7 @@ class Picamera:
         """Open, configure and start. Raises SourceError saying what the camera does not like."""
         self.ended = False
         self._section, self._name = section, camera_name(section)
+        self._cadence = Cadence(section.max_fps)
         self._index = 0
         self._reopened = False
         self._mailbox: Mailbox[tuple[Any, float]] = Mailbox(lambda item: item[0].release(), bell)
@@ -128,7 +130,8 @@ class Picamera:
 
     def _controls(self) -> dict[str, object]:
         section = self._section
-        controls: dict[str, object] = {"FrameDurationLimits": FRAME_US}
+        shortest = min(round(1_000_000 / section.max_fps), LONGEST_US)
+        controls: dict[str, object] = {"FrameDurationLimits": (shortest, LONGEST_US)}
         if section.exposure_us is not None:
             controls["ExposureTime"] = section.exposure_us
         if section.gain is not None:
@@ -142,11 +145,12 @@ class Picamera:
 
     def _arrived(self, request: Any) -> None:  # noqa: ANN401
         """Keep a completed request. Runs in the camera's loop, under its lock: nothing heavy here."""
-        if self.ended:
+        now = time.monotonic()
+        if self.ended or not self._cadence.takes(now):
             return
         self._mailbox.clear()  # the old one goes before the new one is held
         request.acquire()
-        self._mailbox.put((request, time.monotonic()))
+        self._mailbox.put((request, now))
 
     def _frame(self, request: Any, t: float) -> Frame:  # noqa: ANN401
         from picamera2 import MappedArray

@@ -13,6 +13,7 @@ import numpy as np
 from edge.errors import SourceError
 from edge.process.logs import event
 from edge.types import Frame
+from edge.vision.camera.cadence import Cadence
 from edge.vision.camera.mailbox import Mailbox
 from edge.vision.camera.rotation import turned
 
@@ -43,14 +44,19 @@ class Stream:
         name: str,
         open_capture: Callable[[], cv2.VideoCapture],
         *,
+        max_fps: float,
         rotation: int = 0,
         bell: threading.Event | None = None,
         hint: str = "",
     ) -> None:
-        """Open the camera; `name` is what logs call it. Raises SourceError, ending in `hint`, when it cannot be."""
+        """Open the camera; `name` is what logs call it, and frames beyond `max_fps` a second are not decoded.
+
+        Raises SourceError, ending in `hint`, when it cannot be opened.
+        """
         self.ended = False
         self._lost = self._turns = 0
         self._name, self._open, self._rotation = name, open_capture, rotation
+        self._cadence = Cadence(max_fps)
         self._mailbox: Mailbox[Frame] = Mailbox(bell=bell)
         self._closing = threading.Event()
         capture = open_capture()
@@ -83,13 +89,17 @@ class Stream:
     def _pump(self, capture: cv2.VideoCapture) -> None:
         index, pause = 0, FIRST_RETRY
         while not self._closing.is_set():
-            image = _read(capture)
+            comes = _comes(capture)
             self._turns += 1
+            now = time.monotonic()
+            if comes and not self._cadence.takes(now):
+                continue
+            image = _decoded(capture) if comes else None
             if image is not None:
                 if pause != FIRST_RETRY:
                     log.info(event("camera_back", name=self._name))
                 pause = FIRST_RETRY
-                self._mailbox.put(Frame(turned(image, self._rotation), time.monotonic(), index))
+                self._mailbox.put(Frame(turned(image, self._rotation), now, index))
                 index += 1
                 continue
             capture.release()
@@ -103,13 +113,21 @@ class Stream:
         capture.release()
 
 
-def _read(capture: cv2.VideoCapture) -> U8 | None:
-    """The next picture, uint8 (H, W, 3) BGR; None where none came, or none that can be decoded.
+def _comes(capture: cv2.VideoCapture) -> bool:
+    """Wait for the next picture and take it from the camera, not decoded yet.
 
-    What OpenCV raises on a garbled frame must not end the thread: nobody would open the camera again.
+    What OpenCV raises on a garbled one must not end the thread: nobody would open the camera again.
     """
     try:
-        good, image = capture.read()
+        return capture.grab()
+    except cv2.error:
+        return False
+
+
+def _decoded(capture: cv2.VideoCapture) -> U8 | None:
+    """The picture that came, uint8 (H, W, 3) BGR; None where it cannot be decoded."""
+    try:
+        good, image = capture.retrieve()
     except cv2.error:
         return None
     return image.astype(np.uint8, copy=False) if good and image.size else None

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
 import cv2
@@ -16,6 +17,7 @@ from pydantic import ValidationError
 from edge.config.camera import CameraSection
 from edge.errors import ConfigError, SourceError
 from edge.vision.camera import open_camera, open_cameras, reconnecting, stream
+from edge.vision.camera.cadence import Cadence
 from edge.vision.camera.rotation import turned
 from edge.vision.camera.rtsp import address, with_credentials
 from edge.vision.camera.stream import Stream
@@ -211,7 +213,7 @@ def test_a_device_that_is_not_there_is_refused_by_name() -> None:
 
 
 class Plug:
-    """A capture by OpenCV's protocol that a test can unplug: then `read` fails, as on a V4L2 device that went."""
+    """A capture by OpenCV's protocol that a test can unplug: then `grab` fails, as on a V4L2 device that went."""
 
     def __init__(self, *, plugged: Callable[[], bool]) -> None:
         self._plugged, self.released = plugged, False
@@ -219,10 +221,13 @@ class Plug:
     def isOpened(self) -> bool:  # noqa: N802 - OpenCV's name
         return self._plugged()
 
-    def read(self) -> tuple[bool, U8 | None]:
+    def grab(self) -> bool:
         time.sleep(0.005)
         assert not self.released
-        return (True, PICTURE) if self._plugged() else (False, None)
+        return self._plugged()
+
+    def retrieve(self) -> tuple[bool, U8 | None]:
+        return True, PICTURE
 
     def release(self) -> None:
         self.released = True
@@ -233,22 +238,27 @@ def test_a_garbled_frame_is_a_lost_camera_and_not_the_end_of_its_thread() -> Non
     opened: list[Plug] = []
 
     class Garbling(Plug):
-        def read(self) -> tuple[bool, U8 | None]:
+        def grab(self) -> bool:
+            if len(opened) == 1:
+                raise cv2.error
+            return super().grab()
+
+        def retrieve(self) -> tuple[bool, U8 | None]:
             match len(opened):
-                case 1:
-                    raise cv2.error
                 case 2:
+                    raise cv2.error
+                case 3:
                     return True, np.empty((0, 0, 3), np.uint8)
-            return super().read()
+            return super().retrieve()
 
     def open_it() -> cv2.VideoCapture:
         opened.append(Garbling(plugged=lambda: True))
         return cast("cv2.VideoCapture", opened[-1])
 
-    camera = Stream("/dev/video0", open_it)
+    camera = Stream("/dev/video0", open_it, max_fps=120)
     next_frame(camera)
     camera.close()
-    assert len(opened) == 3
+    assert len(opened) == 4
     assert camera.drops["camera_lost"] == 1
 
 
@@ -261,7 +271,7 @@ def test_an_unplugged_camera_is_let_go_and_found_again_when_it_is_back(caplog: p
         opened.append(Plug(plugged=lambda: there))
         return cast("cv2.VideoCapture", opened[-1])
 
-    camera = Stream("/dev/video0", open_it)
+    camera = Stream("/dev/video0", open_it, max_fps=120)
     next_frame(camera)
     there = False
     end = time.monotonic() + 60
@@ -274,6 +284,42 @@ def test_an_unplugged_camera_is_let_go_and_found_again_when_it_is_back(caplog: p
     assert all(capture.released for capture in opened)
     assert camera.drops["camera_lost"] == 1
     assert sum("camera_lost" in r.message for r in caplog.records) == 1
+
+
+def test_frames_beyond_the_most_are_neither_decoded_nor_counted_as_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    at: list[float] = []
+
+    class Counting(Plug):
+        decoded = 0
+
+        def grab(self) -> bool:
+            at.append(len(at) / 30)
+            return super().grab()
+
+        def retrieve(self) -> tuple[bool, U8 | None]:
+            self.decoded += 1
+            return super().retrieve()
+
+    monkeypatch.setattr(stream, "time", SimpleNamespace(monotonic=lambda: at[-1]))
+    capture = Counting(plugged=lambda: True)
+    camera = Stream("/dev/video0", lambda: cast("cv2.VideoCapture", capture), max_fps=10)
+    while next_frame(camera).index < 4:
+        pass
+    camera.close()
+    assert capture.decoded == -(-len(at) // 3)  # every third of thirty a second, the first among them
+    assert camera.turns == (len(at),)
+    assert camera.drops["overwritten"] <= capture.decoded
+
+
+@pytest.mark.parametrize(("comes", "looked"), [(30, 15), (25, 15), (20, 15), (15, 15), (10, 10), (60, 15), (7.5, 7.5)])
+def test_frames_are_taken_evenly_whatever_a_camera_sends(comes: float, looked: float) -> None:
+    jitter = np.random.default_rng(3).uniform(-0.003, 0.003, 60 * 60)
+    cadence = Cadence(15)
+    taken = [t for k, late in enumerate(jitter[: int(60 * comes)]) if cadence.takes(t := 1000 + k / comes + late)]
+    assert len(taken) / 60 == pytest.approx(looked, rel=0.02)
+    assert max(np.diff(taken)) < 1 / looked + 1 / comes + 0.01
+    assert cadence.takes(2000.0)  # after a pause at once, and not as many as came short
+    assert not cadence.takes(2000.0 + 1 / 30)
 
 
 @pytest.mark.parametrize("degrees", [0, 90, 180, 270])
