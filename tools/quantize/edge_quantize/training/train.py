@@ -16,6 +16,7 @@ from edge_quantize.training.equalise import equalised
 from edge_quantize.training.gate import best_threshold, moved, with_hard
 from edge_quantize.training.keras_net import load_keras, save_keras
 from edge_quantize.training.loop import State, estimate_normalisation, run_steps
+from edge_quantize.training.memory import keep_freed_memory
 from edge_quantize.training.nets import NETS
 from edge_quantize.training.predict import probabilities, score
 from edge_quantize.training.run_folder import RunFolder, load_all
@@ -79,6 +80,7 @@ def train(
 
     """
     runs = runs or run.path.parent
+    keep_freed_memory()
     torch.manual_seed(recipe.seed)
     samples = load_samples(recipe, masks)
     net = NETS[recipe.net]
