@@ -138,8 +138,9 @@ def test_a_stranger_scores_what_the_manifest_claims(shipped: Path, tmp_path: Pat
     model = next(m for m in manifest["models"] if m["role"] == "fer_unmasked")
     claimed = model["metrics"]["fer2013_public"]
     assert claimed["n"] == int(fer.public.sum())
-    # The claim is made with TFLite's plain kernels; a device's round otherwise. A face in another cell counts twice.
-    assert found["right"] / claimed["n"] == pytest.approx(claimed["accuracy"], abs=0.002)
+    # The claim is made with TFLite's plain kernels. A device's round otherwise and answer one face in a hundred
+    # otherwise: √(.01 / 3,589) is .0017. A face in another cell counts twice.
+    assert found["right"] / claimed["n"] == pytest.approx(claimed["accuracy"], abs=0.005)
     assert np.abs(np.array(found["table"]) - np.array(model["confusion"])).sum() <= 0.02 * claimed["n"]
 
 
