@@ -55,7 +55,7 @@ class CameraSection(Section):
     realtime: bool = False
     still_seconds: float = Field(default=1.0, gt=0, le=3600)
     size: Annotated[tuple[Side, Side], Field(strict=False)] | None = None
-    max_fps: float = Field(default=15.0, ge=1, le=120)
+    max_fps: float = Field(default=15.0, ge=5, le=120)
     rotation: Literal[0, 90, 180, 270] = 0
     privacy_masks: Annotated[tuple[Polygon, ...], Field(strict=False, max_length=32)] = ()
     username: str | None = Field(default=None, min_length=1)

@@ -136,14 +136,14 @@ def test_the_picture_is_turned_clockwise(sensor: double.Sensor, rotation: int, e
 def test_exposure_gain_and_flicker_are_set_as_configured(sensor: double.Sensor) -> None:
     opened(exposure_us=8000, gain=2, ev=-0.5, flicker_hz=50).close()
     opened(flicker_hz=60).close()
-    opened(max_fps=4).close()
+    opened(max_fps=8).close()
     first, second, third = (c.camera_config["controls"] for c in sensor.opened)
     assert first["ExposureTime"] == 8000
     assert (first["AnalogueGain"], first["ExposureValue"]) == (2.0, -0.5)
     assert (first["AeFlickerMode"], first["AeFlickerPeriod"]) == (1, 10_000)
     assert second["AeFlickerPeriod"] == 8333
     assert second["FrameDurationLimits"] == (66_667, 100_000)  # 15 frames a second at most
-    assert third["FrameDurationLimits"] == (100_000, 100_000)  # what comes beyond four a second is let go
+    assert third["FrameDurationLimits"] == (100_000, 100_000)  # what comes beyond eight a second is let go
     assert not {"ExposureTime", "AnalogueGain", "ExposureValue", "AeFlickerMode"} & set(third)
 
 
