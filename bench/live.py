@@ -22,42 +22,25 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the camera is the tests'
+
 from growth import film
+from material import configure
 
 from edge.bundle.newest import newest_bundle
 from edge.config import load
 from edge.vision.service import Vision
+from tests.support.rtsp_server import RtspCamera
 
 if TYPE_CHECKING:
     from edge.types import U8
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from tests.support.rtsp_server import RtspCamera  # noqa: E402 - of the tree this file is in
+ROOT: Final = Path(__file__).resolve().parents[1]
 
 CAMERA_FPS: Final = 30
 MOSTS: Final = (30, 15, 8)
 WARM: Final = 4.0
 """Seconds that are left out: start, and everything new."""
-CONFIG: Final = """[device]
-id = "bench"
-site = "bench"
-purpose = "benchmark"
-mode = "development"
-[camera]
-kind = "rtsp"
-source = "{url}"
-max_fps = {most}
-[models]
-bundle = '{bundle}'
-[mqtt]
-host = "127.0.0.1"
-port = 9
-[storage]
-outbox = "outbox.db"
-runtime = "run"
-"""
 
 
 def watch(config: Path, seconds: float) -> dict[str, float]:
@@ -82,9 +65,9 @@ def watch(config: Path, seconds: float) -> dict[str, float]:
 def measured(images: list[U8], most: int, seconds: float) -> dict[str, float]:
     """The same of a process of its own."""
     with RtspCamera(images, fps=CAMERA_FPS) as camera, tempfile.TemporaryDirectory() as name:
-        config = Path(name) / "config.toml"
-        bundle = newest_bundle(ROOT / "models")
-        config.write_text(CONFIG.format(url=camera.url, most=most, bundle=bundle), encoding="utf-8")
+        bundle = newest_bundle(ROOT / "models") or sys.exit("no model bundle in models/")
+        lines = f'kind = "rtsp"\nsource = "{camera.url}"\nmax_fps = {most}'
+        config = configure(Path(name), None, bundle, camera=lines, window_s=7200)
         asked = [sys.executable, __file__, "--watch", str(config), "--seconds", str(seconds)]
         done = subprocess.run(asked, check=True, capture_output=True, text=True)
     figures: dict[str, float] = json.loads(done.stdout.splitlines()[-1])

@@ -53,15 +53,20 @@ def crowd(path: Path, faces: int, size: tuple[int, int] = (480, 360), *, frames:
 
 def configure(
     folder: Path,
-    clip: Path,
+    clip: Path | None,
     bundle: Path,
     *,
+    camera: str = "",
     loop: bool = False,
     strategy: str = "gate",
     models: str = "",
     window_s: int = 5,
 ) -> Path:
-    """Write a configuration whose files lie in `folder`; returns its path. `models`: more lines of that section."""
+    """Write a configuration whose files lie in `folder`; returns its path.
+
+    `models`: more lines of that section. `camera`: the lines of that one, instead of a replay of `clip`.
+    """
+    replay = f"kind = 'replay'\nsource = '{clip}'\nloop = {str(loop).lower()}"
     path = folder / "config.toml"
     path.write_text(
         f"""[device]
@@ -70,9 +75,7 @@ site = "bench"
 purpose = "benchmark"
 mode = "development"
 [camera]
-kind = "replay"
-source = '{clip}'
-loop = {str(loop).lower()}
+{camera or replay}
 [models]
 bundle = '{bundle}'
 strategy = "{strategy}"
