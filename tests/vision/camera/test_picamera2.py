@@ -281,6 +281,6 @@ def test_faces_are_found_in_lores_and_read_from_main(
     with Outbox(config.storage.outbox) as outbox:
         (row,) = outbox.unsent()
     assert sum(cell or 0 for cells in row.report().counts.values() for cell in cells.values()) == 1
-    assert sensor.most_held == 2
+    assert 1 <= sensor.most_held <= 2  # whether the next one came while this was worked on depends on speed
     assert not sensor.opened[0].held()
     assert not sensor.in_use
