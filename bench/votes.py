@@ -48,9 +48,9 @@ class Given:
     def __init__(self) -> None:
         self.boxes: list[FaceBox] = []
 
-    def detect(self, image: U8, *, thorough: bool = False) -> list[FaceBox]:
+    def detect(self, image: U8, *, thorough: bool = False, zoom: float = 1.0) -> list[FaceBox]:
         """See `edge.vision.detect.Detector`."""
-        del image, thorough
+        del image, thorough, zoom
         return self.boxes
 
 

@@ -75,12 +75,14 @@ class Probe:
         self._at = -PROBE
         self._level = 64
         self._size: tuple[int, ...] = 240, 320
+        self._zoom = 1.0
         self._paces: dict[int, Pace] = {}
         self._slow = False
 
     def see(self, frame: Frame) -> None:
         """Take note of a frame's size and time, not of what it shows."""
-        self._size = (frame.image if frame.lores is None else frame.lores).shape[:2]
+        searched = frame.image if frame.lores is None else frame.lores
+        self._size, self._zoom = searched.shape[:2], frame.image.shape[1] / searched.shape[1]
         self._paces.setdefault(frame.camera, Pace()).see(frame)
 
     def run(self, now: float) -> None:
@@ -91,7 +93,7 @@ class Probe:
         began = time.perf_counter()
         # Grey levels by turns: one like the last would hardly be searched, and it is the others that have to fit.
         self._level = 255 - self._level
-        self._detector.detect(np.full(self._size, self._level, np.uint8))
+        self._detector.detect(np.full(self._size, self._level, np.uint8), zoom=self._zoom)
         looked = time.perf_counter() - began
         for role in self._roles:
             began = time.perf_counter()

@@ -63,7 +63,7 @@ class Pipeline:
         if seen == "ok":
             self._look(frame)
             zoom = frame.image.shape[1] / small.shape[1]
-            found = self._detector.detect(small, thorough=frame.still)
+            found = self._detector.detect(small, thorough=frame.still, zoom=zoom)
             boxes = [_zoomed(b, zoom) if zoom != 1 else b for b in found]
         large = [b for b in boxes if b.w >= MIN_FACE]
         if len(large) < len(boxes):

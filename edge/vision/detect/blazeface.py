@@ -78,6 +78,7 @@ class BlazeFace:
 
         """
         self._answer, self._min_face, self._tiles, self._level_from = answer, min_face, tiles, level_from
+        self._smallest: float = min_face  # in pixels of the image in hand
         counts = [g.cells**2 * g.each for g in anchors]
         self._step = np.repeat(np.array([g.step for g in anchors], np.float32), counts, axis=0)
         self._zero = np.repeat(np.array([g.zero for g in anchors], np.float32), counts, axis=0)
@@ -87,14 +88,15 @@ class BlazeFace:
         self._schedule = Schedule(budget_ms, clock)
         self._last: list[Place] = []
 
-    def detect(self, image: U8, *, thorough: bool = False) -> list[FaceBox]:
+    def detect(self, image: U8, *, thorough: bool = False, zoom: float = 1.0) -> list[FaceBox]:
         """See `edge.vision.detect.Detector.detect`.
 
         In a stream the parts of the frame in which something moved are searched, the others in turn, as many as the
         budget pays, and faces of the last frame are followed; `thorough` searches all.
         """
         height, width = image.shape[:2]
-        if min(height, width) < self._min_face:
+        self._smallest = self._min_face / zoom
+        if min(height, width) < self._smallest:
             return []
         parts = regions(width, height, self._rows(width, height))
         last: list[Place] = [] if thorough else self._last
@@ -176,7 +178,7 @@ class BlazeFace:
     def _rows(self, width: int, height: int) -> int:
         if self._tiles is not None:
             return self._tiles
-        largest = self._min_face * SIDE / SMALLEST
+        largest = self._smallest * SIDE / SMALLEST
         if max(width, height) <= largest:
             return 0
         return min(MOST_ROWS, math.ceil((min(width, height) / largest - LAP) / (1 - LAP)))
@@ -185,7 +187,7 @@ class BlazeFace:
         """Scores (F,) and boxes (F, 7) of what `_look` saw, one a face, best first."""
         if not len(scores):
             return scores, boxes
-        large = boxes[:, 2] >= self._min_face
+        large = boxes[:, 2] >= self._smallest
         # An error of a pixel in the network's input is the smaller in the frame, the closer the look.
         weights = scores * boxes[:, 6] ** 2 * np.where(scores >= LEAST, np.float32(1), np.float32(1e-6))
         return weighted_nms(scores[large], boxes[large], weights[large])

@@ -58,7 +58,7 @@ class Haar:
         self._rest = Rest(max(1, len(self._rotations) - 1))
         self._lately: set[float] = set()
 
-    def detect(self, image: U8, *, thorough: bool = False) -> list[FaceBox]:
+    def detect(self, image: U8, *, thorough: bool = False, zoom: float = 1.0) -> list[FaceBox]:
         """See `edge.vision.detect.Detector.detect`; none on frames smaller than the cascade's window.
 
         Searching every rotation costs a pass each. In a stream the first rotation and those that found a
@@ -78,7 +78,7 @@ class Haar:
         grey = to_grey(image)
         found: list[FaceBox] = []
         for angle in self._rotations if thorough else self._due():
-            here = self._at(grey, angle, max(SMALLEST, round(self._min_face * shrink)))
+            here = self._at(grey, angle, max(SMALLEST, round(self._min_face / zoom * shrink)))
             (self._lately.add if here else self._lately.discard)(angle)
             found += here
         if found:

@@ -40,15 +40,16 @@ class Hog:
         self._min_face, self._max_side = min_face, max_side
         self._rest = Rest()
 
-    def detect(self, image: U8, *, thorough: bool = False) -> list[FaceBox]:
+    def detect(self, image: U8, *, thorough: bool = False, zoom: float = 1.0) -> list[FaceBox]:
         """See `edge.vision.detect.Detector.detect`.
 
         Of a picture that stands still with nobody in it, hardly a frame of a stream is searched.
         """
         height, width = image.shape[:2]
+        smallest = self._min_face / zoom
         zoom = min(1.0, self._max_side / max(height, width))
         # The window is large: small faces are enlarged to it here, once, not doubled time and again by dlib.
-        zoom *= max(1.0, SMALLEST / (self._min_face * zoom))
+        zoom *= max(1.0, SMALLEST / (smallest * zoom))
         w, h = math.ceil(width * zoom), math.ceil(height * zoom)
         if min(w, h) < SMALLEST:
             return []

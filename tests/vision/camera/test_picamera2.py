@@ -250,13 +250,17 @@ def test_without_any_of_several_the_service_ends(sensor: double.Sensor) -> None:
     assert not sensor.in_use
 
 
+@pytest.mark.parametrize(("side", "narrow", "wide"), [(480, 120, 480), (170, 36, 71)])
 def test_faces_are_found_in_lores_and_read_from_main(
-    sensor: double.Sensor, settings: Callable[..., Config], portraits: dict[str, U8]
+    sensor: double.Sensor, settings: Callable[..., Config], portraits: dict[str, U8], side: int, narrow: int, wide: int
 ) -> None:
-    """The whole service on the double: one person in front of the camera is one vote, and every buffer comes back."""
+    """The whole service on the double: one person in front of the camera is one vote, and every buffer comes back.
+
+    The smallest face is one of the frame: one that is narrower in `lores` than that is found there too.
+    """
     scene = np.full((720, 1280), 120, np.uint8)
-    face = cv2.cvtColor(cv2.resize(portraits["astronaut"], (480, 480)), cv2.COLOR_BGR2GRAY)
-    scene[120:600, 700:1180] = face
+    face = cv2.cvtColor(cv2.resize(portraits["astronaut"], (side, side)), cv2.COLOR_BGR2GRAY)
+    scene[120 : 120 + side, 940 - side // 2 : 940 - side // 2 + side] = face
     sensor.picture = lambda _: scene
     config = settings(
         MATERIAL / "astronaut.png",
@@ -267,10 +271,12 @@ def test_faces_are_found_in_lores_and_read_from_main(
     corner = (((0.0, 0.0), (0.1, 0.0), (0.1, 0.2), (0.0, 0.2)),)
     section = CameraSection(kind="picamera2", flicker_hz=50, privacy_masks=corner)
     seen: list[float] = []
+    end = time.monotonic() + 60
 
     def watch(frame: Frame, tracks: Sequence[Track]) -> None:
         assert not frame.image[:140, :120].any()
-        there = [track for track in tracks if 800 < track.box.centre[0] < 1080 and track.box.w > 120]
+        assert frame.t < end, "nobody was found"
+        there = [track for track in tracks if 800 < track.box.centre[0] < 1080 and narrow < track.box.w < wide]
         if there and (not seen or frame.t - seen[-1] > 0.21):
             seen.append(frame.t)
         if len(seen) == 4:

@@ -232,7 +232,9 @@ def test_candidates_that_the_budget_does_not_pay_for_are_looked_at_in_the_next_f
 
 
 def test_a_face_below_the_smallest_is_not_reported(make: Callable[..., BlazeFace], portraits: dict[str, U8]) -> None:
-    assert make(min_face=300).detect(on_canvas(portraits["astronaut"], 160, 400, 400), thorough=True) == []
+    image = on_canvas(portraits["astronaut"], 160, 400, 400)
+    assert make(min_face=300).detect(image, thorough=True) == []
+    assert len(make(min_face=300).detect(image, thorough=True, zoom=6)) == 1, "the frame is larger"
 
 
 def test_boxes_of_one_face_become_their_mean_weighted_by_score() -> None:
