@@ -73,7 +73,7 @@ class Watch(threading.Thread):
             self.peak_mib = max(self.peak_mib, sum(int(size[0]) for size in sizes if size) / 1024)
             active = self.stages()
             self.failed_tasks = max([self.failed_tasks, *(stage.numFailedTasks for stage in active)])
-            if not self.killed and any(stage.numCompletedTasks and stage.numActiveTasks for stage in active):
+            if not self.killed and any(stage.numCompletedTasks and stage.numActiveTasks > 1 for stage in active):
                 executors = [pid for pid in pids if "CoarseGrainedExecutorBackend" in read(f"/proc/{pid}/cmdline")]
                 if executors:
                     os.kill(executors[0], signal.SIGKILL)

@@ -109,7 +109,8 @@ def test_one_that_leaves_a_group_in_order_takes_nothing_along(tmp_path: Path) ->
     """Ended under load: every message is in the store, without a replay."""
     with Mosquitto(tmp_path) as broker, Devices(broker.port) as devices:
         share = ("--share", "figures")
-        one = Process(tmp_path, broker.port, *share, name="one").start()
+        patient = environment_with(tmp_path, "from edge_aggregate import subscribe; subscribe.LEAVE_S = 60.0")
+        one = Process(tmp_path, broker.port, *share, name="one").start(environment=patient)
         two = Process(tmp_path, broker.port, *share, name="two").start()
         try:
             sender = threading.Thread(target=devices.count, args=(range(1, 1001),))

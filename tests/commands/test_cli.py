@@ -328,7 +328,7 @@ def test_status(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "running, rate ok on cpu, scene ok" in said()
     assert "running, rate ok on cpu, paused" in said(paused=True)
     assert "\ndetector haar on cpu\n" in said(detector="haar on cpu")
-    assert "does not run, last heard of 60 s ago" in said(updated=time.monotonic() - 60)
+    assert re.search(r"does not run, last heard of 6\d s ago", said(updated=time.monotonic() - 60))
     assert "ended" in said(state="ended")
     assert main(["status", "--config", str(config), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)

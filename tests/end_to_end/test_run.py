@@ -165,8 +165,8 @@ def test_every_window_arrives_once_through_a_broker_crash(tmp_path: Path, clip: 
         assert run.wait(PATIENCE_S) == 0
         publisher = edge("publish", "--config", config)
         until(lambda: committed(tmp_path) <= set(subscriber.keys()))
-        publisher.send_signal(signal.SIGTERM)
-        assert publisher.wait(PATIENCE_S) == 0
+        publisher.send_signal(signal.SIGTERM)  # perhaps before it has a handler, if the run sent the last one itself
+        assert publisher.wait(PATIENCE_S) in {0, -signal.SIGTERM}
         assert set(subscriber.keys()) == committed(tmp_path)
     finally:
         run.kill()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Self
@@ -57,15 +58,13 @@ class Proxy:
             end.transport.abort()
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        left = self._chance.expovariate(1 / self.reset_after) if self.reset_after else float("inf")
         with suppress(OSError):
             while data := await reader.read(4096):
                 if self.delay or self.rate:
                     await asyncio.sleep(self.delay + (len(data) / self.rate if self.rate else 0))
                 while self.partitioned:  # noqa: ASYNC110 - set by another thread
                     await asyncio.sleep(0.05)
-                left -= len(data)
-                if left < 0:
+                if self.reset_after and self._chance.random() < -math.expm1(-len(data) / self.reset_after):
                     # Cut in the middle of a packet: half of what was read is through.
                     writer.write(data[: len(data) // 2])
                     await writer.drain()

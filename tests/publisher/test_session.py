@@ -53,7 +53,7 @@ def test_each_refusal_of_mqtt_3_1_1(code: int, kind: type[EdgeError], words: str
 
 @pytest.mark.parametrize("answer", [connack5(0x84), connack311(1), b"", None])
 def test_falls_back_where_mqtt_5_gets_no_answer(answer: bytes | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edge.publisher.session.CONNACK_S", 0.5)
+    monkeypatch.setattr("edge.publisher.session.CONNACK_S", 3.0)
     answers: dict[int, bytes | None] = {4: connack311(0)}
     if answer != b"":
         answers[5] = answer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import socket
@@ -26,11 +27,13 @@ needs_mosquitto = pytest.mark.skipif(
 def free_port() -> int:
     """A TCP port of 127.0.0.1 that nobody listens on, below those that kernels give to clients.
 
-    While a broker is down, the port its clients try must not become their own.
+    While a broker is down, the port its clients try must not become their own. Each of pytest's workers has a range.
     """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % 8
     while True:
         with socket.socket() as sock, suppress(OSError):
-            sock.bind(("127.0.0.1", random.randrange(10_000, 32_768)))  # noqa: S311 - no secret
+            port = 10_000 + 2_800 * worker + random.randrange(2_800)  # noqa: S311 - no secret
+            sock.bind(("127.0.0.1", port))
             return int(sock.getsockname()[1])
 
 
