@@ -4,7 +4,7 @@
 
 A networked camera on loopback sends 1280×720 thirty times a second, an empty wall or two heads that sway; the vision
 service watches it for so many seconds, in turn with each `max_fps`, in a process of its own. Prints a Markdown table of
-medians and ranges: frames looked at a second, processor ms a second of watching, faces a frame.
+medians and ranges: frames looked at a second, processor ms a second of watching, faces a frame, peak resident memory.
 """
 
 from __future__ import annotations
@@ -55,10 +55,12 @@ def watch(config: Path, seconds: float) -> dict[str, float]:
     run.run()
     after = [one for one in seen if one[0] > seen[0][0] + WARM]
     took, busy = (after[-1][k] - after[0][k] for k in (0, 1))
+    peak = int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1024
     return {
         "frames a second": (len(after) - 1) / took,
         "processor ms a second": 1000 * busy / took,
         "faces a frame": statistics.mean(faces for _, _, faces in after),
+        "peak MiB": peak,
     }
 
 
@@ -98,7 +100,7 @@ def main() -> int:
                 for figure, value in measured(images, most, args.seconds).items():
                     found.setdefault((scene, most), {}).setdefault(figure, []).append(value)
     print(f"{args.rounds} rounds, load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores.\n")
-    print("| scene | `max_fps` | " + " | ".join(next(iter(found.values()))) + " |\n|---|--:|--:|--:|--:|")
+    print("| scene | `max_fps` | " + " | ".join(next(iter(found.values()))) + " |\n|---|--:|--:|--:|--:|--:|")
     for (scene, most), figures in found.items():
         print(f"| {scene} | {most} | " + " | ".join(map(told, figures.values())) + " |")
     return 0
