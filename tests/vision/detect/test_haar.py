@@ -75,7 +75,7 @@ def test_grey_frames_are_searched(portraits: dict[str, U8]) -> None:
 def test_a_face_below_the_smallest_is_not_looked_for(portraits: dict[str, U8]) -> None:
     image = on_canvas(portraits["astronaut"])
     assert Haar(min_face=300).detect(image, thorough=True) == []
-    assert len(Haar(min_face=300).detect(image, thorough=True, zoom=4)) == 1, "the frame is larger"
+    assert len(Haar(min_face=300).detect(image, thorough=True, zoom=8)) == 1, "the frame is larger"
 
 
 def test_in_a_stream_every_rotation_comes_in_turn(portraits: dict[str, U8]) -> None:
