@@ -144,7 +144,7 @@ def test_a_retained_command_of_megabytes(tmp_path: Path, mosquitto: Mosquitto, p
             assert connections(service) == 1, service.lines()
         else:
             service.wait_for("event=commands-off", 60)
-            assert "a packet of 80000" in service.lines()
+            service.wait_for("a packet of 80000", 60)  # why, in the line after
             wait(lambda: connections(service) == 2, 60, service.lines)
         assert service.stop() == 0
 
