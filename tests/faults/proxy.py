@@ -16,13 +16,14 @@ class Proxy:
     """Listens on `port` and forwards to `target`, both of 127.0.0.1; the attributes may be changed at any time.
 
     `delay` seconds each way, `rate` bytes a second (0: any), `reset_after` bytes of a connection on average after
-    which it is reset (0: never), `partitioned`: connections stay open and nothing gets through.
+    which it is reset, `resets_left` times in all, `partitioned`: connections stay open and nothing gets through.
     """
 
     def __init__(self, port: int, target: int, chance: random.Random) -> None:
         self.port, self._target, self._chance = port, target, chance
         self.delay = self.rate = 0.0
-        self.reset_after = 0
+        self.reset_after = 40_000
+        self.resets_left = 0
         self.partitioned = False
         self.resets = 0
         self._loop = asyncio.new_event_loop()
@@ -64,11 +65,12 @@ class Proxy:
                     await asyncio.sleep(self.delay + (len(data) / self.rate if self.rate else 0))
                 while self.partitioned:  # noqa: ASYNC110 - set by another thread
                     await asyncio.sleep(0.05)
-                if self.reset_after and self._chance.random() < -math.expm1(-len(data) / self.reset_after):
+                if self.resets_left and self._chance.random() < -math.expm1(-len(data) / self.reset_after):
                     # Cut in the middle of a packet: half of what was read is through.
                     writer.write(data[: len(data) // 2])
                     await writer.drain()
                     self.resets += 1
+                    self.resets_left -= 1
                     return
                 writer.write(data)
                 await writer.drain()

@@ -87,11 +87,9 @@ def test_a_slow_link(link: Link, done: Done) -> None:
 
 
 def test_a_lossy_link(link: Link, done: Done) -> None:
-    """Connections that break every 40 kB or so, in the middle of a packet."""
-    link.proxy.reset_after, committed = 40_000, 0
-    while link.proxy.resets < 2:
-        link.commit(200)
-        link.arrives()
-        committed += 200
-    link.proxy.reset_after = 0
-    done({"connection_cut": link.proxy.resets}, committed=committed, received=len(link.ear.heard))
+    """Two connections that break after 40 kB or so, in the middle of a packet."""
+    link.proxy.resets_left = 2
+    link.commit(400)
+    wait(lambda: link.proxy.resets == 2, PATIENCE_S, link.service.lines)
+    link.arrives()
+    done({"connection_cut": link.proxy.resets}, committed=400, received=len(link.ear.heard))
