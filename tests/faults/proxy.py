@@ -22,7 +22,7 @@ class Proxy:
     def __init__(self, port: int, target: int, chance: random.Random) -> None:
         self.port, self._target, self._chance = port, target, chance
         self.delay = self.rate = 0.0
-        self.reset_after = 40_000
+        self.reset_after = 20_000
         self.resets_left = 0
         self.partitioned = False
         self.resets = 0

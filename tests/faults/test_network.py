@@ -87,7 +87,7 @@ def test_a_slow_link(link: Link, done: Done) -> None:
 
 
 def test_a_lossy_link(link: Link, done: Done) -> None:
-    """Two connections that break after 40 kB or so, in the middle of a packet."""
+    """Two connections that break after 20 kB or so, in the middle of a packet."""
     link.proxy.resets_left = 2
     link.commit(400)
     wait(lambda: link.proxy.resets == 2, PATIENCE_S, link.service.lines)

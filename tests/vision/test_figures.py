@@ -45,6 +45,24 @@ def test_a_timed_look_searches_all_of_the_blank_picture_each_time(bundle_folder:
     assert asked == [len(regions(480, 270, 2))] * 4
 
 
+def test_a_timed_look_searches_what_a_frame_of_that_camera_would(bundle_folder: Path) -> None:
+    bundle = load_bundle(bundle_folder)
+    cpu = CpuBackend(bundle, (ROLE,))
+    asked: list[int] = []
+
+    def answer(images: U8) -> NDArray[np.int8]:
+        asked.append(len(images))
+        return cpu.outputs(ROLE, images)
+
+    probe = Probe(cpu, (), BlazeFace(answer, bundle.entry(ROLE).anchors, min_face=80))
+    small, frame = np.zeros((360, 640), np.uint8), np.zeros((720, 1280), np.uint8)
+    probe.see(Frame(small, 0.0, 0))
+    probe.run(0.0)
+    probe.see(Frame(frame, 0.1, 1, lores=small))
+    probe.run(PROBE)
+    assert asked == [len(regions(640, 360, 1)), len(regions(640, 360, 3))]
+
+
 def test_a_replay_is_searched_whatever_it_costs_and_a_camera_within_its_budget(
     settings: Callable[..., Config], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -46,19 +46,18 @@ class Hog:
         Of a picture that stands still with nobody in it, hardly a frame of a stream is searched.
         """
         height, width = image.shape[:2]
-        smallest = self._min_face / zoom
-        zoom = min(1.0, self._max_side / max(height, width))
+        scale = min(1.0, self._max_side / max(height, width))
         # The window is large: small faces are enlarged to it here, once, not doubled time and again by dlib.
-        zoom *= max(1.0, SMALLEST / (smallest * zoom))
-        w, h = math.ceil(width * zoom), math.ceil(height * zoom)
+        scale *= max(1.0, SMALLEST / (self._min_face / zoom * scale))
+        w, h = math.ceil(width * scale), math.ceil(height * scale)
         if min(w, h) < SMALLEST:
             return []
         if not (thorough or self._rest.wanted(image)):
             return []
-        way = cv2.INTER_AREA if zoom < 1 else cv2.INTER_LINEAR
+        way = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
         grey: U8 = cv2.resize(to_grey(image), (w, h), interpolation=way).astype(np.uint8, copy=False)
         rects, scores, _ = self._search(grey, 0, 0.0)
-        boxes = [FaceBox(r.left() / zoom, r.top() / zoom, r.width() / zoom, r.height() / zoom, 0.0, float(score))
+        boxes = [FaceBox(r.left() / scale, r.top() / scale, r.width() / scale, r.height() / scale, 0.0, float(score))
                  for r, score in zip(rects, scores, strict=True)]  # fmt: skip
         kept = [b for b in boxes if 0 <= b.centre[0] < width and 0 <= b.centre[1] < height]
         if kept:

@@ -63,3 +63,11 @@ def test_a_face_is_found_near_and_far_and_nobody_in_the_dark(portraits: dict[str
         assert 0.2 * side < box.w < 0.6 * side
     assert Hog().detect(np.zeros((360, 480), np.uint8)) == []
     assert Hog().detect(np.zeros((1, 1, 3), np.uint8)) == []
+
+
+def test_the_smallest_face_is_one_of_the_frame(portraits: dict[str, U8]) -> None:
+    pytest.importorskip("dlib", reason="dlib is not installed: pip install 'edge-fer[hog]'")
+    image = np.full((360, 480, 3), 128, np.uint8)
+    image[20:120, 40:140] = cv2.resize(portraits["astronaut"], (100, 100))
+    assert Hog(min_face=80).detect(image, thorough=True) == []
+    assert len(Hog(min_face=80).detect(image, thorough=True, zoom=2)) == 1
