@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from edge.vision.detect import Detector
 
 
-def test_a_timed_look_searches_all_of_the_blank_picture_each_time(bundle_folder: Path) -> None:
+def counted(bundle_folder: Path, **options: Any) -> tuple[Probe, list[int]]:  # noqa: ANN401 - handed on
+    """A probe, and how many pictures each of its searches shows the network."""
     bundle = load_bundle(bundle_folder)
     cpu = CpuBackend(bundle, (ROLE,))
     asked: list[int] = []
@@ -38,7 +39,11 @@ def test_a_timed_look_searches_all_of_the_blank_picture_each_time(bundle_folder:
         asked.append(len(images))
         return cpu.outputs(ROLE, images)
 
-    probe = Probe(cpu, (), BlazeFace(answer, bundle.entry(ROLE).anchors))
+    return Probe(cpu, (), BlazeFace(answer, bundle.entry(ROLE).anchors, **options)), asked
+
+
+def test_a_timed_look_searches_all_of_the_blank_picture_each_time(bundle_folder: Path) -> None:
+    probe, asked = counted(bundle_folder)
     probe.see(Frame(np.zeros((270, 480, 3), np.uint8), 0.0, 0))
     for look in range(4):
         probe.run(look * PROBE)
@@ -46,15 +51,7 @@ def test_a_timed_look_searches_all_of_the_blank_picture_each_time(bundle_folder:
 
 
 def test_a_timed_look_searches_what_a_frame_of_that_camera_would(bundle_folder: Path) -> None:
-    bundle = load_bundle(bundle_folder)
-    cpu = CpuBackend(bundle, (ROLE,))
-    asked: list[int] = []
-
-    def answer(images: U8) -> NDArray[np.int8]:
-        asked.append(len(images))
-        return cpu.outputs(ROLE, images)
-
-    probe = Probe(cpu, (), BlazeFace(answer, bundle.entry(ROLE).anchors, min_face=80))
+    probe, asked = counted(bundle_folder, min_face=80)
     small, frame = np.zeros((360, 640), np.uint8), np.zeros((720, 1280), np.uint8)
     probe.see(Frame(small, 0.0, 0))
     probe.run(0.0)
