@@ -1,12 +1,14 @@
 """Which faces each detector finds, what else it takes for one, and what a frame costs: docs/detectors.md.
 
-    .venv/bin/python bench/detectors.py --bundle models/fer-2027.04 [--faces N] [--plot docs/detectors.png]
+    .venv/bin/python bench/detectors.py --bundle models/fer-2027.04 [--faces N] [--plot docs/detectors.png] [--shipped]
 
 Real photos with and without masks (EDGE_DATA), none of which BlazeFace's int8 kernels were fitted on, are set into
 frames of the clips (480×270) at several sizes and, at one size, several brightness levels of the whole frame. A face is
 found when a box shares at least `in_scene.OVERLAP` of their union with the place where MediaPipe's full-range network,
 which is none of the candidates, sees it in the photo alone. A false find is a box whose centre lies neither there nor
 on the head of somebody in the clip. Times are CPU time, medians over frames, the detectors in turn on each frame.
+`--shipped`: BlazeFace with a device's defaults in 1280×720, searched there and in the smaller picture of a Raspberry
+Pi's camera.
 """
 
 from __future__ import annotations
@@ -29,7 +31,9 @@ from edge_quantize.progress import bar
 from edge.bundle.manifest import load_bundle
 from edge.errors import ConfigError
 from edge.inference.cpu import CpuBackend
+from edge.vision.camera.picamera2 import LORES_WIDTH
 from edge.vision.detect.choose import detector_roles, open_detector
+from edge.vision.pipeline import zoomed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,6 +49,9 @@ LEVELS: Final = (1.0, 0.5, 0.25, 0.1)
 """Factors on every grey level of the frame, at the width `AT`."""
 AT: Final = 64
 CELLS: Final = (*((size, 1.0) for size in SIZES), *((AT, level) for level in LEVELS[1:]))
+SHIPPED: Final = tuple((size, 1.0) for size in (36, 42, 48, 60, 72, 90))
+"""Widths and levels for `--shipped`."""
+WIDE: Final = (1280, 720)
 MARGIN: Final = 0.6
 """How much of the photo around the face's box is pasted with it, in box widths on either side."""
 SMALLEST: Final = 20
@@ -55,6 +62,8 @@ HEADS: Final = {
 }
 """Where heads are in the clips: left, top, right, bottom."""
 
+Cells = tuple[tuple[int, float], ...]
+"""Widths of the pasted face and brightness levels of the frame."""
 Place = tuple[float, float, float]
 """Left and top of a face's square box, its side."""
 
@@ -71,6 +80,29 @@ class Room(NamedTuple):
 
     image: U8
     heads: list[tuple[int, int, int, int]]
+
+
+def widened(room: Room) -> Room:
+    """The same in 1280×720."""
+    zoom = WIDE[0] / room.image.shape[1]
+    image = cv2.resize(room.image, WIDE, interpolation=cv2.INTER_CUBIC)
+    heads = [(round(a * zoom), round(b * zoom), round(c * zoom), round(d * zoom)) for a, b, c, d in room.heads]
+    return Room(np.asarray(image, np.uint8), heads)
+
+
+@dataclass(frozen=True)
+class InLores:
+    """A detector that gets the smaller picture of a Raspberry Pi's camera, as the pipeline gives it one."""
+
+    detector: Detector
+    kind: str = "blazeface"
+
+    def detect(self, image: U8, *, thorough: bool = False, zoom: float = 1.0) -> list[FaceBox]:
+        """Boxes in pixels of the image."""
+        shrink = image.shape[1] / LORES_WIDTH
+        small = cv2.resize(image, None, fx=1 / shrink, fy=1 / shrink, interpolation=cv2.INTER_AREA)
+        found = self.detector.detect(np.asarray(small, np.uint8), thorough=thorough, zoom=zoom * shrink)
+        return [zoomed(box, shrink) for box in found]
 
 
 @dataclass
@@ -158,6 +190,16 @@ def candidates(bundle_folder: Path) -> dict[str, Detector]:
     return named
 
 
+def shipped(bundle_folder: Path) -> dict[str, Detector]:
+    """What a device searches with when nothing is configured."""
+    bundle = load_bundle(bundle_folder)
+    cpu = CpuBackend(bundle, detector_roles(bundle, "auto"))
+    return {
+        "searched in the frame (`v4l2`, `rtsp`)": open_detector(bundle, "auto", cpu),
+        f"searched {LORES_WIDTH} wide (`picamera2`)": InLores(open_detector(bundle, "auto", cpu)),
+    }
+
+
 def false(box: FaceBox, place: Place, heads: list[tuple[int, int, int, int]]) -> bool:
     """Whether a box lies neither at the pasted face nor on a head."""
     x, y = box.centre
@@ -165,14 +207,13 @@ def false(box: FaceBox, place: Place, heads: list[tuple[int, int, int, int]]) ->
     return not any(left <= x <= right and top <= y <= bottom for left, top, right, bottom in (here, *heads))
 
 
-def measure(named: dict[str, Detector], count: int) -> Measured:
+def measure(named: dict[str, Detector], rooms: list[Room], cells: Cells, count: int) -> Measured:
     """Every detector on the same frames."""
-    rooms = [Room(image, HEADS[clip]) for clip, images in in_scene.by_clip().items() for image in images]
     out = Measured()
     for kind in ("unmasked", "masked"):
         people = faces(kind, count)
         with bar(f"{kind} faces") as show:
-            for number, (width, level) in enumerate(CELLS):
+            for number, (width, level) in enumerate(cells):
                 hits: dict[str, list[bool]] = defaultdict(list)
                 for (frame, heads), place in scenes(people, rooms, width, level):
                     for name, candidate in named.items():
@@ -182,22 +223,22 @@ def measure(named: dict[str, Detector], count: int) -> Measured:
                         hits[name].append(in_scene.match(boxes, *(round(v) for v in place)) is not None)
                         out.false[name].append(sum(false(box, place, heads) for box in boxes))
                 out.found |= {(kind, name, width, level): metrics.share(np.array(hit)) for name, hit in hits.items()}
-                show(number + 1, len(CELLS))
+                show(number + 1, len(cells))
     return out
 
 
-def tables(done: Measured) -> str:
+def tables(done: Measured, cells: Cells) -> str:
     """Markdown."""
     lines = []
     for kind in ("unmasked", "masked"):
-        n = done.found[kind, "Haar", *CELLS[0]]["n"]
-        heads = [f"{size} px" if level == 1 else f"{size} px × {level}" for size, level in CELLS]
+        n = done.found[kind, next(iter(done.ms)), *cells[0]]["n"]
+        heads = [f"{size} px" if level == 1 else f"{size} px × {level}" for size, level in cells]
         lines += [
             f"| {kind}, n = {n} | " + " | ".join([*heads, "ms a frame"]) + " |",
             "|---|" + "--:|" * (len(heads) + 1),
         ]
         for name, times in done.ms.items():
-            shares = " | ".join(f"{100 * done.found[kind, name, *cell]['accuracy']:.0f}" for cell in CELLS)
+            shares = " | ".join(f"{100 * done.found[kind, name, *cell]['accuracy']:.0f}" for cell in cells)
             lines.append(f"| {name} | {shares} | {np.median(times):.1f} |")
         lines.append("")
     lines += ["| all frames | false finds a frame | n |", "|---|--:|--:|"]
@@ -240,10 +281,18 @@ def main() -> None:
     parser.add_argument("--bundle", type=Path, required=True)
     parser.add_argument("--faces", type=int, default=150, help="of each kind")
     parser.add_argument("--plot", type=Path)
+    parser.add_argument("--shipped", action="store_true", help="a device's defaults, in 1280×720")
     args = parser.parse_args()
+    if args.shipped and args.plot:
+        parser.error("--plot draws the detectors side by side, not --shipped")
     cv2.setNumThreads(1)
-    done = measure(candidates(args.bundle), args.faces)
-    print(tables(done))
+    rooms = [Room(image, HEADS[clip]) for clip, images in in_scene.by_clip().items() for image in images]
+    if args.shipped:
+        named, cells, rooms = shipped(args.bundle), SHIPPED, [widened(room) for room in rooms]
+    else:
+        named, cells = candidates(args.bundle), CELLS
+    done = measure(named, rooms, cells, args.faces)
+    print(tables(done, cells))
     if args.plot:
         plot(done, args.plot)
 

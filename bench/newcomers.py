@@ -68,13 +68,12 @@ class Seen:
 
 def rooms(*, wide: bool) -> list[list[detectors.Room]]:
     """The clips' frames."""
-    out, zoom = [], 1280 / 480 if wide else 1.0
+    out = []
     for path in sorted((Path(os.environ.get("EDGE_DATA", "../shared/data")) / "clips").glob("*.gif")):
         replay, frames = Replay(path), []
-        heads = [tuple(round(v * zoom) for v in head) for head in detectors.HEADS[path.stem]]
         while (frame := replay.read(0)) is not None:
-            image = frame.image if zoom == 1 else cv2.resize(frame.image, (1280, 720), interpolation=cv2.INTER_CUBIC)
-            frames.append(detectors.Room(np.asarray(image, np.uint8), heads))
+            room = detectors.Room(frame.image, detectors.HEADS[path.stem])
+            frames.append(detectors.widened(room) if wide else room)
         out.append(frames)
     return out
 

@@ -64,7 +64,7 @@ class Pipeline:
             self._look(frame)
             zoom = frame.image.shape[1] / small.shape[1]
             found = self._detector.detect(small, thorough=frame.still, zoom=zoom)
-            boxes = [_zoomed(b, zoom) if zoom != 1 else b for b in found]
+            boxes = [zoomed(b, zoom) if zoom != 1 else b for b in found]
         large = [b for b in boxes if b.w >= MIN_FACE]
         if len(large) < len(boxes):
             self.drops["too_small"] = self.drops.get("too_small", 0) + 1
@@ -115,5 +115,6 @@ class Pipeline:
         return now
 
 
-def _zoomed(box: FaceBox, zoom: float) -> FaceBox:
+def zoomed(box: FaceBox, zoom: float) -> FaceBox:
+    """The box in a picture that many times as large."""
     return FaceBox(box.x * zoom, box.y * zoom, box.w * zoom, box.h * zoom, box.angle, box.score)

@@ -14,7 +14,7 @@ from edge.bundle.golden import golden_answers
 from edge.bundle.manifest import load_bundle
 from edge.errors import ConfigError
 from edge.vision.detect.choose import judge
-from edge_quantize.bundling import convert, detector, float_model, golden, quant_error
+from edge_quantize.bundling import convert, detector, float_model, golden, quant_error, unbiased
 from edge_quantize.bundling.kept import keep
 from edge_quantize.bundling.model_card import write_card
 from edge_quantize.bundling.sign import sign_bundle
@@ -69,7 +69,7 @@ def _entry(
     temperature = metrics.fit_temperature(float_model.predict(model, data.fit), data.fit_labels)
     float_model.fold_temperature(model, temperature)
     graph = convert.fixed(model)
-    flat = convert.to_tflite(graph, convert.representative(data.train, data.train_labels))
+    flat = unbiased.to_tflite(model, graph, convert.representative(data.train, data.train_labels), data.train)
     file = folder / f"{role}_int8.tflite"
     file.write_bytes(flat)
     model.save(folder / f"{role}.keras")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge.errors import ConfigError
-from edge_quantize.bundling import quant_error
+from edge_quantize.bundling import quant_error, unbiased
 from edge_quantize.bundling.convert import (
     MAX_LOSS,
     compare,
@@ -15,7 +15,6 @@ from edge_quantize.bundling.convert import (
     layer_errors,
     refuse_loss,
     representative,
-    to_tflite,
 )
 from edge_quantize.bundling.float_model import ends_in_softmax, load_model, predict, with_temperature
 from edge_quantize.evaluation import metrics
@@ -40,7 +39,7 @@ def command(args: argparse.Namespace) -> int:
         model = with_temperature(model, temperature)
         sys.stdout.write(f"temperature {temperature:.3f}\n")
     graph = fixed(model)
-    flat = to_tflite(graph, representative(data.train, data.train_labels))
+    flat = unbiased.to_tflite(model, graph, representative(data.train, data.train_labels), data.train)
     paired = compare(model, flat, data.test, data.test_labels)
     sys.stdout.write(f"float {paired.float_accuracy:.4f}, int8 {paired.int8_accuracy:.4f}, n {paired.n}, "
                      f"same answer {paired.agreement:.4f}, ties {paired.ties:.4f}\n")  # fmt: skip

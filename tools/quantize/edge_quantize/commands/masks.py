@@ -123,13 +123,14 @@ def _worn(args: argparse.Namespace, fer: Fer2013, marks: Landmarks) -> None:
     from edge_quantize.masks.families import FAMILIES
     from edge_quantize.progress import bar
 
+    # What `evaluate` scores comes first: whoever trains no gate may stop there.
     sets: dict[str, dict[str, Any]] = {
-        f"worn-train-{number}": {"rows": fer.train_rows(), "seed": args.seed + number}
-        for number in range(args.renderings)
+        "worn-public": {"rows": fer.public_rows(), "seed": worn.TEST_SEED, "test": True},
+        "worn-never-seen": {"rows": fer.public_rows(), "seed": worn.TEST_SEED, "never_seen": True},
+        "worn-validation": {"rows": fer.train_val()[1], "seed": worn.TEST_SEED, "test": True},
     }
-    sets["worn-validation"] = {"rows": fer.train_val()[1], "seed": worn.TEST_SEED, "test": True}
-    sets["worn-public"] = {"rows": fer.public_rows(), "seed": worn.TEST_SEED, "test": True}
-    sets["worn-never-seen"] = {"rows": fer.public_rows(), "seed": worn.TEST_SEED, "never_seen": True}
+    for number in range(args.renderings):
+        sets[f"worn-train-{number}"] = {"rows": fer.train_rows(), "seed": args.seed + number}
     for name, what in sets.items():
         path = args.folder / f"{name}.npz"
         if path.exists() and not args.again:
