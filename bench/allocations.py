@@ -15,18 +15,16 @@ import sys
 import tempfile
 from collections import Counter
 from contextlib import ExitStack
+from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from material import configure, crowd
 
 import edge
 from edge import config as settings
 from edge.vision.service import Vision
-
-if TYPE_CHECKING:
-    from edge.types import U8
 
 SETTLED: Final = 40
 """Frames before the first that counts."""
@@ -35,7 +33,7 @@ FREED: Final = ("free", "munmap", "pymalloc_free")
 
 
 def record(film: Path, folder: Path, frames: int) -> Path:
-    """Replay the film and record the allocations of so many of its frames. Raises ImportError without memray."""
+    """Replay the film and record the allocations of so many of its frames."""
     import memray
 
     found, number = folder / "allocations", count(1)
@@ -87,6 +85,8 @@ def main() -> int:
     parser.add_argument("--frames", type=int, default=96)
     parser.add_argument("--lines", type=int, default=12)
     args = parser.parse_args()
+    if find_spec("memray") is None:
+        parser.error("memray is not installed: .venv/bin/pip install memray")
     with tempfile.TemporaryDirectory() as name:
         film = crowd(Path(name) / "film.mp4", args.faces, frames=SETTLED + args.frames + 8)
         print(tables(record(film, Path(name), args.frames), args.frames, args.lines))
