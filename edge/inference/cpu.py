@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from edge.types import F32, U8
 
 THREADS = {"detector": 1, "gate": 1}
-"""Kernel threads of the roles that gain nothing from two: their layers are small, and threads wait for each other
-(docs/decisions/0025). The expression nets take what they are given."""
+"""Kernel threads of the roles that gain nothing from two where cores are busy: their layers are small, and threads wait
+for each other (docs/decisions/0025). The expression nets take what they are given."""
 
 
 class CpuBackend:

@@ -170,7 +170,8 @@ def layer_errors(model: Any, flat: bytes, chips: U8, size: int = 100) -> list[La
     """Measure each layer's quantisation error on `size` of the chips, evenly spread; see `quant_error.measure`.
 
     `model` must be the very graph, made by `fixed`, that `flat` was converted from: tensors are paired by name, and
-    another call of the same layers names them otherwise.
+    another call of the same layers names them otherwise. What `unbiased` moved the last bias by counts as that layer's
+    error.
     """
     spread = chips[:: max(1, len(chips) // size)][:size]
     return quant_error.measure(to_float_tflite(model), flat, spread)

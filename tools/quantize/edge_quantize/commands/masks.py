@@ -110,9 +110,9 @@ def _data_set(args: argparse.Namespace) -> int:
     frozen.save(folder / "fer2013-public.npz")
     cv2.imwrite(str(folder / "sheet-frozen.png"),
                 contact_sheet(fer.images[frozen.params["index"]], frozen.images))  # fmt: skip
-    _worn(args, fer, marks)
     if log:
         (folder / "rejects.json").write_text(json.dumps(log, indent=1) + "\n", encoding="utf-8")
+    _worn(args, fer, marks)
     sys.stdout.write(f"masked faces in {folder}: {len(frozen.images)} of {int(fer.public.sum())} of PublicTest\n")
     return 0
 
