@@ -12,7 +12,6 @@ import cv2
 import numpy as np
 import pytest
 from edge_quantize.datasets.fer2013 import fold_numbers
-from edge_quantize.training import loop, train
 from edge_quantize.training.own_samples import own_samples
 from edge_quantize.training.recipe import Recipe
 from edge_quantize.training.run_folder import RunFolder
@@ -24,6 +23,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 pytest.importorskip("keras", reason="the host extra is not installed")
+pytest.importorskip("torch", reason="PyTorch is not installed: make torch")
+
+from edge_quantize.training import loop, train  # noqa: E402 - after the skips
 
 MINUTE = Recipe(
     name="m", role="gate", net="gate", budget_minutes=1, schedule="plateau", plateau_patience=0.25, patience=0.5
