@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 pytest.importorskip("keras", reason="the host extra is not installed")
 pytest.importorskip("torch", reason="PyTorch is not installed: make torch")
 
-from edge_quantize.training import loop, train  # noqa: E402 - after the skips
+from edge_quantize.training import loop, train
 
 MINUTE = Recipe(
     name="m", role="gate", net="gate", budget_minutes=1, schedule="plateau", plateau_patience=0.25, patience=0.5
