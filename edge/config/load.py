@@ -1,4 +1,4 @@
-"""Reading `config.toml`: every problem at once, with its line. The only place that knows TOML."""
+"""Reading `config.toml`: every problem at once, with its line."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import difflib
 import itertools
 import os
 import re
-import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, get_args
 
@@ -19,6 +18,7 @@ from edge.config.schema import Config, Device, ModelsSection
 from edge.config.text import decode_text
 from edge.errors import ConfigError
 from edge.process.shown import shown
+from edge.toml import read_toml
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,9 +66,7 @@ def load(path: Path) -> Config:
         msg = f"{path}: {error}"
         raise ConfigError(msg) from error
     try:
-        table = tomllib.loads(text)
-    except RecursionError:
-        raise ConfigProblems(path, [Problem(None, "TOML", "brackets within brackets, too deep to be read")]) from None
+        table = read_toml(text)
     except ValueError as error:  # a TOMLDecodeError is one; so is a number too long to be read, or a day that is none
         at = re.search(r"line (\d+)", str(error))
         raise ConfigProblems(path, [Problem(int(at[1]) if at else None, "TOML", str(error))]) from error

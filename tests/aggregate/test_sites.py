@@ -62,6 +62,7 @@ def test_weights_are_named_or_refused(tmp_path: Path) -> None:
         ('[sites.a.hours]\nmon = "20:00-08:00"', "closes before it opens"),
         ('[sites.a.hours]\nmonday = "08:00-20:00"', "give days as in"),
         ("[sites", "sites.toml: "),
+        ("x = " + "[" * 5000, "sites.toml: brackets within brackets"),
         ("[place.a]", "place: unknown key: there is [sites.<id>] and nothing else"),
         (
             "[sites.a]\ncolour = 1",

@@ -93,9 +93,10 @@ def test_an_unknown_recipe_names_the_known(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"fer_masked, .*fer_unmasked"):
         load_recipe("fer_unmaked")
     broken = tmp_path / "broken.toml"
-    broken.write_text("role = ", encoding="utf-8")
-    with pytest.raises(ConfigError, match="broken"):
-        load_recipe(str(broken))
+    for text in ("role = ", "x = " + "[" * 5000):
+        broken.write_text(text, encoding="utf-8")
+        with pytest.raises(ConfigError, match="broken"):
+            load_recipe(str(broken))
 
 
 def test_the_rate_warms_up_and_anneals_with_the_budget() -> None:

@@ -13,7 +13,6 @@ hours = { mon-fri = "08:00-20:00", sat = "10:00-14:00" }
 from __future__ import annotations
 
 import re
-import tomllib
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Final
@@ -22,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from edge.contract import ID_PATTERN
 from edge.errors import ConfigError
+from edge.toml import read_toml
 from edge_aggregate.periods import zone
 
 if TYPE_CHECKING:
@@ -192,13 +192,13 @@ def read_sites(path: Path | None) -> Sites:
         if len(data) > _SIZE_LIMIT:
             msg = f"{path}: is over {_SIZE_LIMIT} bytes: that is no sites file"
             raise ConfigError(msg)
-        return Sites(_File.model_validate(tomllib.loads(data.decode())).sites)
+        return Sites(_File.model_validate(read_toml(data.decode())).sites)
     except OSError as error:
         msg = f"{path}: {error.strerror}: give a sites file"
         raise ConfigError(msg) from error
     except ValidationError as error:
         found = error.errors(include_url=False, include_input=False)
         raise ConfigError("\n".join(f"{path}: {_told(e['loc'], e['type'], e['msg'])}" for e in found)) from error
-    except (ValueError, RecursionError) as error:  # TOML, or bytes that are no UTF-8
+    except ValueError as error:  # TOML, or bytes that are no UTF-8
         msg = f"{path}: {error}"
         raise ConfigError(msg) from error

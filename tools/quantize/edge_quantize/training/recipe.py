@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
 from edge.config.text import decode_text
 from edge.errors import ConfigError
+from edge.toml import read_toml
 from edge_quantize.training.augment import Augment
 from edge_quantize.training.nets import NETS
 
@@ -110,7 +110,7 @@ def load_recipe(name: str) -> Recipe:
     """Read `recipes/<name>.toml`, or the file `name`. Raises ConfigError that says what is wrong in it."""
     path = Path(name) if name.endswith(".toml") else RECIPES / f"{name}.toml"
     try:
-        table = tomllib.loads(decode_text(path.read_bytes()))
+        table = read_toml(decode_text(path.read_bytes()))
     except FileNotFoundError:
         known = ", ".join(sorted(p.stem for p in RECIPES.glob("*.toml")))
         msg = f"no recipe {path}; there are: {known}"
