@@ -11,7 +11,7 @@ from typing import Final
 
 INSTALL: Final = 'edge-quantize needs TensorFlow and more: pip install "edge-fer[host]"'
 COMMANDS: Final = (
-    *("masks", "leak_test", "train", "evaluate", "crop", "convert", "bundle", "sign", "gpu_pack"),
+    *("masks", "scenes", "leak_test", "train", "evaluate", "crop", "convert", "bundle", "sign", "gpu_pack"),
     *("check", "compile", "inspect"),
 )
 

@@ -28,6 +28,8 @@ FERPLUS_TO_EMOTION: Final = (4, 3, 6, 5, 0, 1, 2)
 """Column k of the FER+ votes is this one of EMOTIONS; contempt, unknown and not-a-face have none."""
 HALVES_SEED: Final = 20261121
 VALIDATION_SEED: Final = 7
+SEEN: Final = {"fer_unmasked": "seen-bare.npz", "fer_masked": "seen-masked.npz"}
+"""Files of training faces as the device cuts them from scenes, beside the masked renderings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,13 @@ class Rendered:
     index: I32
     kind: U8
 
+    def save(self, path: Path) -> None:
+        """Write the arrays as a compressed .npz, as `load_rendered` reads them."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_suffix(".part.npz")
+        np.savez_compressed(draft, images=self.images, index=self.index, kind=self.kind)
+        draft.replace(path)
+
 
 @dataclass(frozen=True, slots=True)
 class RealCrops:
@@ -116,13 +125,16 @@ def data_root() -> Path:
     return Path(named) if named else Path(__file__).resolve().parents[5] / "shared" / "data"
 
 
-def load_arrays(path: Path, names: tuple[str, ...]) -> dict[str, NDArray[np.generic]]:
-    """Read the named arrays of an npz file. Raises SourceError if it is absent, damaged or lacks one."""
+def load_arrays(path: Path, names: tuple[str, ...], made_by: str = "") -> dict[str, NDArray[np.generic]]:
+    """Read the named arrays of an npz file. Raises SourceError if it is absent, damaged or lacks one.
+
+    `made_by` is the command that writes the file, to be told where it is absent.
+    """
     try:
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in names}
     except FileNotFoundError:
-        msg = f"{path} is not there"
+        msg = f"{path} is not there" + (f": run {made_by}" if made_by else "")
         raise SourceError(msg) from None
     except KeyError as error:
         msg = f"{path} lacks the array {error}"
@@ -177,8 +189,9 @@ def _tiles(path: Path) -> U8:
 
 
 def load_rendered(path: Path) -> Rendered:
-    """Read a file of rendered masks. Raises SourceError when absent or damaged."""
-    found = load_arrays(path, ("images", "index", "kind"))
+    """Read a file of rendered masks, or of faces from scenes. Raises SourceError when absent or damaged."""
+    command = "scenes" if path.name in SEEN.values() else "masks"
+    found = load_arrays(path, ("images", "index", "kind"), f"edge-quantize {command}")
     return Rendered(
         found["images"].astype(np.uint8, copy=False),
         found["index"].astype(np.int32),
@@ -188,7 +201,7 @@ def load_rendered(path: Path) -> Rendered:
 
 def load_real_crops(path: Path) -> RealCrops:
     """Read the crops of real photos. Raises SourceError when absent or damaged."""
-    found = load_arrays(path, ("images", "label", "photo", "scale"))
+    found = load_arrays(path, ("images", "label", "photo", "scale"), "edge-quantize masks")
     return RealCrops(
         found["images"].astype(np.uint8, copy=False),
         found["label"].astype(np.uint8),

@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 
 from edge.errors import SourceError
+from edge_quantize.datasets.fer2013 import Rendered
 from edge_quantize.masks import synthesis as masks
 from edge_quantize.masks.templates import FROZEN_VARIANTS, KINDS, TRAINED_KINDS, UNSEEN_KIND
 
@@ -48,12 +49,8 @@ class MaskedSet:
     """Row of each face that got no mask, and why."""
 
     def save(self, path: Path) -> None:
-        """Write `images` u8, `index` int32 and `kind` u8 as a compressed .npz."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_suffix(".part.npz")
-        np.savez_compressed(draft, images=self.images, index=self.params["index"].astype(np.int32),
-                            kind=self.params["kind"])  # fmt: skip
-        draft.replace(path)
+        """Write the images, their rows and kinds as `load_rendered` reads them."""
+        Rendered(self.images, self.params["index"].astype(np.int32), self.params["kind"]).save(path)
 
 
 def draw_accepted(

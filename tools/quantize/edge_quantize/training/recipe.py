@@ -45,6 +45,8 @@ class Recipe:
     `"imagenet"`, `fer-lite` starts from what EfficientNet-lite0 learned there. A net of two trunks gets the second
     one's weights from `beside`, whose logits count by `beside_share`, those of `init` by the rest.
 
+    With `seen` an expression net trains on the faces as the device cuts them from scenes too (`edge-quantize scenes`).
+
     The gate's own: `renderings` masked faces for each bare one, which comes as often; `worn_share` of them are of
     `worn-train-*.npz`, masks on turned heads as they sit; bare faces that the weights it starts from call masked stand
     `hard_repeats` times more in its training data; with `fit_threshold` the head's bias is moved so that the answer
@@ -76,6 +78,7 @@ class Recipe:
     teacher_weight: float = 0.0
     teacher_temperature: float = 1.0
     teacher_views: Views = "bare"
+    seen: bool = False
     real_repeats: int = 4
     renderings: int = 1
     worn_share: float = 0.0
@@ -147,27 +150,34 @@ def _check_values(recipe: Recipe, where: str) -> None:
         if getattr(recipe, key) not in known:
             msg = f"{where}: {key} = {getattr(recipe, key)!r} is not one of {', '.join(known)}"
             raise ConfigError(msg)
-    if not 0 < recipe.budget_minutes < math.inf or recipe.batch < 1 or not 0 <= recipe.ema < 1:
-        msg = f"{where}: budget_minutes and batch must be positive, ema in [0, 1)"
-        raise ConfigError(msg)
-    if (recipe.beside is None) != (not NETS[recipe.net].beside) or (recipe.beside and not recipe.init):
-        msg = f"{where}: init and beside go with a net of two trunks, beside with no other"
-        raise ConfigError(msg)
-    if not 0 < recipe.beside_share < 1:
-        msg = f"{where}: beside_share must be between 0 and 1"
-        raise ConfigError(msg)
-    if not 0 < recipe.decay_share <= 1 or recipe.mixup < 0:
-        msg = f"{where}: decay_share must be above 0 and at most 1, mixup not negative"
-        raise ConfigError(msg)
-    if not 0 < recipe.plateau_factor < 1 or recipe.plateau_patience <= 0 or not 0 <= recipe.patience < 1:
-        msg = f"{where}: plateau_factor must be between 0 and 1, plateau_patience positive, patience in [0, 1)"
-        raise ConfigError(msg)
-    if not 0 <= recipe.worn_share <= 1 or recipe.hard_repeats < 0 or not 1 <= recipe.renderings <= RENDERINGS:
-        msg = f"{where}: worn_share must be in [0, 1], hard_repeats not negative, renderings from 1 to {RENDERINGS}"
-        raise ConfigError(msg)
-    if (recipe.folds or recipe.fold) and not (recipe.folds >= 2 and 0 <= recipe.fold < recipe.folds):
-        msg = f"{where}: folds must be 2 or more, fold from 0 to folds - 1"
-        raise ConfigError(msg)
+    wrong = {
+        "budget_minutes and batch must be positive, ema in [0, 1)": (
+            not 0 < recipe.budget_minutes < math.inf or recipe.batch < 1 or not 0 <= recipe.ema < 1
+        ),
+        "init and beside go with a net of two trunks, beside with no other": (
+            (recipe.beside is None) != (not NETS[recipe.net].beside) or (recipe.beside and not recipe.init)
+        ),
+        "beside_share must be between 0 and 1": not 0 < recipe.beside_share < 1,
+        "decay_share must be above 0 and at most 1, mixup not negative": (
+            not 0 < recipe.decay_share <= 1 or recipe.mixup < 0
+        ),
+        "plateau_factor must be between 0 and 1, plateau_patience positive, patience in [0, 1)": (
+            not 0 < recipe.plateau_factor < 1 or recipe.plateau_patience <= 0 or not 0 <= recipe.patience < 1
+        ),
+        f"worn_share must be in [0, 1], hard_repeats not negative, renderings from 1 to {RENDERINGS}": (
+            not 0 <= recipe.worn_share <= 1 or recipe.hard_repeats < 0 or not 1 <= recipe.renderings <= RENDERINGS
+        ),
+        "seen is of FER2013's faces and expression nets: leave it out of a gate's recipe and with data": (
+            recipe.seen and (recipe.role == "gate" or recipe.data is not None)
+        ),
+        "folds must be 2 or more, fold from 0 to folds - 1": (
+            (recipe.folds or recipe.fold) and not (recipe.folds >= 2 and 0 <= recipe.fold < recipe.folds)
+        ),
+    }
+    for message, is_wrong in wrong.items():
+        if is_wrong:
+            msg = f"{where}: {message}"
+            raise ConfigError(msg)
 
 
 def _check_types(values: dict[str, Any], cls: type, where: str) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from edge.errors import SourceError
 from edge_quantize.datasets.fer2013 import (
+    SEEN,
     Fer2013,
     held_out_photos,
     load_fer2013,
@@ -57,14 +58,25 @@ def _split(recipe: Recipe, data: Fer2013) -> tuple[I64, I64]:
     return data.fold(recipe.folds, recipe.fold) if recipe.folds else data.train_val()
 
 
-def _unmasked(recipe: Recipe, data: Fer2013, _masks: Path) -> Samples:
+def _seen(recipe: Recipe, masks: Path, train: I64) -> tuple[U8, I64]:
+    """Chips and rows of train faces as the device cuts them from scenes; none where the recipe asks for none."""
+    if not recipe.seen:
+        return np.empty((0, 48, 48), np.uint8), np.empty(0, np.int64)
+    found = load_rendered(masks / SEEN[recipe.role])
+    inside = np.isin(found.index, train)
+    return found.images[inside], found.index[inside].astype(np.int64)
+
+
+def _unmasked(recipe: Recipe, data: Fer2013, masks: Path) -> Samples:
     train, held = _split(recipe, data)
     targets = soft_targets(data.labels, data.votes, recipe.votes_weight)
     public = data.public_rows()
+    seen, seen_rows = _seen(recipe, masks, train)
+    rows = np.concatenate([train, seen_rows])
     return Samples(
-        data.images[train],
-        targets[train],
-        train,
+        np.concatenate([data.images[train], seen]),
+        targets[rows],
+        rows,
         Labelled(data.images[held], data.labels[held].astype(np.int64)),
         {"public": Labelled(data.images[public], data.labels[public].astype(np.int64))},
     )
@@ -85,6 +97,8 @@ def _masked_train(masks: Path, train: I64, held: I64) -> tuple[U8, I64, U8, I64]
 def _masked(recipe: Recipe, data: Fer2013, masks: Path) -> Samples:
     train, held = _split(recipe, data)
     chips, rows, held_chips, held_rows = _masked_train(masks, train, held)
+    seen, seen_rows = _seen(recipe, masks, train)
+    chips, rows = np.concatenate([chips, seen]), np.concatenate([rows, seen_rows])
     targets = soft_targets(data.labels, data.votes, recipe.votes_weight)
     public = load_rendered(masks / "fer2013-public.npz")
     return Samples(
