@@ -112,6 +112,27 @@ def test_rendering_repeats_to_the_pixel_and_depends_on_seed_and_row_alone() -> N
     assert whole.digest() != other.digest()
 
 
+def test_some_training_masks_have_the_tone_of_the_face_and_the_tests_keep_theirs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    dark = np.full((48, 48), 70, np.uint8)
+    alike = [worn.wear(dark, head(0), "box", n, np.random.default_rng(n), like_skin=True) for n in range(12)]
+    middles = [float(np.median(made[32:40, 20:29])) for made in alike if not isinstance(made, str)]
+    assert len(middles) > 8
+    assert 50 < min(middles) <= max(middles) < 95
+
+    faces, marks = np.stack([dark] * 12), Landmarks(np.stack([head(0.0)] * 12), np.ones(12, bool))
+
+    def rendered(**how: bool) -> str:
+        return worn.render_worn(faces, np.arange(12), marks, 5, processes=1, **how).digest()
+
+    before = rendered(test=True), rendered(never_seen=True), rendered()
+    monkeypatch.setattr(worn, "SKIN_SHARE", 1.0)
+    after = rendered(test=True), rendered(never_seen=True), rendered()
+    assert after[:2] == before[:2]
+    assert after[2] != before[2]
+
+
 def test_training_wears_no_family_of_the_never_seen_and_no_drawing_of_the_tests() -> None:
     assert set(NEVER_SEEN) == {"duckbill", "bandana", "scarf", "half-mask"}, "fixed: figures depend on it"
     assert set(TRAINED).isdisjoint(NEVER_SEEN)

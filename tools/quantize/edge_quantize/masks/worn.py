@@ -39,6 +39,8 @@ TEST_SEED: Final = 20261129
 SLIP: Final = (0.05, 0.22, -0.35, 0.75)
 """How far down the nose a mask may have slipped and still counts as worn: mean, deviation, least, most, as shares of
 the way from the bridge to the tip. The flat masks' rule."""
+SKIN_SHARE: Final = 0.15
+"""Share of the masks for training that have the tone of the face they cover; the tests keep their tones by lot."""
 FAR_EYE: Final = 35.0
 """Degrees past which the farther eye lies behind the nose: a mask that stands out may hide it."""
 _FINER: Final = 2
@@ -119,7 +121,9 @@ def _light(face: F32, cover: F32) -> F32:
     return np.clip(smooth / float((smooth * cover).sum() / max(cover.sum(), 1e-6)), 0.4, 1.8).astype(np.float32)
 
 
-def wear(face: U8, points: F32, name: str, variant: int, rng: np.random.Generator) -> U8 | str:
+def wear(
+    face: U8, points: F32, name: str, variant: int, rng: np.random.Generator, *, like_skin: bool = False
+) -> U8 | str:
     """Put a mask of a family on a face.
 
     Args:
@@ -128,6 +132,7 @@ def wear(face: U8, points: F32, name: str, variant: int, rng: np.random.Generato
         name: a key of `FAMILIES`.
         variant: which drawing of it.
         rng: source of chance.
+        like_skin: in the tone of the face that it covers.
 
     Returns:
         A new picture of the same shape; or why the mask does not sit well: `eyes` covered, a `small` or `large` share
@@ -165,7 +170,10 @@ def wear(face: U8, points: F32, name: str, variant: int, rng: np.random.Generato
     reason = _refusal(shown, points, camera)
     if reason is not None:
         return reason
-    return _blend(face, (shown, values, bands), family, rng, pasted=pasted)
+    tone = None
+    if like_skin:
+        tone = float((face * shown).sum() / shown.sum() * rng.uniform(0.88, 1.12))
+    return _blend(face, (shown, values, bands), family, rng, tone, pasted=pasted)
 
 
 def _stretch(camera: Camera, points: F32) -> float:
@@ -193,14 +201,23 @@ def _refusal(cover: F32, points: F32, camera: Camera) -> str | None:
     return None
 
 
-def _blend(face: U8, layers: tuple[F32, F32, F32], family: Family, rng: np.random.Generator, *, pasted: bool) -> U8:
-    """Mix face, straps and mask: tone, the face's own light, shadow, soft edges, noise."""
+def _blend(
+    face: U8,
+    layers: tuple[F32, F32, F32],
+    family: Family,
+    rng: np.random.Generator,
+    tone: float | None,
+    *,
+    pasted: bool,
+) -> U8:
+    """Mix face, straps and mask: tone (by lot where none is given), the face's own light, shadow, soft edges, noise."""
     cover, values, bands = layers
-    low, high = family.tone if rng.random() < 0.6 else (10, 248)
-    tone = rng.uniform(low, high)
     base = face.astype(np.float32)
-    if not pasted and rng.random() < 0.7:
-        tone *= float(np.clip(np.percentile(face, 90) / 200, 0.4, 1.1))
+    if tone is None:
+        low, high = family.tone if rng.random() < 0.6 else (10, 248)
+        tone = rng.uniform(low, high)
+        if not pasted and rng.random() < 0.7:
+            tone *= float(np.clip(np.percentile(face, 90) / 200, 0.4, 1.1))
     strength = 0.0 if pasted else rng.uniform(0, 0.9)
     grey = tone * values / np.maximum(cover, 1e-3) * _light(base, cover) ** strength
     soft = 0.0 if pasted else rng.uniform(0, 0.8) * max(face.shape) / 48
@@ -243,20 +260,21 @@ class WornSet:
         return hashlib.sha256(np.ascontiguousarray(self.images).tobytes()).hexdigest()
 
 
-_Job = tuple["NDArray[np.int64]", "U8", "F32", int, tuple[str, ...], range]
+_Job = tuple["NDArray[np.int64]", "U8", "F32", int, tuple[str, ...], range, float]
 _Done = tuple["U8", "NDArray[np.int32]", "NDArray[np.uint8]", "F32"]
 
 
 def _work(job: _Job) -> _Done:
-    rows, faces, points, seed, names, variants = job
+    rows, faces, points, seed, names, variants, skin_share = job
     cv2.setNumThreads(1)
     order = tuple(FAMILIES)
     images, index, kinds, angles = [], [], [], []
     for row, face, marks in zip(rows, faces, points, strict=True):
         rng = np.random.default_rng([seed, int(row)])
+        like_skin = np.random.default_rng([seed, int(row), 1]).random() < skin_share
         for _ in range(_TRIES):
             name = str(rng.choice(names))
-            made = wear(face, marks, name, int(rng.choice(variants)), rng)
+            made = wear(face, marks, name, int(rng.choice(variants)), rng, like_skin=like_skin)
             if not isinstance(made, str):
                 images.append(made)
                 index.append(int(row))
@@ -294,11 +312,12 @@ def render_worn(
     seen = rows[marks.found[rows]]
     names = NEVER_SEEN if never_seen else TRAINED
     variants = TEST_VARIANTS if test or never_seen else range(VARIANTS)
+    skin_share = 0.0 if test or never_seen else SKIN_SHARE
 
     def jobs() -> Iterator[_Job]:
         for start in range(0, len(seen), _CHUNK):
             some = seen[start : start + _CHUNK]
-            yield some, images[some], marks.points[some], seed, names, variants
+            yield some, images[some], marks.points[some], seed, names, variants, skin_share
 
     parts: list[_Done] = []
     with get_context("spawn").Pool(processes) as pool:
