@@ -9,7 +9,7 @@ from typing import Any, Final
 DEPTH_LIMIT: Final = 100
 """Arrays and tables inside one another, at most; the reader recurses in Python for each."""
 _TOKEN: Final = re.compile(
-    r'"""(?:\\.|[^\\])*?"""|\'\'\'.*?\'\'\'|"(?:\\.|[^"\\\n])*"|\'[^\'\n]*\'|#[^\n]*|[][{}]',
+    r'"""(?:\\.|[^\\])*?"{3,5}|\'\'\'.*?\'{3,5}|"(?:\\.|[^"\\\n])*"|\'[^\'\n]*\'|#[^\n]*|[][{}]',
     re.DOTALL,
 )
 """A string or a comment, in which brackets mean nothing; or a bracket."""

@@ -53,8 +53,15 @@ def golden_answers(bundle: Bundle, roles: tuple[str, ...]) -> dict[str, tuple[U8
         msg = f"{path}: {error}: install the bundle again"
         raise BundleError(msg) from error
     for role, (chips, wanted) in answers.items():
-        shape = len(chips), *bundle.entry(role).output.shape[1:]
-        if not len(chips) or wanted.shape != shape:
+        entry = bundle.entry(role)
+        side = entry.input.shape[1:3] if entry.input.shape[-1] == 1 else entry.input.shape[1:]
+        if chips.dtype != np.uint8 or chips.shape[1:] != (*side,):
+            msg = (
+                f"{path}: chips of {role} are {chips.dtype} {chips.shape}, not uint8 (N, {', '.join(map(str, side))}): "
+            )
+            raise BundleError(msg + "install the bundle again")
+        shape = len(chips), *entry.output.shape[1:]
+        if not len(chips) or wanted.shape != shape or wanted.dtype != np.int8:
             msg = f"{path}: answers of {role} are {wanted.shape} for {len(chips)} chips: install the bundle again"
             raise BundleError(msg)
     return answers

@@ -106,6 +106,9 @@ class Entry(_Part):
         if self.role in wanted and self.labels != wanted[self.role]:
             msg = f"labels of {self.role} are {self.labels}, not {wanted[self.role]}"
             raise ValueError(msg)
+        if self.role in wanted and self.output.shape != [1, len(self.labels)]:
+            msg = f"output of {self.role} is {self.output.shape}, not [1, {len(self.labels)}], one value a label"
+            raise ValueError(msg)
         return self
 
 

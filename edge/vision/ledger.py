@@ -77,6 +77,7 @@ class Ledger:
     def __init__(self, outbox: Path, clock: Clock, policy: str) -> None:
         self.path = outbox.with_name(f"{outbox.name}.ledger") / "ledger.json"
         self._clock = clock
+        self._unsynced_since: float | None = None
         self.fresh = False
         """There was none: what the outbox has of an older version is to be taken over."""
         found = self._read()
@@ -179,6 +180,10 @@ class Ledger:
         if budget.kernel != self._clock.kernel_boot_id:
             if day > budget.day:
                 return True
+            if self._clock.time_quality() == "unsynced":
+                # A clock that starts in the past until it is set: the day it is set to may have a budget of its own.
+                self._unsynced_since = self._unsynced_since or self._clock.monotonic()
+                return self._clock.monotonic() - self._unsynced_since >= SHORTEST_DAY_S
             # Back in time after a power cut: the old budget goes on, and from now on time is counted again.
             now = {"kernel": self._clock.kernel_boot_id, "since": self._clock.monotonic()}
             self._budget = budget.model_copy(update=now)

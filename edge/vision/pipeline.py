@@ -36,7 +36,7 @@ class Pipeline:
     ) -> None:
         self.drops: dict[str, int] = {}
         self.span: tuple[float, float, Scene] | None = None
-        """From when to when (window time) the last frame stands for what is there, and its scene."""
+        """From when to when (window time) the last frame stands for what is there, less what was counted; its scene."""
         self.spent: dict[str, float] = {}
         """Seconds per stage."""
         self.vote_possible = False
@@ -44,6 +44,7 @@ class Pipeline:
         self.scenes: dict[Scene, int] = {}
         """Frames by scene, of the whole run."""
         self._looks, self._looked_at = 0, -math.inf
+        self._held = False
         self._detector, self._router, self._crop = detector, router, crop
         self._tracker = Tracker(uncertain_below)
         self._watch = scene.Watch(masks)
@@ -82,13 +83,16 @@ class Pipeline:
             for i, one, answer in zip(due, chips, self._router.expressions(chips, routes), strict=True):
                 tracks[i] = self._tracker.express(numbers[i], answer, chip_weight(one, large[i].w), frame.t)
         self._lap("classify", began)
-        self.span = frame.t, frame.t + (frame.duration or MAX_GAP), seen
+        self.span, self._held = (frame.t, frame.t + (frame.duration or MAX_GAP), seen), False
         return [track for track in tracks if track is not None]
 
     def hold(self, since: float, until: float) -> None:
-        """Let a frame that still stood at `since` stand until `until`: the pipeline was busy, the camera was not."""
-        if self.span is not None and self.span[1] >= since:
-            self.span = self.span[0], max(self.span[1], until), self.span[2]
+        """Let a frame that still stood at `since` stand until `until`: the pipeline was busy, the camera was not.
+
+        Once a frame: a camera is asked again before another one's next frame, and if it has none then, it sends none.
+        """
+        if self.span is not None and self.span[1] >= since and not self._held:
+            self.span, self._held = (self.span[0], max(self.span[1], until), self.span[2]), True
 
     def votes(self) -> list[Vote]:
         """The window's votes; starts the next window."""
@@ -104,10 +108,17 @@ class Pipeline:
             self._looks, self._looked_at = self._looks + 1, frame.t
 
     def credit(self, window: Window, until: float) -> None:
-        """Count the last frame's time, up to `until`, as watched in `window`."""
+        """Count what is left of the last frame's time, up to `until`, as watched in `window`; it counts once."""
         if self.span is not None:
             start, end, seen = self.span
-            window.watch(start, min(end, until), seen)
+            upto = max(start, min(end, until))
+            window.watch(start, upto, seen)
+            self.span = upto, end, seen
+
+    def forget(self) -> None:
+        """Keep the votes of those who were seen, and nothing of where they stood or what was there."""
+        self._tracker.forget(math.inf)
+        self._detector.forget()
 
     def _lap(self, stage: str, began: float) -> float:
         now = time.perf_counter()

@@ -291,6 +291,8 @@ class Vision:
             self._resting = camera
             return
         camera.close()
+        for pipeline in self._pipelines:
+            pipeline.forget()
         self._drops = _added(self._drops, camera.drops)  # the next one counts from 0
 
     def _look_with(self, router: Router) -> list[Pipeline]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from edge.bundle.golden import check_golden, judge_answers
+from edge.bundle.golden import check_golden, golden_answers, judge_answers
 from edge.bundle.manifest import load_bundle
 from edge.bundle.newest import newest_bundle
 from edge.errors import BundleError
@@ -62,6 +62,7 @@ def test_the_bundle_itself_starts(copy: Path) -> None:
         (lambda m: m["models"][0]["input"].update(scale=0.00784), "input quantisation of gate"),
         (lambda m: m["models"][0]["output"].update(zero_point=0), "gate_int8.tflite: output quantisation"),
         (lambda m: m["models"][0].update(labels=["masked", "unmasked"]), "labels of gate"),
+        (lambda m: m["models"][1]["output"].update(shape=[1, 8]), "output of fer_unmasked"),
         (lambda m: m["models"].append(m["models"][0]), "roles are not unique"),
         (lambda m: m["models"].pop(0), "no model for role gate"),
         (lambda m: m["preprocess"].update(id="gray64/1"), "gray64/1"),
@@ -141,6 +142,27 @@ def test_kernels_for_arm_may_round_otherwise(
     bundle, wanted = load_bundle(copy), np.array([[100, -100]], np.int8)
     with nullcontext() if right else pytest.raises(BundleError, match=f"difference {off} LSB"):
         judge_answers(bundle, "gate", "cpu", wanted - np.int8(off), wanted)
+
+
+@pytest.mark.parametrize(
+    ("array", "wrong"),
+    [
+        ("gate_chips", lambda chips: chips.astype(np.float32)),
+        ("gate_chips", lambda chips: chips[:, :32, :32]),
+        ("gate_chips", lambda chips: chips[..., None]),
+        ("gate_outputs", lambda answers: answers.astype(np.float64)),
+        ("detector_chips", lambda chips: chips[..., 0]),
+    ],
+)
+def test_golden_chips_of_another_kind_are_refused_by_name(copy: Path, array: str, wrong: Callable[..., Any]) -> None:
+    with np.load(copy / "golden.npz") as golden:
+        arrays = dict(golden)
+    arrays[array] = wrong(arrays[array])
+    np.savez(copy / "golden.npz", **arrays)
+    restate_golden(copy)
+    bundle = load_bundle(copy)
+    with pytest.raises(BundleError, match=r"golden\.npz: .*install the bundle again"):
+        golden_answers(bundle, ("gate", "detector"))
 
 
 @pytest.mark.parametrize("cut", ["empty", "half", "bit", "no answers"])

@@ -10,7 +10,15 @@ from edge.toml import DEPTH_LIMIT, read_toml
 
 
 @pytest.mark.parametrize(
-    "deep", ["x = " + "[" * 5000, "x = " + "{a=" * 5000, "[" * 5000, 'y = "\\""\nx = ' + "[{a=" * 60]
+    "deep",
+    [
+        "x = " + "[" * 5000,
+        "x = " + "{a=" * 5000,
+        "[" * 5000,
+        'y = "\\""\nx = ' + "[{a=" * 60,
+        'x = ["""a"""", ' + "[" * 5000 + "]" * 5000 + ', "b"]',
+        "x = ['''a''''', " + "[" * 5000 + "]" * 5000 + ", 'b']",
+    ],
 )
 def test_what_is_too_deep_is_told_with_its_line(deep: str) -> None:
     line = deep.count("\n") + 2
@@ -28,6 +36,7 @@ def test_what_is_too_deep_is_told_with_its_line(deep: str) -> None:
         'x = """\n"' + "[" * 500 + '\\""""',
         "x = '''it's " + "[" * 500 + "'''",
         "# it's " + "[" * 500,
+        'x = ["""a""""", ' + "[" * 90 + "]" * 90 + ', "b"]',
         "\n".join(f"[[t]]\nx = [{n}]" for n in range(500)),
     ],
 )

@@ -71,6 +71,27 @@ def test_an_open_contact_or_a_cut_wire_pauses(tmp_path: Path, pins: MockFactory)
     assert switch.cause() == "gpio"
 
 
+def test_what_a_pin_library_raises_is_told_and_a_pin_lost_later_pauses(
+    tmp_path: Path, pins: MockFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class LgpioError(Exception):
+        """As lgpio's own: neither an OSError nor gpiozero's."""
+
+    def busy(*_: object, **__: object) -> None:
+        msg = "GPIO busy"
+        raise LgpioError(msg)
+
+    switch = PauseSwitch(tmp_path / "pause", 17, tmp_path)
+    pins.pin(17).drive_low()
+    assert switch.cause() is None
+    with monkeypatch.context() as patched:
+        patched.setattr("gpiozero.DigitalInputDevice.value", property(busy))
+        assert switch.cause() == "gpio"
+    monkeypatch.setattr("gpiozero.DigitalInputDevice.__init__", busy)
+    with pytest.raises(ConfigError, match=r"pin 18 cannot be read \(GPIO busy\)"):
+        PauseSwitch(tmp_path / "pause", 18, tmp_path)
+
+
 def test_a_pin_that_cannot_be_read_is_refused(tmp_path: Path, pins: MockFactory) -> None:
     with pytest.raises(ConfigError, match=r"pin 99 cannot be read .* python3-lgpio"):
         PauseSwitch(tmp_path / "pause", 99, tmp_path)

@@ -47,8 +47,10 @@ class Clock:
     def utcnow(self) -> datetime:
         return self.now
 
+    quality: TimeQuality = "synced"
+
     def time_quality(self) -> TimeQuality:
-        return "synced"
+        return self.quality
 
     def pass_time(self, seconds: float) -> None:
         """Both clocks run."""
@@ -196,6 +198,27 @@ def test_a_new_days_budget_takes_half_a_day_of_the_monotonic_clock(tmp_path: Pat
     assert ledger.spent("2026-11-23") == 1
     clock.pass_time(SHORTEST_DAY_S)
     assert ledger.spent("2026-11-21") == 0
+
+
+def test_a_clock_that_starts_in_the_past_each_morning_does_not_hold_the_days_budget_back(tmp_path: Path) -> None:
+    clock = Clock()
+    ledger = Ledger(tmp_path / "outbox.db", clock, "policy")
+    ledger.spend("2026-11-21", Fraction(12))
+    ledger.save(())
+    for day in ("2026-11-22", "2026-11-23"):
+        clock.kernel_boot_id, clock.mono = day, 5.0  # off over night, and no battery behind the clock
+        ledger = Ledger(tmp_path / "outbox.db", clock, "policy")
+        clock.quality = "unsynced"
+        assert ledger.spent("2026-01-01") > 0, "no budget for starting in the past"
+        clock.quality = "synced"
+        assert ledger.spent(day) == 0
+        ledger.spend(day, Fraction(1))
+        ledger.save(())
+    clock.quality, clock.kernel_boot_id, clock.mono = "unsynced", "never set", 5.0
+    ledger = Ledger(tmp_path / "outbox.db", clock, "policy")
+    assert ledger.spent("2026-01-01") == 1
+    clock.pass_time(SHORTEST_DAY_S)
+    assert ledger.spent("2026-01-01") == 0, "without a network time itself makes the day"
 
 
 def test_by_default_a_day_costs_no_more_than_its_windows_however_often_it_is_started(

@@ -83,7 +83,7 @@ def _mp4_frames(data: Bytes, start: int, end: int) -> int | None:
     scale = 1
     for kind, at, stop in _boxes(data, start, end):
         if kind == b"mvhd":
-            scale = int.from_bytes(data[at + (20 if data[at] == 1 else 12) :][:4]) or 1
+            scale = _unsigned(data, at + (20 if data[at] == 1 else 12)) or 1
         if kind != b"trak":
             continue
         found: dict[bytes, int] = {}
@@ -93,17 +93,23 @@ def _mp4_frames(data: Bytes, start: int, end: int) -> int | None:
                 if inner in {b"mdia", b"minf", b"stbl", b"edts"}:
                     waiting.append((a, b))
                 found.setdefault(inner, a)
-        if data[found.get(b"hdlr", end) + 8 :][:4] != b"vide" or not {b"stsz", b"mdhd"} <= found.keys():
+        kind_at = found.get(b"hdlr", end) + 8
+        if data[kind_at : kind_at + 4] != b"vide" or not {b"stsz", b"mdhd"} <= found.keys():
             continue
-        samples = int.from_bytes(data[found[b"stsz"] + 8 :][:4])
+        samples = _unsigned(data, found[b"stsz"] + 8)
         shown = _shown(data, found[b"elst"]) / scale if b"elst" in found else None
         head = found[b"mdhd"]
         wide = data[head] == 1
-        units = int.from_bytes(data[head + (20 if wide else 12) :][:4]) or 1
-        seconds = int.from_bytes(data[head + (24 if wide else 16) :][: 8 if wide else 4]) / units
+        units = _unsigned(data, head + (20 if wide else 12)) or 1
+        seconds = _unsigned(data, head + (24 if wide else 16), 8 if wide else 4) / units
         trimmed = shown is not None and shown < seconds * (1 - 1 / max(samples, 1)) - 1e-2
         return None if trimmed or not samples else samples
     return None
+
+
+def _unsigned(data: Bytes, at: int, width: int = 4) -> int:
+    """An unsigned number; a slice without an end would copy the rest of the film."""
+    return int.from_bytes(data[at : at + width])
 
 
 def _shown(data: Bytes, at: int) -> int:
@@ -112,7 +118,7 @@ def _shown(data: Bytes, at: int) -> int:
     width, step = (8, 20) if long else (4, 12)
     total = 0
     for n in range(min(_EDITS, int.from_bytes(data[at + 4 : at + 8]))):
-        entry = data[at + 8 + n * step :][:step]
+        entry = data[at + 8 + n * step : at + 8 + (n + 1) * step]
         if int.from_bytes(entry[width : 2 * width], signed=True) >= 0:
             total += int.from_bytes(entry[:width])
     return total

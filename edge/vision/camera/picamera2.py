@@ -55,7 +55,7 @@ class Picamera:
         self._cadence = Cadence(section.max_fps)
         self._index = 0
         self._reopened = False
-        self._mailbox: Mailbox[tuple[Any, float]] = Mailbox(lambda item: item[0].release(), bell)
+        self._mailbox: Mailbox[tuple[Any, float, int]] = Mailbox(lambda item: item[0].release(), bell)
         self._camera = self._start()
         self._last = time.monotonic()
 
@@ -150,9 +150,10 @@ class Picamera:
             return
         self._mailbox.clear()  # the old one goes before the new one is held
         request.acquire()
-        self._mailbox.put((request, now))
+        self._mailbox.put((request, now, self._index))
+        self._index += 1  # of those that are overwritten too: the pace is read off it
 
-    def _frame(self, request: Any, t: float) -> Frame:  # noqa: ANN401
+    def _frame(self, request: Any, t: float, index: int) -> Frame:  # noqa: ANN401
         from picamera2 import MappedArray
 
         with ExitStack() as held:
@@ -163,9 +164,8 @@ class Picamera:
                 # Rows are padded to the stride; below the grey plane lie the two of colour.
                 plane = held.enter_context(MappedArray(request, stream)).array[:height, :width]
                 views[stream] = turned(plane, self._section.rotation % 180 and self._section.rotation)
-            self._index += 1
             release = held.pop_all().close
-        return Frame(views["main"], t, self._index - 1, lores=views["lores"], release=release)
+        return Frame(views["main"], t, index, lores=views["lores"], release=release)
 
     def _reopen(self) -> None:
         if self._reopened:

@@ -84,6 +84,11 @@ class Stream:
         """Stop the thread, which lets the device go."""
         self._closing.set()
         self._thread.join(STOP)
+        if self._thread.is_alive():  # in the driver; what comes of it is not looked at
+            log.warning(
+                event("camera_stuck", name=self._name, seconds=STOP, next="it is let go when its driver answers")
+            )
+        self._mailbox.clear()
         self.ended = True
 
     def _pump(self, capture: cv2.VideoCapture) -> None:
@@ -92,6 +97,8 @@ class Stream:
             comes = _comes(capture)
             self._turns += 1
             now = time.monotonic()
+            if self._closing.is_set():
+                break
             if comes and not self._cadence.takes(now):
                 continue
             image = _decoded(capture) if comes else None

@@ -21,3 +21,7 @@ class Detector(Protocol):
         that one of the image is across, where it is a smaller picture of it; `min_face` is of the frame.
         """
         ...
+
+    def forget(self) -> None:
+        """Keep nothing of the frames before."""
+        ...

@@ -128,6 +128,11 @@ class BlazeFace:
         boxes = one_per_face([self._box(score, box) for score, box in found])
         return [b for b in boxes if 0 <= b.centre[0] < width and 0 <= b.centre[1] < height]
 
+    def forget(self) -> None:
+        """See `edge.vision.detect.Detector.forget`."""
+        self._last = []
+        self._schedule.forget()
+
     def _follow(
         self, last: list[Place], found: list[Place], put_off: list[Place], shown: Sequence[Region], frame: Region
     ) -> None:

@@ -58,6 +58,10 @@ class Haar:
         self._rest = Rest(max(1, len(self._rotations) - 1))
         self._lately: set[float] = set()
 
+    def forget(self) -> None:
+        """See `edge.vision.detect.Detector.forget`."""
+        self._rest.forget()
+
     def detect(self, image: U8, *, thorough: bool = False, zoom: float = 1.0) -> list[FaceBox]:
         """See `edge.vision.detect.Detector.detect`; none on frames smaller than the cascade's window.
 

@@ -40,6 +40,10 @@ class Hog:
         self._min_face, self._max_side = min_face, max_side
         self._rest = Rest()
 
+    def forget(self) -> None:
+        """See `edge.vision.detect.Detector.forget`."""
+        self._rest.forget()
+
     def detect(self, image: U8, *, thorough: bool = False, zoom: float = 1.0) -> list[FaceBox]:
         """See `edge.vision.detect.Detector.detect`.
 

@@ -109,6 +109,10 @@ class Schedule:
         if searches:
             self._took.append(max((self._clock() - self._began) / searches, 1e-6))
 
+    def forget(self) -> None:
+        """Keep no picture of any part."""
+        self._parts, self._due, self._shown, self._small = (), {}, {}, None
+
     def put_off(self, place: Place) -> None:
         """A place that nothing final was said of is searched again in the next frame."""
         there = room(place, self._parts[0])
@@ -150,6 +154,10 @@ class Rest:
             self._awake = self._turns
         self._awake -= 1
         return self._awake >= 0
+
+    def forget(self) -> None:
+        """Keep no picture."""
+        self._schedule.forget()
 
     def found(self) -> None:
         """A face is there: the next frames are searched."""

@@ -22,6 +22,14 @@ def csv(folder: Path, *rows: str, encoding: str = "utf-8") -> Path:
     return path
 
 
+def test_pictures_of_one_name_in_a_class_keep_names_of_their_own(tmp_path: Path) -> None:
+    for name in ("happy/a/1.png", "happy/b/1.png", "happy/2.png", "happy/2.jpg", "sad/2.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    named = [(face.label, face.name) for face in faces_of(tmp_path)]
+    assert named == [("happy", "2.jpg"), ("happy", "2.png"), ("happy", "a/1"), ("happy", "b/1"), ("sad", "2")]
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
 def test_a_face_of_a_csv(tmp_path: Path, encoding: str) -> None:
     (face,) = faces_of(csv(tmp_path, f"3,{ROW},Training", encoding=encoding))

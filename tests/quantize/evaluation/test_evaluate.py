@@ -293,6 +293,9 @@ def test_the_report_is_complete_and_refers_to_nothing_outside(done: evaluate.Eva
     (runs / "fer" / "public_scores.jsonl").write_text("{}\n{}\n", encoding="utf-8")
     done.report["public_test_scored"] = report.looks(runs)
     assert done.report["public_test_scored"] == {"fer": 2}
+    (runs / "fer" / "fold-0").mkdir()
+    (runs / "fer" / "fold-0" / "public_scores.jsonl").write_text("{}\n", encoding="utf-8")
+    assert report.looks(runs) == {"fer": 2, "fer/fold-0": 1}
     report.write(done, tmp_path / "out", runs)
     page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     assert page.count("<img ") == page.count('src="data:image/png;base64,')

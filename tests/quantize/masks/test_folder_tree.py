@@ -39,6 +39,14 @@ def tree(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.parametrize("out", [".", "masked"])
+def test_masked_faces_do_not_go_among_the_bare_ones(tree: Path, out: str, capsys: pytest.CaptureFixture[str]) -> None:
+    before = sorted(tree.rglob("*"))
+    assert main(["masks", "--input", str(tree), "--out", str(tree / out)]) == SourceError.exit_code
+    assert "give another --out" in capsys.readouterr().err
+    assert sorted(tree.rglob("*")) == before
+
+
 def test_a_tree_is_masked_in_its_own_colours_and_not_twice(
     tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

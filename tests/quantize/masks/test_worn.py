@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -123,8 +124,9 @@ def test_some_training_masks_have_the_tone_of_the_face_and_the_tests_keep_theirs
 
     faces, marks = np.stack([dark] * 12), Landmarks(np.stack([head(0.0)] * 12), np.ones(12, bool))
 
-    def rendered(**how: bool) -> str:
-        return worn.render_worn(faces, np.arange(12), marks, 5, processes=1, **how).digest()
+    def rendered(*, test: bool = False, never_seen: bool = False) -> str:
+        made = worn.render_worn(faces, np.arange(12), marks, 5, processes=1, test=test, never_seen=never_seen)
+        return made.digest()
 
     before = rendered(test=True), rendered(never_seen=True), rendered()
     monkeypatch.setattr(worn, "SKIN_SHARE", 1.0)
@@ -173,3 +175,12 @@ def test_the_command_writes_every_set_once_with_sheets_to_look_at(tmp_path: Path
     written = [path.stat().st_mtime_ns for path in sets]
     command._worn(args, fer, marks)
     assert [path.stat().st_mtime_ns for path in sets] == written
+
+
+def test_the_log_of_refusals_keeps_those_of_renderings_before(tmp_path: Path) -> None:
+    command._note(tmp_path, "fer2013-train-0", {"happy": {"small": 2}})
+    command._note(tmp_path, "fer2013-train-1", {"happy": {"eyes": 1}})
+    command._note(tmp_path, "fer2013-train-1", {"happy": {"eyes": 3}})
+    assert json.loads((tmp_path / "rejects.json").read_text(encoding="utf-8")) == {
+        "fer2013-train-0": {"happy": {"small": 2}}, "fer2013-train-1": {"happy": {"eyes": 3}},
+    }  # fmt: skip

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from edge_quantize.cli import main
 from edge_quantize.datasets import fer2013 as data
 from edge_quantize.training import nets
 from edge_quantize.training.gpu import pack
@@ -63,6 +64,17 @@ def test_the_pack_holds_tiles_meta_and_landmarks(tmp_path: Path) -> None:
     )
     with np.load(out / "landmarks.npz") as packed, np.load(masks / "landmarks.npz") as full:
         assert np.abs(packed["points"].astype(np.float32) - full["points"]).max() < 1 / 64 + 1e-6
+
+
+def test_the_command_finds_its_own_repository(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, masks = _sources(tmp_path)
+    monkeypatch.setenv("EDGE_DATA", str(source))
+    if not (Path(__file__).parents[3] / ".git").exists():
+        pytest.skip("not in a git checkout")
+    assert main(["gpu-pack", "--masks", str(masks), "--out", str(tmp_path / "out")]) == 0
+    assert "with the repository" in capsys.readouterr().out
 
 
 def test_a_pack_above_its_limit_fails_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

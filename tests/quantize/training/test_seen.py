@@ -71,6 +71,14 @@ def test_seen_is_of_expression_nets_and_fer2013(change: dict[str, Any]) -> None:
         recipe_from(table, "x", "x.toml")
 
 
+def test_seen_is_refused_with_own_faces_given_on_the_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("torch", reason="PyTorch is not installed: make torch")
+    assert main(["train", "--recipe", "fer_masked_plain_rough", "--data", str(tmp_path)]) == ConfigError.exit_code
+    assert "seen is of FER2013" in capsys.readouterr().err
+
+
 def test_scenes_cuts_each_face_from_where_it_was_set(
     fer2013: Fer2013, data: Path, bundle_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -81,6 +81,7 @@ def test_every_recipe_loads(path: Path) -> None:
         ({"augment": {"scale": [1]}}, "scale"),
         ({"augment": {"zoom": 1}}, "unknown key 'zoom'"),
         ({"augment": 3}, "must be a table"),
+        ({"folds": 3, "fold": 0, "worn_share": 0.5}, "leave it out with folds"),
     ],
 )
 def test_a_bad_recipe_is_refused(change: dict[str, Any], complaint: str) -> None:
@@ -178,6 +179,66 @@ def test_resuming_goes_on_where_the_run_stood(samples: Samples, tmp_path: Path) 
     assert second["seconds"] >= first["seconds"]
     with pytest.raises(ConfigError, match="nothing to resume"):
         train.train(TINY, RunFolder(tmp_path / "none"), tmp_path, resume=True)
+
+
+def test_a_resumed_average_goes_on_and_does_not_begin_anew() -> None:
+    net = replace(nets.NETS["gate"], dropout=0.0)
+    start, x, targets = seeded_weights(net), torch.zeros(4, 1, 48, 48), torch.eye(2)[[0, 1, 0, 1]]
+    moved = []
+    for done in (0, 1_000_000):
+        model, average = torch_net(net, start), torch_net(net, start)
+        loop.make_step(replace(TINY, ema=0.999, momentum=0.0), model, average, done)(x, targets, 0.5)
+        change = torch_weights(average)["head/bias"] - start["head/bias"]
+        moved.append(np.abs(change / (torch_weights(model)["head/bias"] - start["head/bias"])).max())
+    assert moved == pytest.approx([9 / 11, 0.001], rel=0.01)
+
+
+def test_a_resumed_run_finds_hard_the_faces_that_fooled_what_it_began_from(
+    samples: Samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def with_hard(_recipe: Recipe, those: Samples, model: Any) -> Samples:  # noqa: ANN401
+        asked.append(torch_weights(model))
+        return those
+
+    monkeypatch.setattr(train, "with_hard", with_hard)
+    (tmp_path / "begun").mkdir()
+    RunFolder(tmp_path / "begun").save_final(seeded_weights(nets.NETS["gate"]))
+    recipe, run = replace(TINY, init="begun", hard_repeats=2), RunFolder(tmp_path / "run")
+    train.train(recipe, run, tmp_path)
+    train.train(replace(recipe, budget_minutes=0.004), run, tmp_path, resume=True)
+    assert all(np.array_equal(asked[0][key], asked[1][key]) for key in asked[0])
+    assert len(samples.chips)
+
+
+def test_weights_that_do_not_fit_leave_the_run_before_as_it_was(samples: Samples, tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    train.train(TINY, run, tmp_path)
+    before = run.result()
+    for name, net in (("one", "fer-cpu"), ("two", "fer-gpu")):
+        (tmp_path / name).mkdir()
+        RunFolder(tmp_path / name).save_final(seeded_weights(nets.NETS[net]))
+    for init in ("one", "one + two"):
+        with pytest.raises(ConfigError, match="are not of gate"):
+            train.train(replace(TINY, init=init), run, tmp_path)
+    with pytest.raises(SourceError, match="none"):
+        train.train(replace(TINY, init="none"), run, tmp_path)
+    assert run.result() == before
+    assert run.final_weights()
+    assert len(samples.chips)
+
+
+def test_a_run_begun_anew_holds_nothing_of_the_one_before(samples: Samples, tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    train.train(TINY, run, tmp_path)
+    run.start(replace(TINY, seed=2))
+    assert {path.name for path in run.path.iterdir()} <= {
+        "recipe.json", "origin.json", "log.csv", "curves.png", "public_scores.jsonl",
+    }  # fmt: skip
+    with pytest.raises(ConfigError, match="nothing to resume"):
+        train.train(TINY, run, tmp_path, resume=True)
+    assert len(samples.chips)
 
 
 def test_a_run_can_start_from_the_mean_of_several(tmp_path: Path) -> None:
@@ -316,9 +377,11 @@ def test_an_unfinished_or_foreign_folder_is_refused(tmp_path: Path) -> None:
     RunFolder(tmp_path).start(TINY)
     with pytest.raises(SourceError, match=r"final\.npz"):
         teacher.load_run(tmp_path)
-    (tmp_path / "final.npz").write_bytes(b"no archive")
-    with pytest.raises(SourceError):
-        load_all(tmp_path / "final.npz")
+    np.savez(tmp_path / "whole.npz", a=np.zeros(100))
+    for content in (b"no archive", (tmp_path / "whole.npz").read_bytes()[:-40]):
+        (tmp_path / "final.npz").write_bytes(content)
+        with pytest.raises(SourceError, match="cannot be read"):
+            load_all(tmp_path / "final.npz")
 
 
 def test_the_command_line_prints_one_line_for_an_error(

@@ -110,6 +110,7 @@ def test_never_more_than_two_requests_are_held_and_the_newest_is_handed_over(sen
     freed(first)
     second = next_frame(camera)
     assert second.t - first.t > 29 / 15, "the thirty-first of fifteen a second, or a later one"
+    assert second.index - first.index >= 30, "those that nobody took are numbered too: the pace is read off them"
     freed(second)
     camera.close()
     assert sensor.most_held == 2

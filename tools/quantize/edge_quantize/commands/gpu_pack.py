@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def _command(args: argparse.Namespace) -> int:
-    size, total = pack(data_root(), args.masks, args.out, Path(__file__).resolve().parents[5])
+    size, total = pack(data_root(), args.masks, args.out, Path(__file__).resolve().parents[4])
     print(f"{args.out}: {size / MIB:.1f} MiB, with the repository {total / MIB:.1f} MiB")
     print(f"there: python3 tools/quantize/edge_quantize/training/gpu/train_gpu.py check --pack {args.out}")
     return 0

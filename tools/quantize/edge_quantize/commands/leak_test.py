@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 def command(args: argparse.Namespace) -> int:
     """Run `edge-quantize leak-test`: 0 when the masks tell nothing, 1 when they do."""
+    if args.out is not None:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
     lots = masks.Lots(neutral=0.0, jitter=0.0) if args.control else masks.Lots()
     figure = leak(lots, args.faces)
     if args.out is not None:

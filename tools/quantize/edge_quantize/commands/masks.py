@@ -82,7 +82,6 @@ def _data_set(args: argparse.Namespace) -> int:
     fer = load_fer2013()
     with bar("landmarks") as show:
         marks = landmarks.find_all(fer.images, folder / "landmarks.npz", processes=args.processes, progress=show)
-    log: dict[str, object] = {}
     for number in range(args.renderings):
         path = folder / f"fer2013-train-{number}.npz"
         if path.exists() and not args.again:
@@ -91,7 +90,7 @@ def _data_set(args: argparse.Namespace) -> int:
             made = mask_sets.render_set(fer.images, np.flatnonzero(~fer.public), marks, args.seed + number,
                                         processes=args.processes, progress=show)  # fmt: skip
         made.save(path)
-        log[path.stem] = mask_sets.reject_log(made.rejects, fer.labels, EMOTIONS)
+        _note(folder, path.stem, mask_sets.reject_log(made.rejects, fer.labels, EMOTIONS))
         for kind, name in enumerate(KINDS):
             of_kind = made.params["kind"] == kind
             if number == 0 and of_kind.any():
@@ -105,16 +104,26 @@ def _data_set(args: argparse.Namespace) -> int:
             made = mask_sets.render_set(fer.images, fer.public_rows(), marks, mask_sets.FROZEN_SEED, frozen=True,
                                         processes=args.processes, progress=show)  # fmt: skip
         mask_sets.freeze(made)
-        log["fer2013-public"] = mask_sets.reject_log(made.rejects, fer.labels, EMOTIONS)
+        _note(folder, "fer2013-public", mask_sets.reject_log(made.rejects, fer.labels, EMOTIONS))
     frozen = mask_sets.render_frozen(fer.images)
     frozen.save(folder / "fer2013-public.npz")
     cv2.imwrite(str(folder / "sheet-frozen.png"),
                 contact_sheet(fer.images[frozen.params["index"]], frozen.images))  # fmt: skip
-    if log:
-        (folder / "rejects.json").write_text(json.dumps(log, indent=1) + "\n", encoding="utf-8")
     _worn(args, fer, marks)
     sys.stdout.write(f"masked faces in {folder}: {len(frozen.images)} of {int(fer.public.sum())} of PublicTest\n")
     return 0
+
+
+def _note(folder: Path, name: str, rejects: dict[str, dict[str, int]]) -> None:
+    """Write into `rejects.json` who got no mask in a rendering; those of earlier ones stay."""
+    path = folder / "rejects.json"
+    try:
+        log = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        log = {}
+    draft = path.with_suffix(".part.json")
+    draft.write_text(json.dumps(log | {name: rejects}, indent=1) + "\n", encoding="utf-8")
+    draft.replace(path)
 
 
 def _worn(args: argparse.Namespace, fer: Fer2013, marks: Landmarks) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge.errors import ConfigError
-from edge_quantize.training.recipe import load_recipe
+from edge_quantize.training.recipe import check_recipe, load_recipe
 from edge_quantize.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ def _command(args: argparse.Namespace) -> int:
     if not 0 < recipe.budget_minutes < math.inf:
         msg = f"--budget-minutes must be a positive number, not {recipe.budget_minutes}"
         raise ConfigError(msg)
+    check_recipe(recipe, recipe.name)
     out = args.out or Path("build/train") / recipe.name
     if args.folds is not None:
         result = train_folds(recipe, args.folds, out, args.masks, resume=args.resume)

@@ -10,6 +10,7 @@ import codecs
 import csv
 import re
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -79,12 +80,7 @@ def faces_of(source: Path) -> list[Face]:
     if source.suffix.lower() == ".csv":
         found = list(_of_csv(source))
     elif source.is_dir():
-        found = [
-            Face(folder.name, path.stem, path)
-            for folder in sorted(p for p in source.iterdir() if p.is_dir())
-            for path in sorted(folder.rglob("*"))
-            if path.suffix.lower() in STILLS
-        ]
+        found = [face for folder in sorted(p for p in source.iterdir() if p.is_dir()) for face in _of_folder(folder)]
     else:
         msg = f"{source}: neither a folder with a folder for each class nor a .csv"
         raise SourceError(msg)
@@ -92,6 +88,15 @@ def faces_of(source: Path) -> list[Face]:
         msg = f"{source}: no pictures: a folder for each class is expected, e.g. {source}/happy/001.png"
         raise SourceError(msg)
     return found
+
+
+def _of_folder(folder: Path) -> Iterator[Face]:
+    """Faces of a class, named by where they lie in its folder: `001`, `a/001`; with the suffix where two share that."""
+    paths = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in STILLS]
+    names = [path.relative_to(folder).with_suffix("").as_posix() for path in paths]
+    often = Counter(names)
+    for path, name in zip(paths, names, strict=True):
+        yield Face(folder.name, name if often[name] == 1 else path.relative_to(folder).as_posix(), path)
 
 
 def _of_csv(path: Path) -> Iterator[Face]:

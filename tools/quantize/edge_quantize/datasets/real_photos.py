@@ -49,7 +49,9 @@ class RealChips:
     def save(self, path: Path) -> None:
         """Write the four arrays as a compressed .npz."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez_compressed(path, images=self.images, label=self.label, photo=self.photo, scale=self.scale)
+        draft = path.with_suffix(".part.npz")
+        np.savez_compressed(draft, images=self.images, label=self.label, photo=self.photo, scale=self.scale)
+        draft.replace(path)
 
 
 def largest_face(detector: Any, image: U8) -> FaceBox | None:  # noqa: ANN401 - mediapipe has no types

@@ -175,5 +175,5 @@ def write(done: Evaluation, folder: Path, runs: Path | None = None) -> None:
 
 def looks(runs: Path) -> dict[str, int]:
     """How often each run was scored on PublicTest: every look at it is a chance to choose by it."""
-    return {path.parent.name: len(path.read_text(encoding="utf-8").splitlines())
-            for path in sorted(runs.glob("*/public_scores.jsonl"))}  # fmt: skip
+    return {path.parent.relative_to(runs).as_posix(): len(path.read_text(encoding="utf-8").splitlines())
+            for path in sorted(runs.rglob("public_scores.jsonl"))}  # fmt: skip

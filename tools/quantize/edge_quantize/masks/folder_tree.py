@@ -134,6 +134,10 @@ def mask_tree(
         SourceError: nothing to read, a bad template, or the target cannot be written.
 
     """
+    here, there = source.resolve(), out.resolve()
+    if here == there or here in there.parents:
+        msg = f"{out}: lies in {source}, whose faces would be taken for masked ones: give another --out"
+        raise SourceError(msg)
     faces, made_of = faces_of(source), _templates(templates)
     try:
         out.mkdir(parents=True, exist_ok=True)

@@ -58,8 +58,13 @@ def knows_bf16() -> bool:
         return False
 
 
-def make_step(recipe: Recipe, model: TorchNet, average: TorchNet) -> Callable[[Tensor, Tensor, float], Any]:
-    """Training step (x, targets, rate) → (loss, share right): SGD with Nesterov momentum, L2 on kernels, EMA."""
+def make_step(
+    recipe: Recipe, model: TorchNet, average: TorchNet, done: int = 0
+) -> Callable[[Tensor, Tensor, float], Any]:
+    """Training step (x, targets, rate) → (loss, share right): SGD with Nesterov momentum, L2 on kernels, EMA.
+
+    `done` steps have gone into the average already.
+    """
     kernels = [p for p in model.parameters() if p.ndim > 1]
     others = [p for p in model.parameters() if p.ndim == 1]
     groups = [{"params": kernels, "weight_decay": recipe.l2}, {"params": others, "weight_decay": 0.0}]
@@ -68,7 +73,7 @@ def make_step(recipe: Recipe, model: TorchNet, average: TorchNet) -> Callable[[T
     live = [t for t in model.state_dict().values() if t.is_floating_point()]
     kept = [t for t in average.state_dict().values() if t.is_floating_point()]
     half = recipe.bf16 and knows_bf16()
-    count = 0
+    count = done
 
     def step(x: Tensor, targets: Tensor, rate: float) -> Any:  # noqa: ANN401
         nonlocal count
@@ -107,7 +112,7 @@ def run_steps(
     patient and consistent"), mixed and degraded like it.
     """
     budget = recipe.budget_minutes * 60
-    step = make_step(recipe, model, average)
+    step = make_step(recipe, model, average, state.step)
     feed = batches(recipe, samples, state, teacher)
     epoch = max(1, len(samples.chips) // recipe.batch)
 

@@ -139,11 +139,12 @@ def recipe_from(table: dict[str, Any], name: str, where: str) -> Recipe:
     except TypeError as error:
         msg = f"{where}: {error}"
         raise ConfigError(msg) from None
-    _check_values(recipe, where)
+    check_recipe(recipe, where)
     return recipe
 
 
-def _check_values(recipe: Recipe, where: str) -> None:
+def check_recipe(recipe: Recipe, where: str) -> None:
+    """Raise ConfigError at the first value that does not fit, named as one of `where`."""
     choices = {"net": tuple(NETS), "role": get_args(Role), "schedule": get_args(Schedule)}
     choices["teacher_views"] = get_args(Views)
     for key, known in choices.items():
@@ -169,6 +170,9 @@ def _check_values(recipe: Recipe, where: str) -> None:
         ),
         "seen is of FER2013's faces and expression nets: leave it out of a gate's recipe and with data": (
             recipe.seen and (recipe.role == "gate" or recipe.data is not None)
+        ),
+        "worn_share is of masks drawn for one validation split: leave it out with folds": (
+            recipe.folds and recipe.worn_share > 0
         ),
         "folds must be 2 or more, fold from 0 to folds - 1": (
             (recipe.folds or recipe.fold) and not (recipe.folds >= 2 and 0 <= recipe.fold < recipe.folds)

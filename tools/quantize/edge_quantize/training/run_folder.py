@@ -9,6 +9,7 @@ import os
 import platform
 import subprocess
 import sys
+import zipfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -40,7 +41,7 @@ class RunFolder:
     def start(self, recipe: Recipe) -> None:
         """Create the folder with the recipe as used and what is needed to repeat the run."""
         self.path.mkdir(parents=True, exist_ok=True)
-        for old in ("result.json", "best.npz"):
+        for old in ("result.json", "best.npz", "checkpoint.npz", "final.npz", "final.keras"):
             (self.path / old).unlink(missing_ok=True)
         _write_json(self.path / "recipe.json", dataclasses.asdict(recipe))
         _write_json(self.path / "origin.json", origin())
@@ -57,6 +58,13 @@ class RunFolder:
             raise SourceError(msg) from None
         name = table.pop("name")
         return recipe_from({k: v for k, v in table.items() if v is not None}, name, str(path))
+
+    def is_of(self, recipe: Recipe) -> bool:
+        """Whether the folder holds a run, finished or not, of the very same recipe."""
+        try:
+            return self.recipe() == recipe
+        except (SourceError, ConfigError):
+            return False
 
     def log(self, step: int, seconds: float, rate: float, means: NDArray[np.float64], seen: dict[str, float]) -> None:
         """Append one line: training means (loss, agreement) since the last, validation scores."""
@@ -137,7 +145,7 @@ def load_all(path: Path) -> dict[str, NDArray[np.float32]]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             names = tuple(archive.files)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
         msg = f"{path} cannot be read: {error}"
         raise SourceError(msg) from None
     return {name: array.astype(np.float32) for name, array in load_arrays(path, names).items()}

@@ -37,14 +37,19 @@ EQUALISE_CHIPS: Final = 1000
 
 
 def _start_weights(recipe: Recipe, init: str, runs: Path) -> Weights:
-    """The weights that a recipe starts from, for its net. Raises ValueError where they do not fit it."""
+    """The weights that a recipe starts from, for its net. Raises ConfigError where they do not fit it."""
     net = NETS[recipe.net]
     if init == imagenet.NAME:
         return imagenet.start(net, recipe.seed)
-    weights = _weights_of(init, runs)
-    if recipe.beside is not None:
-        weights = paired(weights, _weights_of(recipe.beside, runs), recipe.beside_share)
-    return deepened(net, weights, recipe.seed)
+    try:
+        weights = _weights_of(init, runs)
+        if recipe.beside is not None:
+            weights = paired(weights, _weights_of(recipe.beside, runs), recipe.beside_share)
+        return deepened(net, weights, recipe.seed)
+    except (ValueError, KeyError) as error:
+        named = init if recipe.beside is None else f"{init} and {recipe.beside}"
+        msg = f"{recipe.name}: the weights of {named} are not of {recipe.net} ({error}): give others, or their net"
+        raise ConfigError(msg) from error
 
 
 def _weights_of(init: str, runs: Path) -> Weights:
@@ -76,7 +81,7 @@ def train(
 
     Raises:
         SourceError: data are missing.
-        ConfigError: there is nothing to resume, or the recipe does not fit its data.
+        ConfigError: there is nothing to resume, or the recipe does not fit its data or the weights it starts from.
 
     """
     runs = runs or run.path.parent
@@ -84,7 +89,9 @@ def train(
     torch.manual_seed(recipe.seed)
     samples = load_samples(recipe, masks)
     net = NETS[recipe.net]
-    model, average = torch_net(net), torch_net(net)
+    begun, model, average = torch_net(net), torch_net(net), torch_net(net)
+    if recipe.init is not None and not (resume and not recipe.hard_repeats):
+        set_torch_weights(begun, _start_weights(recipe, recipe.init, runs))
     state = State()
     if resume:
         live, averaged, state.step, state.seconds = run.load_checkpoint()
@@ -93,10 +100,9 @@ def train(
         state.watch = replayed(recipe, run.rewind(state.step))
     else:
         run.start(recipe)
-        if recipe.init is not None:
-            set_torch_weights(model, _start_weights(recipe, recipe.init, runs))
-        set_torch_weights(average, torch_weights(model))
-    samples = with_teacher(recipe, with_hard(recipe, samples, model), runs)
+        set_torch_weights(model, torch_weights(begun))
+        set_torch_weights(average, torch_weights(begun))
+    samples = with_teacher(recipe, with_hard(recipe, samples, begun), runs)
     run_steps(recipe, run, samples, model, average, state, consistent_teacher(recipe, runs))
     if state.stopping:
         return {"stopped_at_step": state.step}
@@ -137,8 +143,8 @@ def finish(
 def train_folds(recipe: Recipe, folds: int, out: Path, masks: Path, *, resume: bool = False) -> dict[str, Any]:
     """Train once for each part of the faces, which is held out and scored; images of one picture stay together.
 
-    Runs that are finished are kept with `resume`. Returns, and writes to `folds.json`, the accuracy of each held-out
-    part, its size, and their mean and standard deviation (n - 1).
+    Finished runs of the same recipe are kept with `resume`. Returns, and writes to `folds.json`, the accuracy of each
+    held-out part, its size, and their mean and standard deviation (n - 1).
 
     Raises:
         ConfigError: fewer than two folds, or a net to start from that has seen the faces held out.
@@ -152,9 +158,10 @@ def train_folds(recipe: Recipe, folds: int, out: Path, masks: Path, *, resume: b
     for fold in range(folds):
         run = RunFolder(out / f"fold-{fold}")
         one = _one_fold(recipe, folds, fold, out.parent)
-        done = run.result() if resume else None
+        ours = resume and run.is_of(one)
+        done = run.result() if ours else None
         if done is None:
-            going_on = resume and (run.path / "checkpoint.npz").exists()
+            going_on = ours and (run.path / "checkpoint.npz").exists()
             done = train(one, run, masks, resume=going_on, runs=out.parent)
         if "scores" not in done:
             return done | {"fold": fold}
@@ -181,6 +188,9 @@ def _one_fold(recipe: Recipe, folds: int, fold: int, runs: Path) -> Recipe:
         named = getattr(recipe, key)
         if named is None or named == imagenet.NAME:
             continue
+        if Path(named).suffix:
+            msg = f"{key} = {named!r} has seen the faces held out: give a recipe that starts from a run, or from none"
+            raise ConfigError(msg)
         changes[key] = f"{named}/fold-{fold}"
         path = runs / changes[key]
         if not (path / "recipe.json").exists() or RunFolder(path).recipe().folds != folds:
