@@ -100,6 +100,17 @@ def test_a_conflict_keeps_one_window_and_says_so(tmp_path: Path, capsys: pytest.
     assert (found["windows"], found["conflicts"], len(found["dead"])) == (1, 1, 1)
 
 
+def test_dead_letters_that_are_not_listed_are_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge_aggregate.store.merge.DEAD_KEPT", 5)
+    found = run(tmp_path / "log", [entry(1), entry(1, coverage=0.5), *["no"] * 12], capsys)
+    assert (len(found["dead"]), found["unlisted"]) == (5 + 1, 7)
+    assert main(["check", str(tmp_path / "log")]) == 0
+    told = capsys.readouterr().out.splitlines()[-1]
+    assert told.endswith("1 conflicts, 0 missing, 13 dead letters, the first 7 of them not listed")
+
+
 def test_a_log_that_is_not_there_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", str(tmp_path / "none")]) == 66
     assert "none" in capsys.readouterr().err

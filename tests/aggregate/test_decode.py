@@ -116,6 +116,7 @@ def test_what_a_device_sends_is_read_the_usual_way(monkeypatch: pytest.MonkeyPat
     [
         (window(1) | {"topic": "edge/v1/hall/kiosk-1/counts"}, "topic", "topic says hall/kiosk-1, payload says lobby"),
         (window(1, received=DAY - timedelta(days=2)), "future", "over a day ahead"),
+        (window(1) | {"received": "9999-01-01T00:00:00Z"}, "future", "received 9999-01-01T00:00:00Z: mend the clock"),
         (window(1) | {"received": "noon"}, "envelope", "received: expected an RFC 3339 time"),
         (window(1) | {"payload": {"base64": "!"}}, "envelope", "base64"),
         (window(1) | {"payload": [1]}, "envelope", "neither an object nor a text"),

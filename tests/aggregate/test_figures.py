@@ -252,6 +252,32 @@ def test_local_days_have_23_and_25_hours_where_clocks_change(tmp_path: Path) -> 
     assert (day, (whole.end_ms - whole.start_ms) // 3_600_000) == (date(2026, 10, 25), 25)
 
 
+def test_28_local_days_are_a_month_where_clocks_are_put_forward(tmp_path: Path) -> None:
+    with stored(tmp_path, a_day()) as store:
+        month = Period(midnight(date(2026, 3, 9), LISBON), midnight(date(2026, 4, 6), LISBON))
+        assert len(week(store, "lobby", month, LISBON)) == 168
+
+
+def test_the_period_before_begins_at_a_local_midnight_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for now, then in (((2026, 4, 6), (2026, 3, 9)), ((2026, 11, 2), (2026, 10, 5)), ((2026, 3, 9), (2026, 2, 9))):
+        first, earlier = date(*now), date(*then)
+        one, before = (
+            Period(midnight(day, LISBON), midnight(day + timedelta(days=1), LISBON)) for day in (first, earlier)
+        )
+        assert one.before(LISBON) == before
+    hour = Period(milliseconds(DAY) + 1, milliseconds(DAY) + 3_600_001)
+    assert hour.before(LISBON) == Period(*(ms - 28 * 86_400_000 for ms in (hour.start_ms, hour.end_ms)))
+    cells = {"unmasked_happy": 30, "unmasked_sad": 90}
+    lines = [
+        window(1, start=datetime(2026, 3, 9, 23, 30, tzinfo=UTC), cells=cells),  # of the 9th in Lisbon
+        window(2, start=datetime(2026, 4, 6, 9, tzinfo=UTC), cells=cells),
+    ]
+    stored(tmp_path, lines).close()
+    ask = ["index", "--store", str(tmp_path / "store.db"), "--zone", "Europe/Lisbon", "--compare", "--json"]
+    assert main([*ask, "--from", "2026-04-06", "--to", "2026-04-07"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["change"] is not None
+
+
 def test_the_week_of_a_place_is_by_its_own_clock(tmp_path: Path) -> None:
     lines = [
         window(1, start=DAY.replace(hour=23), cells={"unmasked_happy": 10, "unmasked_sad": 30}),

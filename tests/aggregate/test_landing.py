@@ -9,10 +9,13 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
+from edge_aggregate.batches import Batches
 from edge_aggregate.decode import decode_line, decode_message
 from edge_aggregate.ingest import ingest_files
 from edge_aggregate.landing import Landing, Message, line_of
-from edge_aggregate.store import open_store
+from edge_aggregate.metrics import Figures
+from edge_aggregate.store import Store, open_store
+from edge_aggregate.store.fleet import HealthRow
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -127,6 +130,37 @@ def test_what_was_landed_and_not_counted_is_found_again(tmp_path: Path) -> None:
         ingest_files(store, Landing(tmp_path, "a").unsettled(store))
         assert Landing(tmp_path, "a").unsettled(store) == []
         assert store.engine.fetch("SELECT COUNT(*), SUM(duplicates) FROM windows") == [(7, 0)]
+
+
+def test_a_failure_that_was_over_long_ago_gives_up_no_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fleet's rows could not be written, then could; nothing was committed until the store fails again."""
+    held, now, acknowledged = True, 100.0, list[int]()
+
+    def opened() -> Store:
+        if held:
+            msg = "another program writes"
+            raise StorageError(msg)
+        return open_store(str(tmp_path / "store.db"), create=True)
+
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    batches = Batches(Landing(tmp_path / "log", "a"), opened, Figures(), batch=100, every=0)
+    batches.add_fleet(HealthRow("kiosk-1", "lobby", "{}", NOW_MS))
+    batches.tend(acknowledged.extend)
+    held, now = False, 101.0
+    batches.tend(acknowledged.extend)
+    batches.close()
+    held, now = True, 200.0
+    batches.add(7, TOPIC.encode(), message(1).payload)
+    batches.tend(acknowledged.extend)
+    now = 200.1
+    batches.tend(acknowledged.extend)
+    assert not acknowledged
+    held, now = False, 200.6
+    batches.tend(acknowledged.extend)
+    assert acknowledged == [7], "and the wait is the first again"
+    batches.close()
 
 
 def test_drafts_of_the_dead_are_cleared_and_others_left(tmp_path: Path) -> None:

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from edge_aggregate.cli import main
+from edge_aggregate.commands import replay as replay_command
 from edge_aggregate.commands.subscribe import duration
 from edge_aggregate.ingest import ingest_files
 from edge_aggregate.replay import Asker
 from edge_aggregate.store import open_store
 from edge_aggregate.store.replays import drop_lease, note_asked, note_gone, read_gaps, take_lease
 
+from edge.errors import BrokerUnavailable
 from edge.types import Vote
 from tests.support.appliance import closing, vision
 from tests.support.broker import Mosquitto, needs_mosquitto
@@ -193,6 +195,39 @@ class Wire:
         assert expiry > 0
         self.said.append((topic, json.loads(payload), answer_to, correlation))
         return len(self.said)
+
+
+class Breaking(Wire):
+    """A connection that goes once something was asked over it."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        super().__init__()
+        self.granted = {1: [0]}
+
+    def open(self, _: object) -> None:
+        pass
+
+    def subscribe(self, *_: object) -> int:
+        return 1
+
+    def step(self, _: float) -> None:
+        if self.said:
+            msg = "the broker is gone"
+            raise BrokerUnavailable(msg)
+
+
+def test_a_broker_that_goes_in_a_round_keeps_nobody_from_the_next(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = str(tmp_path / "store.db")
+    with open_store(path, create=True) as store:
+        ingest_files(store, [write_log(tmp_path / "log.jsonl", [window(1), window(3)])])
+    monkeypatch.setattr(replay_command, "Connection", Breaking)
+    assert main(["replay", "--store", path, "--broker", "localhost"]) == BrokerUnavailable.exit_code
+    assert "the broker is gone" in capsys.readouterr().err
+    with open_store(path, read_only=True) as store:
+        assert store.engine.fetch("SELECT COUNT(*) FROM leases") == [(0,)]
+        assert store.engine.fetch("SELECT tries FROM replays") == [(1,)], "it was in the middle of one"
 
 
 def test_answers_of_others_are_not_believed(tmp_path: Path) -> None:

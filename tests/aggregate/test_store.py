@@ -161,6 +161,30 @@ def test_a_number_that_leaves_out_a_million_is_a_dead_letter_and_not_a_million_m
     assert (merged.windows, merged.dead, gaps) == (2, 2, [(2 + 3,)])
 
 
+@pytest.mark.parametrize("batch_lines", [1, 10])
+@pytest.mark.parametrize("absurd_first", [True, False])
+def test_an_absurd_claim_takes_no_windows_place(tmp_path: Path, batch_lines: int, *, absurd_first: bool) -> None:
+    """It was received first, and would win; whether what it contradicts is held, or comes with it, or after it."""
+    lines = [
+        window(1, prev=(OLD, 3), received=DAY + timedelta(hours=5)),
+        window(1, prev=(OLD, 2**63 - 1), received=DAY + timedelta(hours=2)),
+        window(1, prev=(OLD, 3), received=DAY + timedelta(hours=4)),
+    ]
+    with open_store(":memory:", create=True) as store:
+        log = write_log(tmp_path / "log", lines[1:] + lines[:1] if absurd_first else lines)
+        merged = ingest_files(store, [log], batch_lines=batch_lines).merged
+        assert store.engine.fetch("SELECT prev_seq, duplicates FROM windows") == [(3, 1)]
+        assert store.engine.fetch("SELECT first_seq, last_seq FROM gaps") == [(1, 3)]
+        assert store.engine.fetch("SELECT kind, lines FROM dead_kinds") == [("gap", 1)]
+    assert tuple(merged) == (1, 1, 0, 1)
+
+
+def test_whether_a_file_is_in_is_looked_up_and_not_searched_for() -> None:
+    with open_store(":memory:", create=True) as store:
+        plan = store.engine.fetch("EXPLAIN QUERY PLAN SELECT name FROM segments WHERE bytes = 1 AND sha256 = ''")
+    assert "USING INDEX segments_by_content" in str(plan)
+
+
 def test_dead_letters_are_bounded_and_all_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("edge_aggregate.store.merge.DEAD_KEPT", 5)
     with open_store(":memory:", create=True) as store:

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from edge_aggregate.cli import main
 from edge_aggregate.decode import milliseconds
-from edge_aggregate.figures import figures
+from edge_aggregate.figures import figures, local_series
 from edge_aggregate.ingest import ingest_files
-from edge_aggregate.periods import Period
+from edge_aggregate.periods import Period, last, zone
+from edge_aggregate.profile import week
 from edge_aggregate.store import open_store
 from edge_aggregate.store import store as store_module
+from edge_aggregate.store.fleet import HealthRow, StatusRow, read_fleet, write_fleet
 from edge_aggregate.store.schema import VERSION
 from edge_aggregate.store.upkeep import backup, check_store, restore, retain
 
@@ -114,6 +116,56 @@ def test_retention_says_what_it_drops_and_changes_no_figure(tmp_path: Path, addr
             retain(store, 30)
 
 
+def test_one_clock_far_ahead_makes_retention_drop_a_day_more_at_most(
+    tmp_path: Path, address: Callable[[], str]
+) -> None:
+    ahead = window(101, start=DAY + timedelta(days=100), received=DAY.replace(year=2099))
+    done = []
+    for newest in (window(101, start=DAY + timedelta(days=100)), ahead):
+        with open_store(address(), create=True) as store:
+            ingest_files(store, [write_log(tmp_path / "log.jsonl", [*old_and_new(), newest])])
+            done.append(retain(store, 70))
+            more = write_log(tmp_path / "more.jsonl", [window(102, start=DAY + timedelta(days=101))])
+            assert ingest_files(store, [more]).merged.windows == 1
+    assert done[0].windows
+    assert done[1] == done[0]._replace(before_ms=done[0].before_ms + 86_400_000), "and a day"
+
+
+def test_retention_forgets_devices_that_nobody_heard_of_since(tmp_path: Path, address: Callable[[], str]) -> None:
+    with open_store(address(), create=True) as store:
+        ingest_files(store, [write_log(tmp_path / "log.jsonl", old_and_new())])
+        old, new = milliseconds(DAY), milliseconds(DAY + timedelta(days=99))
+        statuses = [StatusRow(f"kiosk-{n}", "lobby", "online", None, "1", old, None, old) for n in (1, 2)]
+        write_fleet(store.engine, statuses, [HealthRow("kiosk-2", "lobby", "{}", new)])
+        assert retain(store, 70).fleet == 1
+        assert [one.device for one in read_fleet(store.engine)] == ["kiosk-2"]
+
+
+def test_of_parts_of_days_that_were_dropped_nothing_is_said(
+    tmp_path: Path, address: Callable[[], str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    place, lisbon = address(), zone("Europe/Lisbon")
+    with open_store(place, create=True) as store:
+        ingest_files(store, [write_log(tmp_path / "log.jsonl", old_and_new())])
+        period = last("90d", store.newest_ms)
+        spring = Period(milliseconds(DAY + timedelta(days=27)), period.end_ms)  # from here on an hour before UTC's day
+        before = local_series(store, spring, lisbon, ["lobby"])
+        retain(store, 65)
+        whole = [figures(store, Period(milliseconds(DAY), milliseconds(DAY + timedelta(days=9))))[0].windows]
+        assert whole == [9 + 5 + 1]
+        with pytest.raises(ConfigError, match=r"before 2026-04-06 00:00\+00:00 only whole UTC days are left"):
+            local_series(store, spring, lisbon, ["lobby"])
+        after = local_series(store, spring, lisbon, ["lobby"], holes=True)
+        assert [one.windows for one in after[:9]] == [0] * 9
+        assert after[9:] == before[9:]
+        with pytest.raises(ConfigError, match="before 2026-04-06 were dropped"):
+            week(store, "lobby", spring, lisbon)
+    ask = ["index", "--store", place, "--zone", "Europe/Lisbon", "--from", "2026-03-30", "--to", "2026-03-31"]
+    assert main([*ask, "--by", "day"]) == 2
+    assert main(ask) == 2
+    assert "a part of one is asked for: give dates with --zone UTC" in capsys.readouterr().err
+
+
 def test_an_older_store_is_brought_up_once_and_all_or_nothing(
     tmp_path: Path, address: Callable[[], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -145,6 +197,7 @@ def test_a_store_without_spans_gets_them_and_says_the_same(tmp_path: Path, addre
         before, found = dump(store), figures(store, month)
         assert before["spans"]
         store.engine.run("DROP TABLE spans")
+        store.engine.run("DROP INDEX segments_by_content")
         store.engine.run("DELETE FROM meta WHERE key = 'spans'")
         store.engine.run("UPDATE meta SET value = 1 WHERE key = 'schema'")
     with open_store(place) as store:
@@ -153,6 +206,19 @@ def test_a_store_without_spans_gets_them_and_says_the_same(tmp_path: Path, addre
         ingest_files(store, [write_log(tmp_path / "more.jsonl", ["{cut"])])
         assert dump(store)["spans"] == before["spans"]
         assert (figures(store, month), check_store(store)) == (found, [])
+
+
+def test_a_store_that_cannot_look_contents_up_learns_to(tmp_path: Path, address: Callable[[], str]) -> None:
+    place = address()
+    with open_store(place, create=True) as store:
+        ingest_files(store, [write_log(tmp_path / "log.jsonl", old_and_new())])
+        before = dump(store)
+        store.engine.run("DROP INDEX segments_by_content")
+        store.engine.run("UPDATE meta SET value = 2 WHERE key = 'schema'")
+    with open_store(place) as store:
+        assert store.engine.version() == VERSION
+        assert dump(store) == before
+        store.engine.run("DROP INDEX segments_by_content")  # which is there
 
 
 def test_the_commands_back_up_check_retain_and_restore(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

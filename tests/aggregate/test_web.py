@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import time
 from datetime import timedelta
 from itertools import combinations, pairwise
 from typing import TYPE_CHECKING, Any
@@ -12,12 +13,15 @@ from urllib.request import urlopen
 
 import pytest
 from edge_aggregate.cli import main
+from edge_aggregate.decode import milliseconds
 from edge_aggregate.export import dead_letters
 from edge_aggregate.figures import figures
 from edge_aggregate.ingest import ingest_files
 from edge_aggregate.periods import last
 from edge_aggregate.sites import read_sites
 from edge_aggregate.store import open_store
+from edge_aggregate.store.fleet import HealthRow, StatusRow, write_fleet
+from edge_aggregate.store.upkeep import retain
 from edge_aggregate.web import atlas, charts, views
 from edge_aggregate.web.app import make_app
 from edge_aggregate.web.auth import hash_password, read_passwords
@@ -135,6 +139,46 @@ def test_what_came_too_late_is_told_on_the_fleets_page(folder: Path, client: Tes
     assert "2026-03-04" in text
     assert "2026-03-03" not in text
     assert "Main &lt;lobby&gt;" in text
+
+
+def test_times_are_those_of_utc_wherever_the_server_stands(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "America/New_York")
+    time.tzset()
+    try:
+        assert "Up to 05 Mar 2026 00:00 UTC" in client.get("/").text
+        assert "before 05 Mar 2026 00:00 UTC" in client.get("/fleet").text
+        assert "<td>05 Mar 2026 00:00</td>" in client.get("/fleet").text
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+def test_the_fleet_is_who_was_heard_of_in_the_last_seven_days(folder: Path, client: TestClient) -> None:
+    long_ago, lately = (milliseconds(DAY + timedelta(days=3 - days)) for days in (8, 6))
+    with open_store(str(folder / "store.db")) as store:
+        statuses = [StatusRow(f"kiosk-{n}", "lobby", "offline", None, "1", 0, None, long_ago) for n in (1, 7, 8)]
+        write_fleet(store.engine, statuses, [HealthRow("kiosk-8", "lobby", "{}", lately)])
+    text = client.get("/fleet").text
+    assert "kiosk-7" not in text
+    assert "kiosk-8" in text, "its health is newer than its status"
+    assert text.count('<span class="state offline">') == 2, "what is known of a device that counts is shown"
+
+
+def test_days_that_were_dropped_are_holes(folder: Path, client: TestClient) -> None:
+    """In Lisbon, from when the clocks are changed on no day is a day of UTC; what is left of those before are sums."""
+    cells = {"unmasked_happy": 30, "unmasked_sad": 70}
+    lines = [
+        window(day + 73, start=DAY + timedelta(days=day), hours=24, boot="a" * 32, cells=cells) for day in range(3, 100)
+    ]
+    with open_store(str(folder / "store.db")) as store:
+        ingest_files(store, [write_log(folder / "more.jsonl", lines)])
+        retain(store, 65)
+    text = client.get("/site/lobby?last=90d").text
+    days = text.partition('aria-label="Table by day"')[2].partition("</table>")[0]
+    dropped = [row[:6] for row in days.split('<th scope="row">')[1:] if ">dropped<" in row]
+    assert dropped == [f"{day} Mar" for day in (29, 30, 31)] + [f"0{day} Apr" for day in range(1, 7)]
+    assert text.partition('id="series"')[2].partition("</svg>")[0].count("<polyline") == 2, "no line across the hole"
+    assert client.get("/?last=90d").status_code == 200, "its first day, of which a part is asked for, is left out"
 
 
 @pytest.mark.parametrize("named", [True, False])

@@ -227,8 +227,11 @@ class Batches:
         self._figures.committed_ms = now
         if self._failing_since:
             log.info("kept again: %d segments", len(self._pending))
-        self._failing_since, self._wait = 0.0, BACKOFF_S[0]
+        self._mended()
         return True
+
+    def _mended(self) -> None:
+        self._failing_since, self._wait = 0.0, BACKOFF_S[0]
 
     def _count(self, merged: Merged, told: int = 0) -> None:
         figures = self._figures
@@ -259,6 +262,8 @@ class Batches:
         self._figures.fleet += len(self._statuses) + len(self._healths)
         self._statuses.clear()
         self._healths.clear()
+        if not (self._pending or self._buffer):  # else the next commit says whether all is well
+            self._mended()
 
     def _failed(self, what: str, error: StorageError) -> None:
         now = time.monotonic()

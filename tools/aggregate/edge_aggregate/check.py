@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class Findings:
     """`dead` holds (line number, reason), `files` the file of each of them; `conflicts` counts payloads set aside.
 
-    The rest as the contract says.
+    `unlisted` counts dead letters that are not in `dead`: the newest are kept. The rest as the contract says.
     """
 
     windows: int = 0
@@ -25,6 +25,7 @@ class Findings:
     missing: int = 0
     dead: list[tuple[int, str]] = field(default_factory=list)
     files: list[str] = field(default_factory=list)
+    unlisted: int = 0
 
 
 def check_log(*paths: Path) -> Findings:
@@ -35,6 +36,7 @@ def check_log(*paths: Path) -> Findings:
         found = Findings(merged.windows, merged.duplicates, merged.conflicts)
         found.missing = int(fetch("SELECT COALESCE(SUM(last_seq - first_seq + 1), 0) FROM gaps")[0][0])
         dead = fetch("SELECT s.name, x.line, x.reason FROM dead x JOIN segments s ON s.id = x.segment")
+        found.unlisted = merged.dead - len(dead)
         dead += [
             (name, line, f"conflict: another payload for {device} {boot_id}/{seq}")
             for name, line, device, boot_id, seq in fetch(

@@ -47,6 +47,7 @@ _QUALITY: Final = {name: place for place, name in enumerate(QUALITIES)}
 _SCENE: Final = {name: place for place, name in enumerate(SCENES)}
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _AHEAD_MS: Final = 86_400_000
+_LATEST_MS: Final = (LATEST - _EPOCH).days * 86_400_000
 _EXCERPT: Final = 1_000
 _parse_topic = lru_cache(65_536)(parse_topic)
 
@@ -161,6 +162,7 @@ def _usual_row(topic: str, received_ms: int, payload: usual.Counts) -> Row | Non
         and payload.visitors == sum(released)
         and (payload.flush or not released or min(released) >= 0)
         and start_ms <= received_ms + _AHEAD_MS
+        and received_ms < _LATEST_MS
     ):
         return None
     return Row(
@@ -276,6 +278,9 @@ def _checked(topic: str, received_ms: int, payload: Counts) -> Row | None:
     if not payload.privacy.unit.isprintable():  # a NUL is no text to a database
         msg = "privacy.unit: has characters that cannot be printed"
         raise _Refused(msg, "payload")
+    if received_ms >= _LATEST_MS:  # days around the newest message must be dates too
+        msg = f"received {utc_text(instant(received_ms))}: mend the clock by which it was received, or the log"
+        raise _Refused(msg, "future")
     row = row_of(payload, received_ms)
     if row.start_ms > received_ms + _AHEAD_MS:
         msg = f"starts {utc_text(payload.window.start)}, over a day ahead of when it was received"

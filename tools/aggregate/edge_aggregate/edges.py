@@ -59,6 +59,11 @@ def _from_before(
     return 0
 
 
+def torn(period: Period, newest_ms: int, kept_from_ms: int) -> bool:
+    """Whether it holds a part of a day whose windows were dropped (`retain`): of those, whole days are left alone."""
+    return any(edge.start_ms < kept_from_ms for edge in cut(period, newest_ms)[1])
+
+
 def cut(period: Period, newest_ms: int) -> tuple[range, list[Edge]]:
     """The whole days of a period, and what is left of it. A day that is not over is none."""
     over = newest_ms // DAY_MS  # this day is not

@@ -202,25 +202,33 @@ class _OpenTime:
         return (self.covered[last] - self.covered[first]) / (length * 1000) if length else None
 
 
-def series(store: Store, periods: Sequence[Period], sites: Iterable[str] | None = None) -> list[Figure]:
-    """The same for several periods, one after the other."""
+def series(
+    store: Store, periods: Sequence[Period], sites: Iterable[str] | None = None, *, holes: bool = False
+) -> list[Figure]:
+    """The same for several periods, one after the other. `holes`: as for `sums_of`."""
     sites = None if sites is None else list(sites)
     shown = []
     with store.engine.reading():
         tables = corrections(store)
         whole = range(min(one.days.start for one in periods), max(one.days.stop for one in periods))
         states = States(store, whole, sites)
-        for period, found in zip(periods, sums_of(store, periods, sites), strict=True):
+        for period, found in zip(periods, sums_of(store, periods, sites, holes=holes), strict=True):
             for name, sums in found.items():
                 shown.append(_figure(name, period, sums, tables, states.period(name, period)))
     return shown
 
 
 def local_series(
-    store: Store, period: Period, place: tzinfo, sites: Iterable[str] | None = None, places: Sites | None = None
+    store: Store,
+    period: Period,
+    place: tzinfo,
+    sites: Iterable[str] | None = None,
+    places: Sites | None = None,
+    *,
+    holes: bool = False,
 ) -> list[Figure]:
     """A figure for each local day that the period touches; days are whole. `places`: as for `figures`."""
-    return while_open(store, series(store, [day for _, day in local_days(period, place)], sites), places)
+    return while_open(store, series(store, [day for _, day in local_days(period, place)], sites, holes=holes), places)
 
 
 def corrections(store: Store) -> dict[tuple[str, str], Correction]:

@@ -44,9 +44,12 @@ class Period:
         """The UTC days it touches, counted from 1970."""
         return range(self.start_ms // DAY_MS, -(-self.end_ms // DAY_MS))
 
-    def before(self, days: int = 28) -> Period:
-        """As long, `days` earlier: of 28 days, so that it has the same days of the week."""
-        return Period(self.start_ms - days * DAY_MS, self.end_ms - days * DAY_MS)
+    def before(self, place: tzinfo = UTC, days: int = 28) -> Period:
+        """As long, `days` earlier: of 28 days, so that it has the same days of the week.
+
+        A midnight in `place` stays one: where the clocks were changed in between, an hour more or less is gone back.
+        """
+        return Period(_earlier(self.start_ms, place, days), _earlier(self.end_ms, place, days))
 
 
 def last(text: str, newest_ms: int) -> Period:
@@ -86,6 +89,11 @@ def moment(text: str, place: tzinfo) -> int:
 def midnight(day: date, place: tzinfo) -> int:
     """When a local day begins: where the clocks skip midnight, when they do."""
     return milliseconds(datetime(day.year, day.month, day.day, tzinfo=place).astimezone(UTC))
+
+
+def _earlier(ms: int, place: tzinfo, days: int) -> int:
+    day = instant(ms).astimezone(place).date()
+    return midnight(day - timedelta(days=days), place) if midnight(day, place) == ms else ms - days * DAY_MS
 
 
 def local_days(period: Period, place: tzinfo) -> Iterator[tuple[date, Period]]:

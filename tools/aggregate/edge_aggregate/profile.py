@@ -13,6 +13,7 @@ from edge.errors import ConfigError
 from edge_aggregate.decode import UNSYNCED, instant
 from edge_aggregate.statistics.parts import CLASSES, HAPPY
 from edge_aggregate.store.days import DAY_MS
+from edge_aggregate.store.merge import kept_from
 from edge_aggregate.store.schema import CELL_COLUMNS
 from edge_aggregate.sums import unheard_of
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from edge_aggregate.store import Store
 
 LEAST_DAYS: Final = 28
+_LEAST_MS: Final = LEAST_DAYS * DAY_MS - 3_600_000
+"""Of local days, where the clocks are put forward in them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +45,19 @@ class Hour:
 
 
 def week(store: Store, site: str, period: Period, place: tzinfo) -> list[Hour]:
-    """All 168 hours, from Monday 0:00. Raises ConfigError for a period under 28 days, or a site nobody heard of."""
-    if period.end_ms - period.start_ms < LEAST_DAYS * DAY_MS:
+    """All 168 hours, from Monday 0:00.
+
+    Raises ConfigError for a period under 28 days, one whose windows were dropped, or a site nobody heard of.
+    """
+    if period.end_ms - period.start_ms < _LEAST_MS:
         msg = (
             f"an hour of the week needs {LEAST_DAYS} days, as in --last {LEAST_DAYS}d: with less, it shows when cells "
             "were released"
+        )
+        raise ConfigError(msg)
+    if period.start_ms < (kept_ms := kept_from(store.engine)):
+        msg = (
+            f"the windows before {instant(kept_ms).date()} were dropped (`retain`): ask for the hours of weeks after it"
         )
         raise ConfigError(msg)
     known = {name for (name,) in store.engine.fetch("SELECT name FROM sites")}

@@ -13,11 +13,13 @@ from operator import add, sub
 from typing import TYPE_CHECKING, Any, Final
 
 from edge.errors import ConfigError
-from edge_aggregate.decode import UNSYNCED
-from edge_aggregate.edges import cut
+from edge_aggregate.decode import UNSYNCED, instant
+from edge_aggregate.edges import cut, torn
+from edge_aggregate.periods import Period
 from edge_aggregate.statistics import Part
 from edge_aggregate.statistics.parts import votes
 from edge_aggregate.store.days import DAY_MS, spans_summed
+from edge_aggregate.store.merge import kept_from
 from edge_aggregate.store.read import read_terms
 from edge_aggregate.store.schema import CELL_COLUMNS, DRAW_COLUMNS, SPAN_DAYS
 
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
 
     from edge_aggregate.decode import Terms
     from edge_aggregate.edges import Edge
-    from edge_aggregate.periods import Period
     from edge_aggregate.store import Store
 
 CELLS_OF_A_WINDOW: Final = len(CELL_COLUMNS)
@@ -99,14 +100,19 @@ class Sums:
 def site_sums(store: Store, period: Period, sites: Iterable[str] | None = None) -> dict[str, Sums]:
     """The sums of each site: of those named, with or without windows, or of all that have any in the period.
 
-    Raises ConfigError for a site that nobody ever heard of.
+    Raises ConfigError for a site that nobody ever heard of, and for a part of a day whose windows were dropped.
     """
     (found,) = sums_of(store, [period], sites)
     return found
 
 
-def sums_of(store: Store, periods: Iterable[Period], sites: Iterable[str] | None = None) -> Iterator[dict[str, Sums]]:
-    """The same of one period after the other; what they have in common is looked up once."""
+def sums_of(
+    store: Store, periods: Iterable[Period], sites: Iterable[str] | None = None, *, holes: bool = False
+) -> Iterator[dict[str, Sums]]:
+    """The same of one period after the other; what they have in common is looked up once.
+
+    `holes`: a period with a part of a day whose windows were dropped has no sums, and is no error.
+    """
     names = dict(store.engine.fetch("SELECT id, name FROM sites"))
     wanted = None if sites is None else set(sites)
     ids = sorted(number for number, name in names.items() if wanted is None or name in wanted)
@@ -114,7 +120,7 @@ def sums_of(store: Store, periods: Iterable[Period], sites: Iterable[str] | None
         raise unheard_of(min(wanted - set(names.values())), names.values())
     reading = _Reading(store, None if wanted is None else ids)
     for period in periods:
-        found = reading.sums(period) if ids else {}
+        found = reading.sums(period) if ids and not (holes and reading.torn(period)) else {}
         for site in ids if wanted is not None else ():
             found.setdefault(site, Sums())
         yield dict(sorted((names[site], sums) for site, sums in found.items()))
@@ -125,6 +131,12 @@ def unheard_of(site: str, known: Iterable[str]) -> ConfigError:
     there = sorted(known)
     others = ", ".join(there[:8]) + (f" and {len(there) - 8} more" if len(there) > 8 else "")
     return ConfigError(f"no window ever came from a site called {site!r:.80}: there is {others or 'none yet'}")
+
+
+def kept(store: Store, period: Period) -> Period:
+    """The same without the part of its first day whose windows were dropped."""
+    first = -(-period.start_ms // DAY_MS) * DAY_MS
+    return Period(first, period.end_ms) if period.start_ms < min(first, kept_from(store.engine)) else period
 
 
 def heard_of(store: Store, period: Period) -> list[str]:
@@ -155,6 +167,7 @@ class _Reading:
     def __init__(self, store: Store, ids: Sequence[int] | None) -> None:
         self._engine = store.engine
         self._newest_ms = store.newest_ms
+        self._kept_from = kept_from(store.engine)
         self._spans = spans_summed(store.engine)
         self._terms = read_terms(store.engine)
         # Said always, for the indexes begin with the site: without it a look at one day would read every window.
@@ -162,7 +175,14 @@ class _Reading:
         self.found: dict[int, Sums] = defaultdict(Sums)
 
     def sums(self, period: Period) -> dict[int, Sums]:
-        """By site, of those that have any windows in it."""
+        """By site, of those that have any windows in it. Raises ConfigError where some of them were dropped."""
+        if self.torn(period):
+            begin, first = (instant(ms).isoformat(" ", "minutes") for ms in (period.start_ms, self._kept_from))
+            msg = (
+                f"from {begin}: of the time before {first} only whole UTC days are left (`retain`), and a part of one "
+                "is asked for: give dates with --zone UTC, or begin then"
+            )
+            raise ConfigError(msg)
         self.found = defaultdict(Sums)
         whole, edges = cut(period, self._newest_ms)
         days = [whole] if whole else []
@@ -180,6 +200,10 @@ class _Reading:
         self.whole_days(days)
         self.gaps(period)
         return self.found
+
+    def torn(self, period: Period) -> bool:
+        """Whether windows were dropped that its sums are made of: the day's sums are none of a part of it."""
+        return bool(self._kept_from) and torn(period, self._newest_ms, self._kept_from)
 
     def whole_days(self, ranges: Iterable[range]) -> None:
         """Of each range what spans hold from spans, the rest from the table of days."""

@@ -42,9 +42,10 @@ def run(args: argparse.Namespace) -> int:
         return 0
     for name, (number, reason) in zip(found.files, found.dead, strict=True):
         print(f"{name}:{number}: dead letter: {reason}")
+    unlisted = f", the first {found.unlisted} of them not listed" if found.unlisted else ""
     print(
         f"{found.windows} windows, {found.duplicates} duplicates, {found.conflicts} conflicts, "
-        f"{found.missing} missing, {len(found.dead)} dead letters"
+        f"{found.missing} missing, {len(found.dead) + found.unlisted} dead letters{unlisted}"
     )
     return 0
 

@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
         else:
             reading = read(store, period, asked_sites(args))
             found = while_open(store, reading.figures(), sites)
-            changes = _changes(store, reading) if args.compare else []
+            changes = _changes(store, reading, place) if args.compare else []
         until = "" if found else _until(store)
     if args.json:
         rows = [figure.json() for figure in found]
@@ -153,12 +153,12 @@ def _city(store: Store, period: Period, sites: Sites, args: argparse.Namespace) 
     return city_while_open(store, reading, found.figure, members, sites)
 
 
-def _changes(store: Store, reading: Reading) -> list[dict[str, Any] | None]:
+def _changes(store: Store, reading: Reading, place: tzinfo) -> list[dict[str, Any] | None]:
     """Each site's change since 28 days before; `shown` where it is not likely to be chance among so many sites."""
     from edge_aggregate.statistics import discoveries
     from edge_aggregate.sums import site_sums
 
-    told = list(reading.changes(site_sums(store, reading.period.before(), reading.sums)).values())
+    told = list(reading.changes(site_sums(store, reading.period.before(place), reading.sums)).values())
     shown = discoveries([None if one is None else one.best.p for one in told])
     return [
         None

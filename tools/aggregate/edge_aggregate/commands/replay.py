@@ -88,15 +88,17 @@ def _ask(broker: Broker, client_id: str, root: str, args: argparse.Namespace) ->
         connection.open(stopping)
         number = connection.subscribe(*asker.topics())
         last, asked = time.monotonic(), 0
-        while not (stopping() or asker.done):
-            connection.step(0.1)
-            if number in connection.granted:
-                asker.tend(connection, store)
-            if asker.answers.asked > asked:
-                last, asked = time.monotonic(), asker.answers.asked
-            if time.monotonic() > last + args.wait:
-                break
-        asker.leave(store)
+        try:
+            while not (stopping() or asker.done):
+                connection.step(0.1)
+                if number in connection.granted:
+                    asker.tend(connection, store)
+                if asker.answers.asked > asked:
+                    last, asked = time.monotonic(), asker.answers.asked
+                if time.monotonic() > last + args.wait:
+                    break
+        finally:  # a broker that goes in the middle of a round must not keep the next one waiting
+            asker.leave(store)
     connection.close()
     if asker.held_by_another:
         print("another one is asking just now: nothing was asked")

@@ -58,6 +58,7 @@ def _retain(args: argparse.Namespace) -> int:
         done = retain(store, args.days, days_too=args.days_too)
     print(
         f"dropped what began before {instant(done.before_ms).date()}: {done.windows} windows, {done.gaps} gaps, "
-        f"{done.days} sums of days, {done.variants} contradicting payloads, {done.dead} dead letters"
+        f"{done.days} sums of days, {done.variants} contradicting payloads, {done.dead} dead letters, "
+        f"{done.fleet} devices not heard of since"
     )
     return 0

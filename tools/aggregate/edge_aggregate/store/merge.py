@@ -141,7 +141,6 @@ class _Merge:
         self._fetch_held()
         before = self._sums()
         self._weigh()
-        self._refuse_absurd()
         self._write()
         self._bury()
         self._engine.run(
@@ -170,44 +169,46 @@ class _Merge:
             boot.cases[seq], boot.held[seq] = case, case.row
 
     def _weigh(self) -> None:
-        """Each key of the batch gets its case, those that are there carried on."""
-        segment, kept_from_ms = self._segment, self._kept_from
+        """Each key of the batch gets its case, those that are there carried on.
+
+        What claims that the boot before left out more than `SEQ_GAP` numbers is a dead letter, also where it would have
+        taken the place of a window that is held.
+        """
+        segment = self._segment
+        tops = {run: boot.top_seq for run, boot in self._boots.items()}
+        for run, found in self._runs.items():
+            self._runs[run], tops[run] = self._believed(self._boots[run], found)
         for run, found in self._runs.items():
             boot = self._boots[run]
-            cases, floor_seq = boot.cases, boot.floor_seq
+            cases, held = boot.cases, boot.held
             for number, row in found:
                 seq = row.seq
-                if row.start_ms < kept_from_ms or seq <= floor_seq:
-                    self._dead.append((number, _refused("retired", "older than what is kept", row)))
-                elif seq in cases:
+                if row.prev_boot is not None and row.prev_seq is not None:
+                    top = tops[row.device, row.prev_boot]
+                    if row.prev_seq - top > SEQ_GAP and not (seq in held and row[:-1] == held[seq][:-1]):
+                        reason = f"prev.last_seq {row.prev_seq} follows {top}: a gap over {SEQ_GAP}"
+                        self._dead.append((number, _refused("gap", reason, row)))
+                        continue
+                if seq in cases:
                     cases[seq].add(row, (segment, number))
                 else:
                     cases[seq] = Case(row, (segment, number))
 
-    def _refuse_absurd(self) -> None:
-        """Numbers that leave out more than `SEQ_GAP`, or claim so of the boot before, are dead letters."""
-        tops: dict[tuple[str, str], int] = {}
-        for run, boot in self._boots.items():
-            top = boot.top_seq
-            for seq in boot.fresh():
-                if seq - top - 1 > SEQ_GAP:
-                    self._refuse(boot, seq, f"seq {seq} follows {top}: a gap over {SEQ_GAP}")
-                else:
-                    top = max(top, seq)
-            tops[run] = top
-        for boot in self._boots.values():
-            for seq in boot.fresh():
-                row = boot.cases[seq].row
-                if row.prev_boot is None or row.prev_seq is None:
-                    continue
-                top = tops[row.device, row.prev_boot]
-                if row.prev_seq - top > SEQ_GAP:
-                    self._refuse(boot, seq, f"prev.last_seq {row.prev_seq} follows {top}: a gap over {SEQ_GAP}")
-
-    def _refuse(self, boot: Boot, seq: int, reason: str) -> None:
-        case = boot.cases.pop(seq)
-        for payload in (case, *(case.others or {}).values()):
-            self._dead += [(payload.origin[1], _refused("gap", reason, payload.row))] * payload.lines
+    def _believed(self, boot: Boot, found: list[tuple[int, Row]]) -> tuple[list[tuple[int, Row]], int]:
+        """Rows of a run by their numbers, and the greatest; what is retired or leaves out too many is a dead letter."""
+        kept_from_ms, floor_seq, top = self._kept_from, boot.floor_seq, boot.top_seq
+        believed = []
+        for number, row in sorted(found, key=_seq):
+            seq = row.seq
+            if row.start_ms < kept_from_ms or seq <= floor_seq:
+                self._dead.append((number, _refused("retired", "older than what is kept", row)))
+            elif seq - top - 1 > SEQ_GAP:
+                reason = f"seq {seq} follows {top}: a gap over {SEQ_GAP}"
+                self._dead.append((number, _refused("gap", reason, row)))
+            else:
+                top = max(top, seq)
+                believed.append((number, row))
+        return believed, top
 
     def _write(self) -> None:
         sites = self._ids.sites
@@ -295,6 +296,10 @@ class _Merge:
             ],
         )
         self._engine.run("DELETE FROM dead WHERE id <= ?", (first + len(newest) - 1 - DEAD_KEPT,))
+
+
+def _seq(found: tuple[int, Row]) -> int:
+    return found[1].seq
 
 
 def _refused(kind: str, reason: str, row: Row) -> Dead:

@@ -11,7 +11,7 @@ from typing import Final
 from edge.types import CELLS, ROUTES
 from edge_aggregate.decode import UNSYNCED
 
-VERSION: Final = 2
+VERSION: Final = 3
 """Of the schema. A store of a newer one is refused, one of an older one is migrated by `MIGRATIONS`."""
 
 CELL_COLUMNS: Final = tuple(f"{route}_{cell}" for route in ROUTES for cell in CELLS)
@@ -43,6 +43,8 @@ CREATE TABLE spans (
   first_day BIGINT NOT NULL, last_day BIGINT NOT NULL, told_late_ms BIGINT NOT NULL, late_ms BIGINT NOT NULL,
   PRIMARY KEY ({", ".join(SPAN_KEY)})) /* without rowid */"""
 
+_BY_CONTENT: Final = "CREATE INDEX segments_by_content ON segments (bytes, sha256)"
+
 TABLES: Final = tuple(
     f"""
 CREATE TABLE meta (key TEXT PRIMARY KEY, value BIGINT NOT NULL);
@@ -65,6 +67,7 @@ CREATE TABLE terms (
 CREATE TABLE segments (
   id BIGINT PRIMARY KEY, name TEXT NOT NULL UNIQUE, lines BIGINT NOT NULL, bytes BIGINT NOT NULL,
   sha256 TEXT NOT NULL);
+{_BY_CONTENT};
 
 CREATE TABLE windows (
   boot BIGINT NOT NULL, seq BIGINT NOT NULL, site BIGINT NOT NULL, terms BIGINT NOT NULL, start_ms BIGINT NOT NULL,
@@ -138,5 +141,5 @@ CREATE VIEW site_days AS
 )
 """Statements that make an empty store."""
 
-MIGRATIONS: Final[dict[int, tuple[str, ...]]] = {1: (_SPANS,)}
+MIGRATIONS: Final[dict[int, tuple[str, ...]]] = {1: (_SPANS,), 2: (_BY_CONTENT,)}
 """From a version to the next: the statements, run in one transaction."""

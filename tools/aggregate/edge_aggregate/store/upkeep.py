@@ -154,13 +154,20 @@ class Retained(NamedTuple):
     days: int
     variants: int
     dead: int
+    fleet: int
+
+
+_RETIRED: Final = Retained._fields[1:]
+"""The tables of which it says how many rows went."""
 
 
 def retain(store: Store, days: int, *, days_too: bool = False) -> Retained:
     """Drop windows that began more than so many days before the newest `received`, and say what was dropped.
 
-    Their gaps, contradictions and dead letters go with them. The sums of their days stay, unless `days_too`; figures of
-    whole days are as before. What comes later of that time is a dead letter (`retired`).
+    Their gaps, contradictions and dead letters go with them, and devices not heard of since. The sums of their days
+    stay, unless `days_too`; figures of whole days are as before. What comes later of that time is a dead letter
+    (`retired`). Where no window began in the day before that, they are counted from a day after the newest began: one
+    clock far ahead must not empty a store for good.
 
     Raises ConfigError for less than `RETAIN_LEAST` days, and StorageError.
     """
@@ -169,14 +176,19 @@ def retain(store: Store, days: int, *, days_too: bool = False) -> Retained:
         raise ConfigError(msg)
     engine = store.engine
     with engine.writing():
-        before = max((store.newest_ms // DAY_MS - days) * DAY_MS, kept_from(engine))
-        counts = [_count(engine, table) for table in ("windows", "gaps", "days", "variants", "dead")]
+        ((began_ms,),) = engine.fetch("SELECT COALESCE(MAX(last_start_ms), 0) FROM boots")
+        newest_ms = min(store.newest_ms, began_ms + DAY_MS)
+        before = max((newest_ms // DAY_MS - days) * DAY_MS, kept_from(engine))
+        counts = [_count(engine, table) for table in _RETIRED]
         for (boot,) in engine.fetch(
             "SELECT boot FROM windows WHERE start_ms < ? UNION SELECT boot FROM gaps WHERE before_ms < ? ORDER BY 1",
             (before, before),
         ):
             _retire(engine, boot, before)
         engine.run("DELETE FROM dead WHERE received_ms < ?", (before,))
+        engine.run(
+            "DELETE FROM fleet WHERE COALESCE(status_ms, 0) < ? AND COALESCE(health_ms, 0) < ?", (before, before)
+        )
         if days_too:
             engine.run("DELETE FROM days WHERE day < ?", (before // DAY_MS,))
             cut = before // DAY_MS // SPAN_DAYS  # of this span some days may be left
@@ -185,7 +197,7 @@ def retain(store: Store, days: int, *, days_too: bool = False) -> Retained:
         engine.run("DELETE FROM meta WHERE key = ?", (KEPT_FROM,))
         engine.run("INSERT INTO meta VALUES (?, ?)", (KEPT_FROM, before))
         count_merge(engine)
-        left = [_count(engine, table) for table in ("windows", "gaps", "days", "variants", "dead")]
+        left = [_count(engine, table) for table in _RETIRED]
     return Retained(before, *(was - now for was, now in zip(counts, left, strict=True)))
 
 

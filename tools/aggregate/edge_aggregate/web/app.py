@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from datetime import UTC
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,6 +25,7 @@ from edge_aggregate.web.auth import BasicAuth
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
+    from datetime import datetime
 
     from starlette.requests import Request
     from starlette.responses import Response
@@ -204,5 +206,5 @@ def _points(value: float) -> str:
     return f"{100 * value:+.1f}".replace("-", "−")
 
 
-def _moment(value: Any, place: Any = None) -> str:  # noqa: ANN401 - a template's
-    return str(value.astimezone(place).strftime("%d %b %Y %H:%M"))
+def _moment(value: datetime) -> str:
+    return value.astimezone(UTC).strftime("%d %b %Y %H:%M")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from edge.errors import ConfigError
 from edge.types import CELLS, EMOTIONS, ROUTES
 from edge_aggregate.decode import instant
+from edge_aggregate.edges import torn
 from edge_aggregate.export import dead_letters
 from edge_aggregate.figures import local_series, read, while_open
 from edge_aggregate.periods import Period, last
@@ -18,7 +19,8 @@ from edge_aggregate.states import States
 from edge_aggregate.statistics import discoveries
 from edge_aggregate.store.days import DAY_MS
 from edge_aggregate.store.fleet import read_fleet
-from edge_aggregate.sums import heard_of, site_sums
+from edge_aggregate.store.merge import kept_from
+from edge_aggregate.sums import heard_of, kept, site_sums
 from edge_aggregate.web import atlas, charts
 
 if TYPE_CHECKING:
@@ -38,6 +40,7 @@ NEWEST: Final = 50
 HOT_C: Final = 80
 """A Pi slows itself from here on."""
 CERTIFICATE_DAYS: Final = 30
+HEARD_DAYS: Final = 7
 RESTATED_DAYS: Final = 90
 """How far back the fleet's page looks for figures that changed after they were final."""
 
@@ -51,7 +54,7 @@ class Moved:
 
 
 def _moves(store: Store, reading: Reading, sites: Sequence[str]) -> dict[str, Moved]:
-    changes = reading.changes(site_sums(store, reading.period.before(), sites))
+    changes = reading.changes(site_sums(store, kept(store, reading.period.before()), sites))
     shown = discoveries([None if one is None else one.best.p for one in changes.values()])
     return {site: Moved(one, is_shown) for (site, one), is_shown in zip(changes.items(), shown, strict=True)}
 
@@ -61,7 +64,7 @@ def overview(store: Store, sites: Sites, asked: str, weighting: str, page: str =
 
     Bands and changes are made for the sites on this page. Where nothing is shown of the others, they are not read.
     """
-    period = last(asked, store.newest_ms)
+    period = kept(store, last(asked, store.newest_ms))
     if any(site.city is not None or site.latitude is not None for site in sites.sites.values()):
         reading = read(store, period)
         names = list(reading.sums)
@@ -102,9 +105,11 @@ def overview(store: Store, sites: Sites, asked: str, weighting: str, page: str =
 def site(store: Store, sites: Sites, name: str, asked: str) -> dict[str, Any]:
     """One site. Raises ConfigError when nobody ever heard of it."""
     place = sites[name].place
-    period = last(asked, store.newest_ms)
+    period = kept(store, last(asked, store.newest_ms))
     reading = read(store, period, [name])
-    figure, *days = while_open(store, [*reading.figures(), *local_series(store, period, place, [name])], sites)
+    by_day = local_series(store, period, place, [name], holes=True)
+    figure, *days = while_open(store, [*reading.figures(), *by_day], sites)
+    dropped = [torn(Period(one.start_ms, one.end_ms), store.newest_ms, kept_from(store.engine)) for one in days]
     labels = [instant(one.start_ms).astimezone(place).strftime("%d %b") for one in days]
     lines = [
         charts.Line("read", [(one.index, one.low, one.high) for one in days]),
@@ -114,7 +119,7 @@ def site(store: Store, sites: Sites, name: str, asked: str) -> dict[str, Any]:
         "figure": figure,
         "moved": _moves(store, reading, [name])[name],
         "period": period,
-        "days": list(zip(labels, days, strict=True)),
+        "days": list(zip(labels, days, dropped, strict=True)),
         "chart": charts.line_chart(
             "Share of happy by day, as read and corrected", labels, lines, [one.state == "provisional" for one in days]
         ),
@@ -151,7 +156,7 @@ def _mix(figure: Figure) -> list[tuple[str, list[tuple[str, int, float]], int]]:
 
 
 def fleet(store: Store, _sites: Sites) -> dict[str, Any]:
-    """Every device: what it says of itself, when it was last heard, what is missing of it."""
+    """Devices heard of in the last `HEARD_DAYS`: what each says of itself, when it was heard, what is missing of it."""
     newest = store.newest_ms
     today = newest // DAY_MS
     counted = {
@@ -161,7 +166,7 @@ def fleet(store: Store, _sites: Sites) -> dict[str, Any]:
             " FROM devices d JOIN (SELECT device, site, MAX(last_received_ms) AS last_ms, SUM(windows) AS windows,"
             " SUM(milliseconds) AS length, SUM(covered_ppm_s) AS covered FROM days WHERE day >= ?"
             " GROUP BY device, site) x ON x.device = d.id JOIN sites w ON w.id = x.site GROUP BY d.name",
-            (today - 7,),
+            (today - HEARD_DAYS,),
         )
     }
     missing = dict(
@@ -172,16 +177,19 @@ def fleet(store: Store, _sites: Sites) -> dict[str, Any]:
         )
     )
     members = {member.device: member for member in read_fleet(store.engine)}
+    since = newest - HEARD_DAYS * DAY_MS
+    heard = {name for name, one in members.items() if max(one.status_ms or 0, one.health_ms or 0) >= since}
     return {
         "devices": [
             _device(name, members.get(name), counted.get(name), int(missing.get(name, 0)), newest)
-            for name in sorted(members.keys() | counted.keys())
+            for name in sorted(heard | counted.keys())
         ],
         "restated": {
             site: [instant(day * DAY_MS).date().isoformat() for day in days]
             for site, days in States(store, range(today - RESTATED_DAYS, today + 1)).restated().items()
         },
         "restated_days": RESTATED_DAYS,
+        "heard_days": HEARD_DAYS,
     }
 
 
