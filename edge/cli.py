@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from edge import __version__
-from edge.errors import ConfigError, EdgeError
+from edge.errors import ConfigError, EdgeError, StorageError
 from edge.process import logs
 from edge.process.shown import shown
 
@@ -57,6 +57,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has gone, e.g. `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:  # of a file that no stage speaks for: no temporary folder, a full disk
+        if error.filename is None and error.errno is None:
+            raise
+        where = "" if error.filename is None else f"{error.filename}: "
+        text = f"{where}{error.strerror}: mend the path, its rights or the disk, or set TMPDIR to a folder with room"
+        print(f"edge: {shown(text)}", file=sys.stderr)
+        return StorageError.exit_code
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -43,7 +43,7 @@ class BackendError(EdgeError):
 
 
 class StorageError(EdgeError):
-    """Make room, or repair the folder or database: the outbox or runtime folder cannot be used.
+    """Make room, or repair the folder or database: the outbox, runtime or temporary folder cannot be used.
 
     `trouble` is the cause in a word, for those who see only `health`.
     """

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -30,6 +31,10 @@ FETCHED = "refs/edge/fetched"
 
 class Refused(Exception):
     """What is wrong and what to do, in one line."""
+
+
+class GitFailed(Refused):
+    """Git itself could not: the network, or what a power cut has left of the cache."""
 
 
 class Places(NamedTuple):
@@ -59,7 +64,7 @@ def _asked(places: Places, *arguments: str) -> str:
     if done.returncode:
         lines = (done.stderr or done.stdout).strip().splitlines() or ["no reason given"]
         msg = f"git {arguments[0]}: {lines[-1]}"
-        raise Refused(msg)
+        raise GitFailed(msg)
     return done.stdout.strip()
 
 
@@ -102,21 +107,44 @@ def follow(commit: str, at_least: str | None, places: Places) -> None:
         if not re.fullmatch(r"[0-9a-f]{40,64}", old):
             msg = f"{old[:64]!r} is no full commit id: give 40 hex digits, or remove {places.pulled}"
             raise Refused(msg)
-        if _git(places, "merge-base", "--is-ancestor", old, commit).returncode:
+        if answer := _git(places, "merge-base", "--is-ancestor", old, commit).returncode:
             msg = (
                 f"commit {commit[:12]} does not follow {old[:12]}, which ran before: an old state is served, or "
                 f"history was rewritten. If it was you: rm {places.pulled}"
             )
-            raise Refused(msg)
+            raise Refused(msg) if answer == 1 else GitFailed(msg)  # else a commit is missing, or cannot be read
 
 
-def pull(url: str, branch: str, at_least: str | None, places: Places) -> Path:
-    """Fetch, verify, check out; returns the folder. Nothing older is run from then on, even if this one fails."""
+def _checked_out(url: str, branch: str, at_least: str | None, places: Places) -> str:
+    """The commit that is in the cache's folder now, fetched, verified and following those before."""
     commit = fetch(url, branch, places)
     verify(commit, places)
     follow(commit, at_least, places)
     _asked(places, "checkout", "--quiet", "--force", "--detach", commit)
     _asked(places, "clean", "-ffdxq")
+    return commit
+
+
+def pull(url: str, branch: str, at_least: str | None, places: Places) -> Path:
+    """Fetch, verify, check out; returns the folder. Nothing older is run from then on, even if this one fails.
+
+    A cache that git fails on, as after a power cut, is made anew once: what is trusted is noted outside it. The old one
+    stays where that fails too: it was the network, and fetching all of it again may be dear.
+    """
+    try:
+        commit = _checked_out(url, branch, at_least, places)
+    except GitFailed as error:
+        print(f"edge-pull: {error}: once more, with an empty {places.cache}", file=sys.stderr)
+        old = places.cache.with_name(f"{places.cache.name}.old")
+        shutil.rmtree(old, ignore_errors=True)
+        places.cache.rename(old)
+        try:
+            commit = _checked_out(url, branch, at_least, places)
+        except Refused:
+            shutil.rmtree(places.cache)
+            old.rename(places.cache)
+            raise
+        shutil.rmtree(old)
     places.pulled.parent.mkdir(parents=True, exist_ok=True)
     fresh = places.pulled.with_name(f".{places.pulled.name}.new")
     fresh.write_text(f"{commit}\n")

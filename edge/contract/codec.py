@@ -81,14 +81,14 @@ def counts_payload(
 ) -> Counts:
     """The payload of a committed window; `start` and `time_quality` replace the report's own label.
 
-    An unsynced start before `EARLIEST` is a clock's that was never set: it is sent as `EARLIEST`, which says no less
-    and which subscribers take.
+    A start before `EARLIEST` is a clock's that was never set, or set by a server that is years behind: it is sent as
+    `EARLIEST` and unsynced, which says no less and which subscribers take.
 
     Raises ContractError when the report breaks the contract (a cell beyond `CELL_LIMIT`, say).
     """
     start, time_quality = start or report.start, time_quality or report.time_quality
-    if time_quality == "unsynced" and start.tzinfo is not None:  # without, the window below is refused
-        start = max(start, EARLIEST)
+    if start.tzinfo is not None and start < EARLIEST:  # without a zone, the window below is refused
+        start, time_quality = EARLIEST, "unsynced"
     cells = [value for row in report.counts.values() for value in row.values()]
     try:
         return Counts(

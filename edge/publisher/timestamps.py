@@ -6,7 +6,7 @@ import logging
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
-from edge.contract import ContractError, Counts, Topics, counts_payload
+from edge.contract import EARLIEST, ContractError, Counts, Topics, counts_payload
 from edge.process.logs import event
 
 if TYPE_CHECKING:
@@ -71,8 +71,9 @@ class Labels:
             return start, "unsynced"
         now = self._clock.monotonic()
         if now - row.committed_mono <= self._hold:
-            if self._clock.time_quality() == "synced":
-                return self._clock.utcnow() - timedelta(seconds=now - mono_start), "synced"
+            began = self._clock.utcnow() - timedelta(seconds=now - mono_start)
+            if self._clock.time_quality() == "synced" and began >= EARLIEST:  # before, its server is wrong by years
+                return began, "synced"
             if self.waiting:
                 return None
         return start, "unsynced"

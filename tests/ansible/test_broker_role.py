@@ -7,6 +7,7 @@ import signal
 import ssl
 import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING, Any
 
 import jinja2
@@ -171,6 +172,20 @@ def test_a_subscribers_session_is_its_own_and_outlives_a_restart(broker: RoleBro
     assert takes(publisher, "edge/v1/lobby/kiosk-07/counts") == 0
     publisher.close()
     assert visit("aggregator", "aggregator") == ("Success", [b"x", b"x"])
+
+
+def test_a_reload_takes_a_new_access_list_and_throws_nobody_off(broker: RoleBroker) -> None:
+    """Each run of the role ends with one."""
+    session = broker.login("kiosk-07")
+    assert takes(session, "edge/v1/lobby/kiosk-07/counts") < 0x80
+    acl = broker.folder / "edge.acl"
+    acl.write_text(acl.read_text().replace("v1/lobby/kiosk-07/#", "v1/arcade/kiosk-07/#"))
+    broker.there.signal(signal.SIGHUP)
+    end = time.monotonic() + 20
+    while takes(session, "edge/v1/lobby/kiosk-07/counts") < 0x80:
+        assert time.monotonic() < end
+    assert takes(session, "edge/v1/arcade/kiosk-07/counts") < 0x80
+    session.close()
 
 
 def test_a_user_name_that_is_sent_counts_for_nothing(broker: RoleBroker) -> None:

@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import tarfile
+from contextlib import suppress
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import TYPE_CHECKING, Any
@@ -97,7 +98,7 @@ def runs(device: Any) -> tuple[str, str]:  # noqa: ANN401
 
 def update(device: Any) -> None:  # noqa: ANN401
     device.switch("2")
-    device.confirm()
+    device.confirm("2")
 
 
 @pytest.mark.parametrize("step", range(40))
@@ -130,10 +131,113 @@ def test_an_unconfirmed_trial_is_undone_and_a_confirmed_one_can_go_back(device: 
     update(device)
     assert device.status()["previous"] == "1"
     device.rollback()
-    device.confirm()
+    device.confirm("1")
     assert runs(device) == ("1", "config 1")
     with pytest.raises(device.Refused, match="not on this device"):
         device.switch("3")
+
+
+def test_only_the_release_that_is_on_trial_is_confirmed(device: Any) -> None:  # noqa: ANN401
+    with pytest.raises(device.Refused, match="release 2 is not on trial, nothing is, and 1 runs"):
+        device.confirm("2")
+    device.switch("2")
+    with pytest.raises(device.Refused, match="release 1 is not on trial, 2 is, and 2 runs"):
+        device.confirm("1")
+    device.revert(boot=True)  # the power went between what the broker saw and this
+    with pytest.raises(device.Refused, match="nothing is, and 1 runs"):
+        device.confirm("2")
+    assert runs(device) == ("1", "config 1")
+
+
+def test_a_release_that_was_half_pruned_is_none(device: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:  # noqa: ANN401
+    old = device.RELEASES / "0"
+    old.mkdir()
+    (old / "complete").write_text("0")
+
+    def half(_: Path, **__: object) -> None:
+        raise PowerCut
+
+    with monkeypatch.context() as patch:
+        patch.setattr(device.shutil, "rmtree", half)
+        with pytest.raises(PowerCut):
+            update(device)
+        assert old.exists()
+        with pytest.raises(device.Refused, match="release 0 is not on this device"):
+            device.switch("0")
+        (old / "complete").write_text("0")
+        tarball = packed(tmp_path, json.dumps({"python": PYTHON, "version": "0", "bundle": "b"}))
+        with pytest.raises(PowerCut):
+            device.stage(tarball, hashlib.sha256(tarball.read_bytes()).hexdigest())
+    assert "0" not in device.status()["releases"]
+
+
+def test_a_boot_that_reverts_takes_units_folders_and_rules_of_the_old_release(
+    device: Any,  # noqa: ANN401
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[tuple[str, str]] = []
+
+    def run(*command: str, **_: object) -> CompletedProcess[str]:
+        asked.append((" ".join(command), runs(device)[0]))
+        return CompletedProcess(command, 0, "", "")
+
+    device.switch("2")
+    monkeypatch.setattr(device, "_run", run)
+    device.revert(boot=True)
+    folders = f"systemd-tmpfiles --create {device.ETC / 'tmpfiles.d/edge.conf'}"
+    for command in ("systemctl daemon-reload", folders, "udevadm control --reload"):
+        assert (command, "1") in asked
+
+
+@pytest.mark.parametrize("step", range(40))
+def test_a_removal_that_is_cut_off_can_be_asked_for_again(
+    device: Any,  # noqa: ANN401
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    step: int,
+) -> None:
+    program, state, cache = device.RELEASES.parent / "bin/edge-release", tmp_path / "state", tmp_path / "cache"
+    places = {
+        "OPT": device.RELEASES.parent,
+        "GPIO_MADE": device.RELEASES.parent / "made-group-gpio",
+        "STATE": state,
+        "PULL_CACHE": cache,
+        "VISION_FILE": tmp_path / "run/vision.json",
+    }
+    for name, path in places.items():
+        monkeypatch.setattr(device, name, path)
+    for path in (program, device.GPIO_MADE, state / "outbox.db", cache / "release.tar", device.VISION_FILE):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    there, count = {"edge-vision", "edge-publisher", "edge", "gpio"}, 0
+
+    def counted(action: Callable[..., object]) -> Callable[..., Any]:
+        def change(*arguments: Any, **keywords: Any) -> object:  # noqa: ANN401 - as it comes
+            nonlocal count
+            count += 1
+            if count > step:
+                raise PowerCut
+            return action(*arguments, **keywords)
+
+        return change
+
+    def run(*command: str, **_: object) -> CompletedProcess[str]:
+        if command[0] in ("userdel", "groupdel"):
+            there.discard(command[1])
+        return CompletedProcess(command, 0, "", "")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(device, "_run", counted(run))
+        patch.setattr(device.shutil, "rmtree", counted(device.shutil.rmtree))
+        with suppress(PowerCut):
+            device.remove()
+    left = [path for path in (state, cache, device.CONFIG.parent, device.RELEASES) if path.exists()]
+    assert program.exists() or not (left or there)
+    assert step < 39 or not program.exists()
+    monkeypatch.setattr(device, "_run", run)
+    device.remove()
+    assert not there
+    assert not [path for path in (state, cache, device.CONFIG.parent, device.OPT) if path.exists()]
 
 
 def test_a_first_release_that_fails_leaves_none(device: Any) -> None:  # noqa: ANN401

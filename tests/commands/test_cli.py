@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 
 import edge
+from edge import config as config_package
 from edge.cli import main
 from edge.errors import ConfigError
 from edge.outbox.runtime_files import write_vision
@@ -130,6 +132,33 @@ def test_an_annotation_where_nobody_can_look_is_one_line(capsys: pytest.CaptureF
     assert "no such folder" in capsys.readouterr().err
     assert main(["vision", "--source", f"no://{LONG}"]) == 2
     assert "only rtsp://" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [("run",), ("vision",), ("demo",), ("bench", "--invocations", "1")])
+def test_no_temporary_folder_is_one_line(
+    command: tuple[str, ...], bundle_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    models = config_package.development().models.model_copy(update={"bundle": bundle_folder})
+    made = config_package.development().model_copy(update={"models": models})
+    monkeypatch.setattr(config_package, "development", lambda *_: made)
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/nowhere"])
+    assert main(command) == 74
+    said = capsys.readouterr().err.splitlines()
+    assert said[-1].startswith("edge: No usable temporary directory found in ['/nowhere']: mend the path")
+    monkeypatch.setattr(tempfile, "tempdir", "/nowhere")
+    assert main(command) == 74
+    assert "edge: /nowhere/edge-" in capsys.readouterr().err
+
+
+def test_an_error_of_the_system_that_names_nothing_is_a_mistake_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        msg = "no number, no name"
+        raise OSError(msg)
+
+    monkeypatch.setattr(tempfile, "TemporaryDirectory", fail)
+    with pytest.raises(OSError, match="no number"):
+        main(["vision"])
 
 
 @pytest.mark.parametrize("command", ["doctor", "vision", "publish"])

@@ -170,6 +170,33 @@ def test_unsynced_row_goes_as_it_is_after_the_hold_and_is_never_restamped(bench:
     assert sent[0].window.start == EARLIEST, "no subscriber takes 1970"
 
 
+@pytest.mark.parametrize("quality", ["synced", "holdover"])
+def test_a_server_that_is_years_behind_loses_no_window(bench: Bench, quality: TimeQuality) -> None:
+    bench.writer.commit(closing(end=datetime(2007, 4, 7, tzinfo=UTC), seconds=60, time_quality=quality))
+    bench.turn(0)
+    window = decode_counts(bench.notes.leaf("counts")[0]).window
+    assert (window.start, window.time_quality) == (EARLIEST, "unsynced")
+    assert bench.outbox.stats().refused == 0
+
+
+@pytest.mark.parametrize("mended", [True, False])
+def test_a_row_that_waits_takes_no_label_of_a_server_that_is_years_behind(bench: Bench, *, mended: bool) -> None:
+    bench.clock.quality = "unsynced"
+    unsynced(bench)
+    bench.clock.quality, bench.clock.now = "synced", datetime(2007, 4, 7, tzinfo=UTC)
+    bench.dispatcher.tend(bench.outbox)
+    bench.turn(0)
+    assert bench.notes.leaf("counts") == []
+    bench.clock.pass_time(300 if mended else 901)
+    if mended:
+        bench.clock.now = NOW
+    bench.turn()
+    window = decode_counts(bench.notes.leaf("counts")[0]).window
+    expected = (NOW - timedelta(seconds=360), "synced") if mended else (EARLIEST, "unsynced")
+    assert (window.start, window.time_quality) == expected
+    assert bench.outbox.stats().refused == 0
+
+
 @pytest.mark.parametrize("why", ["other kernel boot", "drain", "no hold"])
 def test_no_wait_where_waiting_is_vain(tmp_path: Path, why: str) -> None:
     bench = Bench(tmp_path, hold=0 if why == "no hold" else 900)

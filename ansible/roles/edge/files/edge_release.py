@@ -5,7 +5,8 @@
     edge-release check VERSION                would it start with the candidate configuration? Signature and models too
     edge-release switch VERSION               on trial: the next boot goes back, unless it is confirmed before
     edge-release rollback                     on trial: the release before this one, with its configuration
-    edge-release confirm | revert | status | remove
+    edge-release confirm VERSION              end the trial of this very release: every boot starts it from now on
+    edge-release revert | status | remove
 
 `current` points to what runs. A trial is a file, `trial.json`, written before anything is touched and removed by
 `confirm`: while it exists, `revert` (which every boot begins with) restores the configuration it names and `current`.
@@ -34,7 +35,7 @@ RELEASES, CURRENT, PREVIOUS, TRIAL = OPT / "releases", OPT / "current", OPT / "p
 CONFIG, CANDIDATE = Path("/etc/edge/config.toml"), Path("/etc/edge/candidate.toml")
 KEPT_CONFIG = OPT / "trial-config.toml"
 VISION_FILE = Path("/run/edge/vision.json")
-ETC = Path("/etc")
+ETC, STATE = Path("/etc"), Path("/var/lib/edge")
 LINKS = {
     "systemd/system/edge.target": "edge.target",
     "systemd/system/edge-vision.service": "edge-vision.service",
@@ -107,6 +108,13 @@ def _release(version: str) -> Path:
     return release
 
 
+def _discard(release: Path) -> None:
+    """Remove a release, its mark first: what a power cut leaves of it is rubbish, and is not taken for whole."""
+    (release / "complete").unlink(missing_ok=True)
+    _sync()
+    shutil.rmtree(release)
+
+
 def _run(*command: str, **options: Any) -> subprocess.CompletedProcess[str]:  # noqa: ANN401 - subprocess's own
     return subprocess.run(command, capture_output=True, text=True, check=False, **options)
 
@@ -153,7 +161,8 @@ def stage(tarball: Path, sha256: str) -> str:
         if release.name in (_version(CURRENT), _version(PREVIOUS)):
             msg = f"release {release.name} is in use and differs from {tarball}: give the new one another version"
             raise Refused(msg)
-        shutil.rmtree(release, ignore_errors=True)
+        if release.exists():
+            _discard(release)
         release.mkdir(parents=True)
         # Python 3.11.2, bookworm's, has no filters yet.
         archive.extraction_filter = getattr(tarfile, "data_filter", lambda member, _: member)
@@ -216,15 +225,20 @@ def _boot_id() -> str | None:
     return boot if isinstance(boot, str) and re.fullmatch(r"[\w-]{1,64}", boot) else None
 
 
+def _take_up() -> None:
+    """Let systemd and udev have the units, folders and rules of the release that is current."""
+    _systemctl("daemon-reload")
+    _run("systemd-tmpfiles", "--create", str(ETC / "tmpfiles.d/edge.conf"))
+    _run("udevadm", "control", "--reload")
+    _run("udevadm", "trigger", "--subsystem-match=usb", "--subsystem-match=apex")
+
+
 def _start() -> str:
     """Restart both services with what is current and wait for vision's first figures; returns its new boot_id."""
     _systemctl("stop", "edge.target", *SERVICES)
     _systemctl("reset-failed", *SERVICES)  # its restarts are the last release's
     before = _boot_id()
-    _systemctl("daemon-reload")
-    _run("systemd-tmpfiles", "--create", str(ETC / "tmpfiles.d/edge.conf"))
-    _run("udevadm", "control", "--reload")
-    _run("udevadm", "trigger", "--subsystem-match=usb", "--subsystem-match=apex")
+    _take_up()
     _systemctl("enable", "edge.target")
     _systemctl("start", "--no-block", "edge.target")
     end = time.monotonic() + STARTED_S
@@ -243,11 +257,16 @@ def _start() -> str:
     raise Refused(msg)
 
 
+def _trial() -> dict[str, Any] | None:
+    """From which release to which the trial goes that is under way."""
+    return dict(json.loads(TRIAL.read_text())) if TRIAL.exists() else None
+
+
 def switch(version: str, config: Path | None = None) -> dict[str, object]:
     """Begin a trial of a release, with the candidate configuration unless told otherwise, and start it."""
     release = _release(version)
-    if TRIAL.exists():
-        msg = "another trial is under way: edge-release confirm, or revert"
+    if (trial := _trial()) is not None:
+        msg = f"another trial is under way: edge-release confirm {trial['to']}, or revert"
         raise Refused(msg)
     before = _version(CURRENT)
     if CONFIG.exists():
@@ -271,29 +290,35 @@ def rollback() -> dict[str, object]:
     return switch(version, RELEASES / version / "config.toml")
 
 
-def confirm() -> dict[str, object]:
-    """End the trial: what runs is what every boot starts. Older releases than the one before it are removed."""
-    if TRIAL.exists():
-        trial = json.loads(TRIAL.read_text())
-        before, now = trial["from"], trial["to"]
-        if before not in (None, now):
-            shutil.copy2(KEPT_CONFIG, RELEASES / before / "config.toml")
-            _link(PREVIOUS, RELEASES / before)
-        TRIAL.unlink()
-        KEPT_CONFIG.unlink(missing_ok=True)
-        _sync()
+def confirm(version: str) -> dict[str, object]:
+    """End the trial of this release: every boot starts it. Older releases than the one before it are removed.
+
+    Refused when it is not on trial: a boot has undone that since, and what was seen of it does not run any more.
+    """
+    trial = _trial()
+    if trial is None or trial["to"] != version:
+        now = "nothing is" if trial is None else f"{trial['to']} is"
+        msg = f"release {version} is not on trial, {now}, and {_version(CURRENT)} runs: switch to it again"
+        raise Refused(msg)
+    before = trial["from"]
+    if before not in (None, version):
+        shutil.copy2(KEPT_CONFIG, RELEASES / before / "config.toml")
+        _link(PREVIOUS, RELEASES / before)
+    TRIAL.unlink()
+    KEPT_CONFIG.unlink(missing_ok=True)
+    _sync()
     keep = {_version(CURRENT), _version(PREVIOUS)}
     for release in RELEASES.iterdir():
         if release.name not in keep:
-            shutil.rmtree(release)
+            _discard(release)
     return status()
 
 
 def revert(*, boot: bool) -> dict[str, object]:
     """Undo an unconfirmed switch; without one, nothing happens."""
-    if not TRIAL.exists():
+    trial = _trial()
+    if trial is None:
         return status()
-    trial = json.loads(TRIAL.read_text())
     if trial["from"] is None:  # the first release of this device: there is nothing to go back to
         _systemctl("stop", "edge.target", *SERVICES)
         CURRENT.unlink(missing_ok=True)
@@ -307,7 +332,7 @@ def revert(*, boot: bool) -> dict[str, object]:
     _sync()
     print(f"edge-release: {trial['to']} was not confirmed: back to {trial['from'] or 'nothing'}", file=sys.stderr)
     if boot:
-        _systemctl("daemon-reload")
+        _take_up()  # this boot began with those of the other release
     elif trial["from"] is not None:
         return status() | {"boot_id": _start()}
     return status()
@@ -323,13 +348,15 @@ def remove() -> dict[str, object]:
     for folder in ("sysusers.d", "systemd/journald.conf.d", "systemd/system.conf.d"):  # Debian has them not
         with suppress(OSError):  # others use it
             (ETC / folder).rmdir()
-    for folder in (OPT, CONFIG.parent, Path("/var/lib/edge"), VISION_FILE.parent, PULL_CACHE):
-        shutil.rmtree(folder, ignore_errors=True)
+    for tree in (CONFIG.parent, STATE, VISION_FILE.parent, PULL_CACHE, PULL_CACHE.with_name(f"{PULL_CACHE.name}.old")):
+        shutil.rmtree(tree, ignore_errors=True)
     _systemctl("daemon-reload")
     for user in ("edge-vision", "edge-publisher"):
         _run("userdel", user)
     for group in groups:
         _run("groupdel", group)
+    for tree in (RELEASES, OPT):  # this program last: a removal that is cut off can be asked for again
+        shutil.rmtree(tree, ignore_errors=True)
     return {"removed": True}
 
 
@@ -339,7 +366,7 @@ def status() -> dict[str, object]:
     return {
         "current": _version(CURRENT),
         "previous": _version(PREVIOUS),
-        "trial": json.loads(TRIAL.read_text())["to"] if TRIAL.exists() else None,
+        "trial": (_trial() or {}).get("to"),
         "releases": {marker.parent.name: marker.read_text() for marker in sorted(RELEASES.glob("*/complete"))},
         "candidate_in_use": same,
         "boot_id": _boot_id(),
@@ -354,7 +381,7 @@ def main() -> int:
     added = {name: commands.add_parser(name) for name in ("stage", "check", "switch", "rollback", "confirm", "revert")}
     added["stage"].add_argument("tarball", type=Path)
     added["stage"].add_argument("sha256")
-    for name in ("check", "switch"):
+    for name in ("check", "switch", "confirm"):
         added[name].add_argument("version")
     added["revert"].add_argument("--boot", action="store_true", help="before the services start")
     for name in ("status", "remove"):

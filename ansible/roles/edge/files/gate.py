@@ -74,8 +74,9 @@ def forget(arguments: argparse.Namespace) -> int:
     discovery = f"homeassistant/device/{arguments.topic.rpartition('/')[2]}/config"
     topics = (*(f"{arguments.topic}/{leaf}" for leaf in RETAINED), discovery)
     waiting = [client.publish(topic, b"", qos=1, retain=True) for topic in topics]
-    while not all(message.is_published() for message in waiting):
-        client.loop(0.2)
+    while not all(message.rc <= 0 and message.is_published() for message in waiting):
+        if client.loop(0.2):
+            sys.exit(f"gate: {arguments.host}:{arguments.port} hung up: see its log, then run this again")
     return 0
 
 
