@@ -52,7 +52,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Register `bundle`."""
     parser = subparsers.add_parser("bundle", help="make a verified model bundle from trained nets, or verify one")
     parser.add_argument("--runs", type=Path, default=Path("build/train"), help="folder with <role>/final.keras")
-    parser.add_argument("--name", default="fer-2027.05")
+    parser.add_argument("--name", default="fer-2027.06")
     parser.add_argument("--out", type=Path, default=Path("models"), help="folder that gets <name>/")
     parser.add_argument("--only", nargs="+", action="extend", choices=(*ROLES, "detector"), metavar="ROLE",
                         help="make these models alone, with --rest-from")  # fmt: skip
