@@ -9,10 +9,10 @@ from typing import Any, Final
 DEPTH_LIMIT: Final = 100
 """Arrays and tables inside one another, at most; the reader recurses in Python for each."""
 _TOKEN: Final = re.compile(
-    r'"""(?:\\.|[^\\])*?"{3,5}|\'\'\'.*?\'{3,5}|"(?:\\.|[^"\\\n])*"|\'[^\'\n]*\'|#[^\n]*|[][{}]',
+    r'"""(?:\\.|[^\\])*?"{3,5}|\'\'\'.*?\'{3,5}|"(?:\\.|[^"\\\n])*"|\'[^\'\n]*\'|#[^\n]*|[][{}]|\\.*',
     re.DOTALL,
 )
-"""A string or a comment, in which brackets mean nothing; or a bracket."""
+"""A string or a comment, in which brackets mean nothing; a bracket; or a backslash elsewhere, which ends all TOML."""
 
 
 def read_toml(text: str) -> dict[str, Any]:

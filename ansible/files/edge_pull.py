@@ -131,17 +131,19 @@ def pull(url: str, branch: str, at_least: str | None, places: Places) -> Path:
     A cache that git fails on, as after a power cut, is made anew once: what is trusted is noted outside it. The old one
     stays where that fails too: it was the network, and fetching all of it again may be dear.
     """
+    old = places.cache.with_name(f"{places.cache.name}.old")
+    if old.exists():  # the run that put it aside was cut off
+        shutil.rmtree(places.cache, ignore_errors=True)
+        old.rename(places.cache)
     try:
         commit = _checked_out(url, branch, at_least, places)
     except GitFailed as error:
         print(f"edge-pull: {error}: once more, with an empty {places.cache}", file=sys.stderr)
-        old = places.cache.with_name(f"{places.cache.name}.old")
-        shutil.rmtree(old, ignore_errors=True)
         places.cache.rename(old)
         try:
             commit = _checked_out(url, branch, at_least, places)
-        except Refused:
-            shutil.rmtree(places.cache)
+        except (Refused, OSError):
+            shutil.rmtree(places.cache, ignore_errors=True)
             old.rename(places.cache)
             raise
         shutil.rmtree(old)

@@ -44,7 +44,7 @@ class Pipeline:
         self.scenes: dict[Scene, int] = {}
         """Frames by scene, of the whole run."""
         self._looks, self._looked_at = 0, -math.inf
-        self._held = False
+        self._held = 0
         self._detector, self._router, self._crop = detector, router, crop
         self._tracker = Tracker(uncertain_below)
         self._watch = scene.Watch(masks)
@@ -83,16 +83,17 @@ class Pipeline:
             for i, one, answer in zip(due, chips, self._router.expressions(chips, routes), strict=True):
                 tracks[i] = self._tracker.express(numbers[i], answer, chip_weight(one, large[i].w), frame.t)
         self._lap("classify", began)
-        self.span, self._held = (frame.t, frame.t + (frame.duration or MAX_GAP), seen), False
+        self.span, self._held = (frame.t, frame.t + (frame.duration or MAX_GAP), seen), 0
         return [track for track in tracks if track is not None]
 
-    def hold(self, since: float, until: float) -> None:
-        """Let a frame that still stood at `since` stand until `until`: the pipeline was busy, the camera was not.
+    def hold(self, since: float, until: float, most: int) -> None:
+        """Let a frame that still stood at `since` stand until `until`: the pipelines were busy, the camera was not.
 
-        Once a frame: a camera is asked again before another one's next frame, and if it has none then, it sends none.
+        `most` times a frame, as many as there are cameras: they are asked in turn, and one that has no frame when its
+        turn comes sends none.
         """
-        if self.span is not None and self.span[1] >= since and not self._held:
-            self.span, self._held = (self.span[0], max(self.span[1], until), self.span[2]), True
+        if self.span is not None and self.span[1] >= since and self._held < most:
+            self.span, self._held = (self.span[0], max(self.span[1], until), self.span[2]), self._held + 1
 
     def votes(self) -> list[Vote]:
         """The window's votes; starts the next window."""

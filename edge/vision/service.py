@@ -18,6 +18,8 @@ from edge.process.logs import event
 from edge.process.systemd_notify import Notifier
 from edge.types import ModelsStatement, Route, Track, Vote, WindowReport
 from edge.vision.camera import open_cameras
+from edge.vision.camera.multi import MultiCamera
+from edge.vision.camera.replay import Replay
 from edge.vision.detect.choose import chosen_kind, describe, judge, open_detector
 from edge.vision.figures import FRAMELESS, Figures, Probe, budget
 from edge.vision.kill_switch import PauseSwitch
@@ -87,7 +89,7 @@ class Vision:
         self._recorder = Recorder(config.storage, self._clock, self._policy.key)
         kill = config.kill_switch
         self._switch = PauseSwitch(kill.file, kill.gpio, runtime, before=self._recorder.paused)
-        self._paused = self._switch.cause() is not None
+        self._paused, self._paused_at = self._switch.cause() is not None, 0.0
         self._camera: Camera | None = None if self._paused else open_cameras(config.camera)
         self._resting: Camera | None = None
         self._live = self._camera.live if self._camera else all(c.kind != "replay" for c in config.camera)
@@ -174,7 +176,7 @@ class Vision:
         if self._live:  # while it was busy with faces no other frame could be looked at
             now = self._clock.monotonic()
             for other in self._pipelines:
-                other.hold(frame.t, now + MAX_GAP)
+                other.hold(frame.t, now + MAX_GAP, len(self._pipelines))
         self._figures.see(frame, tracks, live=self._live)
 
     def _watch(self, until: float) -> None:
@@ -281,7 +283,10 @@ class Vision:
             log.info(event("paused" if self._paused else "resumed", cause=cause))
             if self._paused:
                 self._put_away()
+                self._paused_at = now
             else:
+                if isinstance(self._resting, Replay | MultiCamera):
+                    self._resting.rested(now - self._paused_at)
                 self._camera, self._resting = self._resting or open_cameras(self._config.camera), None
 
     def _put_away(self) -> None:

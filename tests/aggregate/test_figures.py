@@ -267,6 +267,9 @@ def test_the_period_before_begins_at_a_local_midnight_too(tmp_path: Path, capsys
         assert one.before(LISBON) == before
     hour = Period(milliseconds(DAY) + 1, milliseconds(DAY) + 3_600_001)
     assert hour.before(LISBON) == Period(*(ms - 28 * 86_400_000 for ms in (hour.start_ms, hour.end_ms)))
+    evening = Period(midnight(date(2026, 11, 2), LISBON) - 1_800_000, midnight(date(2026, 11, 2), LISBON))
+    before = evening.before(LISBON)
+    assert before.end_ms - before.start_ms == 1_800_000, "no whole days: it is as long, over a change of the clocks too"
     cells = {"unmasked_happy": 30, "unmasked_sad": 90}
     lines = [
         window(1, start=datetime(2026, 3, 9, 23, 30, tzinfo=UTC), cells=cells),  # of the 9th in Lisbon

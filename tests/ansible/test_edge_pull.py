@@ -262,3 +262,6 @@ def test_the_command_runs_the_playbook_or_says_why_not(fleet: Fleet, tmp_path: P
     command[3] = f"{fleet.url}-gone"
     assert run().returncode == 1
     assert kept.exists()
+    fleet.places.cache.rename(fleet.places.cache.with_name(f"{fleet.places.cache.name}.old"))  # cut off in the middle
+    assert run().returncode == 1
+    assert kept.exists()

@@ -42,3 +42,9 @@ def test_what_is_too_deep_is_told_with_its_line(deep: str) -> None:
 )
 def test_what_is_not_deep_is_read_as_tomllib_reads_it(text: str) -> None:
     assert read_toml(text) == tomllib.loads(text)
+
+
+@pytest.mark.parametrize("text", ["\\" + '"""' * 3 + "\n", "x\\" + "'''" + "[[[\n"])
+def test_text_that_is_no_toml_takes_no_longer_for_being_long(text: str) -> None:
+    with pytest.raises(tomllib.TOMLDecodeError):
+        read_toml(text * 100_000)

@@ -68,16 +68,20 @@ def test_time_is_credited_once_however_often_it_is_asked_for() -> None:
     assert sum(window.held.values()) == pytest.approx(MAX_GAP)
 
 
-def test_a_busy_pipeline_holds_another_camera_once_a_frame_and_not_for_ever() -> None:
+@pytest.mark.parametrize("cameras", [2, 5])
+def test_busy_pipelines_hold_another_camera_until_its_turn_comes_and_not_for_ever(cameras: int) -> None:
     other, _ = pipeline()
+    window = Window(0.0, 600.0, 1)
     other.see(frame(0.0))
-    for now in (0.5, 1.0, 1.5, 2.0, 2.5):
-        other.hold(now - 0.4, now + MAX_GAP)
+    for turn in range(100):
+        now = 0.4 * (turn + 1)
+        other.hold(now - 0.4, now + MAX_GAP, cameras)
+        other.credit(window, now)
     assert other.span is not None
-    assert other.span[1] == pytest.approx(0.5 + MAX_GAP), "it sends nothing any more"
-    other.see(frame(3.0, 1))
-    other.hold(3.0, 4.5)
-    assert other.span[1] == 4.5
+    assert other.span[1] == pytest.approx(0.4 * cameras + MAX_GAP), "it sends nothing any more"
+    other.see(frame(50.0, 1))
+    other.hold(50.0, 52.5, cameras)
+    assert other.span[1] == 52.5
 
 
 def test_a_pause_keeps_votes_and_nothing_else() -> None:

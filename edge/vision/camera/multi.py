@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from edge.errors import SourceError
 from edge.vision.camera.reconnecting import Reconnecting
+from edge.vision.camera.replay import Replay
 
 if TYPE_CHECKING:
     import threading
@@ -83,6 +84,12 @@ class MultiCamera:
         if not self._heads:
             return None
         return self._heads.pop(min(self._heads, key=lambda number: (self._heads[number].t, number)))
+
+    def rested(self, seconds: float) -> None:
+        """See `edge.vision.camera.replay.Replay.rested`."""
+        for camera in self._cameras:
+            if isinstance(camera, Replay):
+                camera.rested(seconds)
 
     def close(self) -> None:
         """Close all; a frame that waits is released."""

@@ -27,8 +27,6 @@ log = logging.getLogger(__name__)
 
 NAMED: Final = 10
 """At most so many ignored files of a folder are named in one line."""
-PAUSED: Final = 2.0
-"""Seconds in which nobody asks for a frame, after which a paced replay stood still meanwhile."""
 
 
 class Replay:
@@ -44,8 +42,7 @@ class Replay:
         self.ended = False
         self.drops: dict[str, int] = {}
         self._source, self._loop, self._still_seconds = source, loop, still_seconds
-        self._asked = time.monotonic()
-        self._began = self._asked if realtime else None
+        self._began = time.monotonic() if realtime else None
         self._index = 0
         self._moves = False
         self._stills = [source]
@@ -85,16 +82,18 @@ class Replay:
         if frame is None:
             return None
         if self._began is not None:
-            now = time.monotonic()
-            if now - self._asked > PAUSED:
-                self._began += now - self._asked
-            wait = self._began + frame.t - now
-            time.sleep(max(0.0, min(wait, timeout)))
-            self._asked = time.monotonic()
+            wait = self._began + frame.t - time.monotonic()
             if wait > timeout:
+                time.sleep(timeout)
                 return None
+            time.sleep(max(0.0, wait))
         self._advance()
         return frame
+
+    def rested(self, seconds: float) -> None:
+        """Let a paced replay go on where it was when a pause of so many seconds began."""
+        if self._began is not None:
+            self._began += seconds
 
     def close(self) -> None:
         """Release the decoder."""

@@ -61,6 +61,7 @@ class Haar:
     def forget(self) -> None:
         """See `edge.vision.detect.Detector.forget`."""
         self._rest.forget()
+        self._lately.clear()
 
     def detect(self, image: U8, *, thorough: bool = False, zoom: float = 1.0) -> list[FaceBox]:
         """See `edge.vision.detect.Detector.detect`; none on frames smaller than the cascade's window.

@@ -156,8 +156,9 @@ class Rest:
         return self._awake >= 0
 
     def forget(self) -> None:
-        """Keep no picture."""
+        """Keep no picture, nor that a face was there."""
         self._schedule.forget()
+        self._awake = 0
 
     def found(self) -> None:
         """A face is there: the next frames are searched."""

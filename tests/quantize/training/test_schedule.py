@@ -120,8 +120,9 @@ def test_each_fold_is_held_out_and_scored(faces: Path, tmp_path: Path, monkeypat
     assert (out / "fold-0" / "final.npz").stat().st_mtime_ns == before, "a finished fold is kept"
     with pytest.raises(ConfigError, match="2 or more"):
         train.train_folds(recipe, 1, out, tmp_path)
-    train.train_folds(replace(recipe, seed=2), 2, out, tmp_path, resume=True)
-    assert (out / "fold-0" / "final.npz").stat().st_mtime_ns > before, "a fold of another recipe is none of these"
+    with pytest.raises(ConfigError, match="a run of another recipe"):
+        train.train_folds(replace(recipe, seed=2), 2, out, tmp_path, resume=True)
+    assert (out / "fold-0" / "final.npz").stat().st_mtime_ns == before
 
 
 def test_a_fold_does_not_start_from_a_net_that_has_seen_its_faces(tmp_path: Path) -> None:
@@ -130,6 +131,8 @@ def test_a_fold_does_not_start_from_a_net_that_has_seen_its_faces(tmp_path: Path
         train.train_folds(replace(TINY, init="other"), 2, tmp_path / "gate", tmp_path)
     with pytest.raises(ConfigError, match="starts from a run, or from none"):
         train.train_folds(replace(TINY, init="weights.npz"), 2, tmp_path / "gate", tmp_path)
+    with pytest.raises(ConfigError, match="leave it out with folds"):
+        train.train_folds(replace(TINY, worn_share=0.5), 2, tmp_path / "gate", tmp_path)
 
 
 def test_a_run_that_gets_no_better_ships_its_best_weights(

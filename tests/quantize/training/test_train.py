@@ -222,8 +222,9 @@ def test_weights_that_do_not_fit_leave_the_run_before_as_it_was(samples: Samples
     for init in ("one", "one + two"):
         with pytest.raises(ConfigError, match="are not of gate"):
             train.train(replace(TINY, init=init), run, tmp_path)
-    with pytest.raises(SourceError, match="none"):
-        train.train(replace(TINY, init="none"), run, tmp_path)
+    for change in ({"init": "none"}, {"teacher": "none", "teacher_weight": 0.5, "teacher_views": "agreeing"}):
+        with pytest.raises(SourceError, match="none"):
+            train.train(replace(TINY, **change), run, tmp_path)
     assert run.result() == before
     assert run.final_weights()
     assert len(samples.chips)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from itertools import pairwise
+from threading import Event
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ import pytest
 
 from edge.errors import SourceError
 from edge.vision.camera import replay as replay_module
+from edge.vision.camera.multi import MultiCamera
 from edge.vision.camera.pictures import read_still
 from edge.vision.camera.replay import Replay
 
@@ -295,7 +297,7 @@ def test_a_paced_replay_waits_for_the_time_of_a_frame(tmp_path: Path) -> None:
     assert replay.ended
 
 
-def test_a_paced_replay_stands_still_while_nobody_asks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_paced_replay_goes_on_after_a_pause_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in "abcd":
         picture(tmp_path / f"{name}.png", np.zeros((4, 4, 3), np.uint8))
     now = [100.0]
@@ -303,12 +305,13 @@ def test_a_paced_replay_stands_still_while_nobody_asks(tmp_path: Path, monkeypat
     monkeypatch.setattr(replay_module, "time", clock)
     replay = Replay(tmp_path, realtime=True, still_seconds=1.0)
     assert replay.read(0.1) is not None
-    now[0] += 600  # paused
+    now[0] += 600
+    MultiCamera([replay, replay], Event()).rested(300)  # both of them
     shown = []
     while not replay.ended:
         if replay.read(0.1) is not None:
             shown.append(now[0])
-    assert np.diff(shown) == pytest.approx([1.0, 1.0], abs=0.11)
+    assert shown == pytest.approx([701.0, 702.0, 703.0], abs=0.11)
 
 
 def test_a_gif_keeps_its_own_times(data: Path) -> None:

@@ -47,9 +47,14 @@ class Period:
     def before(self, place: tzinfo = UTC, days: int = 28) -> Period:
         """As long, `days` earlier: of 28 days, so that it has the same days of the week.
 
-        A midnight in `place` stays one: where the clocks were changed in between, an hour more or less is gone back.
+        From a midnight in `place` to another it goes from midnight to midnight: where the clocks were changed in
+        between, an hour more or less is gone back.
         """
-        return Period(_earlier(self.start_ms, place, days), _earlier(self.end_ms, place, days))
+        edges = self.start_ms, self.end_ms
+        dates = [instant(ms).astimezone(place).date() for ms in edges]
+        if all(midnight(day, place) == ms for day, ms in zip(dates, edges, strict=True)):
+            return Period(*(midnight(day - timedelta(days=days), place) for day in dates))
+        return Period(*(ms - days * DAY_MS for ms in edges))
 
 
 def last(text: str, newest_ms: int) -> Period:
@@ -89,11 +94,6 @@ def moment(text: str, place: tzinfo) -> int:
 def midnight(day: date, place: tzinfo) -> int:
     """When a local day begins: where the clocks skip midnight, when they do."""
     return milliseconds(datetime(day.year, day.month, day.day, tzinfo=place).astimezone(UTC))
-
-
-def _earlier(ms: int, place: tzinfo, days: int) -> int:
-    day = instant(ms).astimezone(place).date()
-    return midnight(day - timedelta(days=days), place) if midnight(day, place) == ms else ms - days * DAY_MS
 
 
 def local_days(period: Period, place: tzinfo) -> Iterator[tuple[date, Period]]:

@@ -348,7 +348,7 @@ def remove() -> dict[str, object]:
     for folder in ("sysusers.d", "systemd/journald.conf.d", "systemd/system.conf.d"):  # Debian has them not
         with suppress(OSError):  # others use it
             (ETC / folder).rmdir()
-    for tree in (CONFIG.parent, STATE, VISION_FILE.parent, PULL_CACHE, PULL_CACHE.with_name(f"{PULL_CACHE.name}.old")):
+    for tree in (CONFIG.parent, STATE, VISION_FILE.parent, PULL_CACHE):
         shutil.rmtree(tree, ignore_errors=True)
     _systemctl("daemon-reload")
     for user in ("edge-vision", "edge-publisher"):

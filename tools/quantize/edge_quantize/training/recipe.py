@@ -172,7 +172,7 @@ def check_recipe(recipe: Recipe, where: str) -> None:
             recipe.seen and (recipe.role == "gate" or recipe.data is not None)
         ),
         "worn_share is of masks drawn for one validation split: leave it out with folds": (
-            recipe.folds and recipe.worn_share > 0
+            recipe.folds and recipe.worn_share > 0 and recipe.data is None
         ),
         "folds must be 2 or more, fold from 0 to folds - 1": (
             (recipe.folds or recipe.fold) and not (recipe.folds >= 2 and 0 <= recipe.fold < recipe.folds)

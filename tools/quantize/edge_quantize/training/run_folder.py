@@ -59,13 +59,6 @@ class RunFolder:
         name = table.pop("name")
         return recipe_from({k: v for k, v in table.items() if v is not None}, name, str(path))
 
-    def is_of(self, recipe: Recipe) -> bool:
-        """Whether the folder holds a run, finished or not, of the very same recipe."""
-        try:
-            return self.recipe() == recipe
-        except (SourceError, ConfigError):
-            return False
-
     def log(self, step: int, seconds: float, rate: float, means: NDArray[np.float64], seen: dict[str, float]) -> None:
         """Append one line: training means (loss, agreement) since the last, validation scores."""
         row = [step, round(seconds), f"{rate:.5f}", *(f"{m:.4f}" for m in means)]

@@ -19,6 +19,7 @@ from edge_quantize.training.loop import State, estimate_normalisation, run_steps
 from edge_quantize.training.memory import keep_freed_memory
 from edge_quantize.training.nets import NETS
 from edge_quantize.training.predict import probabilities, score
+from edge_quantize.training.recipe import check_recipe
 from edge_quantize.training.run_folder import RunFolder, load_all
 from edge_quantize.training.samples import load_samples
 from edge_quantize.training.schedule import replayed
@@ -99,11 +100,12 @@ def train(
         set_torch_weights(average, averaged)
         state.watch = replayed(recipe, run.rewind(state.step))
     else:
-        run.start(recipe)
         set_torch_weights(model, torch_weights(begun))
         set_torch_weights(average, torch_weights(begun))
-    samples = with_teacher(recipe, with_hard(recipe, samples, begun), runs)
-    run_steps(recipe, run, samples, model, average, state, consistent_teacher(recipe, runs))
+    samples, teacher = with_teacher(recipe, with_hard(recipe, samples, begun), runs), consistent_teacher(recipe, runs)
+    if not resume:  # not before all is there: it removes what the run before has left
+        run.start(recipe)
+    run_steps(recipe, run, samples, model, average, state, teacher)
     if state.stopping:
         return {"stopped_at_step": state.step}
     if state.watch.ended:
@@ -143,11 +145,12 @@ def finish(
 def train_folds(recipe: Recipe, folds: int, out: Path, masks: Path, *, resume: bool = False) -> dict[str, Any]:
     """Train once for each part of the faces, which is held out and scored; images of one picture stay together.
 
-    Finished runs of the same recipe are kept with `resume`. Returns, and writes to `folds.json`, the accuracy of each
+    Finished runs are kept with `resume`. Returns, and writes to `folds.json`, the accuracy of each
     held-out part, its size, and their mean and standard deviation (n - 1).
 
     Raises:
-        ConfigError: fewer than two folds, or a net to start from that has seen the faces held out.
+        ConfigError: fewer than two folds, runs of another recipe to resume, or a net to start from that has seen the
+            faces held out.
         SourceError: data are missing.
 
     """
@@ -158,10 +161,15 @@ def train_folds(recipe: Recipe, folds: int, out: Path, masks: Path, *, resume: b
     for fold in range(folds):
         run = RunFolder(out / f"fold-{fold}")
         one = _one_fold(recipe, folds, fold, out.parent)
-        ours = resume and run.is_of(one)
-        done = run.result() if ours else None
+        there = resume and (run.path / "recipe.json").exists()
+        if there and run.recipe() != one:
+            msg = (
+                f"{run.path} holds a run of another recipe: leave --resume out to train it anew, or give another --out"
+            )
+            raise ConfigError(msg)
+        done = run.result() if there else None
         if done is None:
-            going_on = ours and (run.path / "checkpoint.npz").exists()
+            going_on = there and (run.path / "checkpoint.npz").exists()
             done = train(one, run, masks, resume=going_on, runs=out.parent)
         if "scores" not in done:
             return done | {"fold": fold}
@@ -181,6 +189,7 @@ def train_folds(recipe: Recipe, folds: int, out: Path, masks: Path, *, resume: b
 def _one_fold(recipe: Recipe, folds: int, fold: int, runs: Path) -> Recipe:
     """The recipe of one fold. Nets it starts from or learns from must not have seen the faces held out."""
     one = dataclasses.replace(recipe, name=f"{recipe.name}-fold-{fold}", folds=folds, fold=fold)
+    check_recipe(one, recipe.name)
     if recipe.data is not None:
         return one
     changes: dict[str, Any] = {}
@@ -188,7 +197,7 @@ def _one_fold(recipe: Recipe, folds: int, fold: int, runs: Path) -> Recipe:
         named = getattr(recipe, key)
         if named is None or named == imagenet.NAME:
             continue
-        if Path(named).suffix:
+        if Path(named).suffix in {".npz", ".keras"}:
             msg = f"{key} = {named!r} has seen the faces held out: give a recipe that starts from a run, or from none"
             raise ConfigError(msg)
         changes[key] = f"{named}/fold-{fold}"
