@@ -17,9 +17,7 @@ from edge.process.lifeline import stdin_ended
 from edge.process.logs import event
 from edge.process.systemd_notify import Notifier
 from edge.types import ModelsStatement, Route, Track, Vote, WindowReport
-from edge.vision.camera import open_cameras
-from edge.vision.camera.multi import MultiCamera
-from edge.vision.camera.replay import Replay
+from edge.vision.camera import Paced, open_cameras
 from edge.vision.detect.choose import chosen_kind, describe, judge, open_detector
 from edge.vision.figures import FRAMELESS, Figures, Probe, budget
 from edge.vision.kill_switch import PauseSwitch
@@ -285,8 +283,9 @@ class Vision:
                 self._put_away()
                 self._paused_at = now
             else:
-                if isinstance(self._resting, Replay | MultiCamera):
-                    self._resting.rested(now - self._paused_at)
+                resting: object = self._resting
+                if isinstance(resting, Paced):
+                    resting.rested(now - self._paused_at)
                 self._camera, self._resting = self._resting or open_cameras(self._config.camera), None
 
     def _put_away(self) -> None:

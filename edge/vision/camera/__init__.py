@@ -6,7 +6,7 @@ import logging
 import threading
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
 from edge.process.logs import event
 
@@ -52,6 +52,15 @@ class Camera(Protocol):
 
     def close(self) -> None:
         """Let the device go; safe to call twice."""
+        ...
+
+
+@runtime_checkable
+class Paced(Protocol):
+    """A source that rests in a pause instead of being closed."""
+
+    def rested(self, seconds: float) -> None:
+        """Go on where it was when a pause of so many seconds began."""
         ...
 
 

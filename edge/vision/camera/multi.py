@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from edge.errors import SourceError
+from edge.vision.camera import Paced
 from edge.vision.camera.reconnecting import Reconnecting
-from edge.vision.camera.replay import Replay
 
 if TYPE_CHECKING:
     import threading
@@ -86,9 +86,9 @@ class MultiCamera:
         return self._heads.pop(min(self._heads, key=lambda number: (self._heads[number].t, number)))
 
     def rested(self, seconds: float) -> None:
-        """See `edge.vision.camera.replay.Replay.rested`."""
+        """See `edge.vision.camera.Paced`; live ones are closed in a pause."""
         for camera in self._cameras:
-            if isinstance(camera, Replay):
+            if isinstance(camera, Paced):
                 camera.rested(seconds)
 
     def close(self) -> None:

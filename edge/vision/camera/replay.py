@@ -91,7 +91,7 @@ class Replay:
         return frame
 
     def rested(self, seconds: float) -> None:
-        """Let a paced replay go on where it was when a pause of so many seconds began."""
+        """See `edge.vision.camera.Paced`: its times are those of the clock at the pause."""
         if self._began is not None:
             self._began += seconds
 
