@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import threading
 from typing import TYPE_CHECKING, Any
@@ -83,7 +84,7 @@ def test_a_queue_longer_than_a_batch_is_drained_before_anything_else_is_answered
 
 
 def test_several_subscribers_share_one_store(tmp_path: Path) -> None:
-    """Each gets a part, under one name; one is killed: what it had not acknowledged goes to the other."""
+    """Each gets a part, under one name; one is killed, and once the broker knows, the other gets all."""
     with Mosquitto(tmp_path) as broker, Devices(broker.port) as devices:
         share = ("--share", "figures")
         one = Process(tmp_path, broker.port, *share, name="one").start()
@@ -93,6 +94,7 @@ def test_several_subscribers_share_one_store(tmp_path: Path) -> None:
                 devices.count(range(1, 31), device=f"kiosk-{device}")
             until(lambda: one.windows() == 300, "all", one)
             one.kill()
+            until(lambda: _gone(broker), "the broker sees that it is gone")
             devices.count(range(31, 61), device="kiosk-0")
             until(lambda: two.windows() == 330, "the other goes on", two)
             assert two.end() == 0
@@ -103,6 +105,36 @@ def test_several_subscribers_share_one_store(tmp_path: Path) -> None:
         runs = {path.name.split("-")[1] for path in one.landing.rglob("*.jsonl")}
         assert len(runs) == 2, "both had a part"
         assert two.ask("SELECT COUNT(*) FROM gaps") == [(0,)]
+
+
+def test_what_a_broker_gave_to_one_that_had_crashed_is_a_gap(tmp_path: Path) -> None:
+    """A message that it forgets with a dead subscriber's session is known to be missing, and so is asked for."""
+    with Mosquitto(tmp_path) as broker, Devices(broker.port) as devices:
+        share = ("--share", "figures")
+        one = Process(tmp_path, broker.port, *share, name="one").start()
+        two = Process(tmp_path, broker.port, *share, name="two").start()
+        try:
+            devices.count(range(1, 11))
+            until(lambda: one.windows() == 10, "all", one)
+            broker.signal(signal.SIGSTOP)  # it then finds a death and messages in one turn, in its own order
+            one.kill()
+            thaw = threading.Timer(0.5, broker.signal, (signal.SIGCONT,))
+            thaw.start()
+            devices.count(range(11, 41))
+            thaw.join()
+            until(lambda: _gone(broker), "the broker sees that it is gone")
+            devices.count([41])
+            missing = "SELECT COALESCE(SUM(last_seq - first_seq + 1), 0) FROM gaps"
+            until(lambda: two.windows() + two.ask(missing)[0][0] == 41, "all is there or known to be missing", two)
+            assert two.end() == 0
+        finally:
+            one.kill()
+            two.kill()
+
+
+def _gone(broker: Mosquitto) -> bool:
+    """A subscriber's connection has ended."""
+    return re.search(r"Client aggregator\S* (closed|disconnected)", broker.log) is not None
 
 
 def test_one_that_leaves_a_group_in_order_takes_nothing_along(tmp_path: Path) -> None:
