@@ -6,6 +6,7 @@ import json
 import re
 import signal
 import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,6 +17,7 @@ from tests.support.subscriber import Devices, Process, environment_with, until
 from tests.support.windows import window
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 pytestmark = [pytest.mark.aggregate, needs_mosquitto]
@@ -83,25 +85,34 @@ def test_a_queue_longer_than_a_batch_is_drained_before_anything_else_is_answered
         assert process.ask("SELECT SUM(duplicates) FROM windows") == [(0,)]
 
 
+@contextmanager
+def group(folder: Path, port: int, environment: dict[str, str] | None = None) -> Iterator[tuple[Process, Process]]:
+    """Two subscribers of one name that share a store; the first starts in this environment."""
+    one, two = (Process(folder, port, "--share", "figures", name=name) for name in ("one", "two"))
+    try:
+        yield one.start(environment=environment), two.start()
+    finally:
+        one.kill()
+        two.kill()
+
+
+def ended(broker: Mosquitto) -> bool:
+    """The broker has seen a subscriber's connection end."""
+    return re.search(r"Client aggregator\S* (closed|disconnected)", broker.log) is not None
+
+
 def test_several_subscribers_share_one_store(tmp_path: Path) -> None:
     """Each gets a part, under one name; one is killed, and once the broker knows, the other gets all."""
-    with Mosquitto(tmp_path) as broker, Devices(broker.port) as devices:
-        share = ("--share", "figures")
-        one = Process(tmp_path, broker.port, *share, name="one").start()
-        two = Process(tmp_path, broker.port, *share, name="two").start()
-        try:
-            for device in range(10):
-                devices.count(range(1, 31), device=f"kiosk-{device}")
-            until(lambda: one.windows() == 300, "all", one)
-            one.kill()
-            until(lambda: _gone(broker), "the broker sees that it is gone")
-            devices.count(range(31, 61), device="kiosk-0")
-            until(lambda: two.windows() == 330, "the other goes on", two)
-            assert two.end() == 0
-            assert "session new" in two.text
-        finally:
-            one.kill()
-            two.kill()
+    with Mosquitto(tmp_path) as broker, Devices(broker.port) as devices, group(tmp_path, broker.port) as (one, two):
+        for device in range(10):
+            devices.count(range(1, 31), device=f"kiosk-{device}")
+        until(lambda: one.windows() == 300, "all", one)
+        one.kill()
+        until(lambda: ended(broker), "the broker sees that it is gone")
+        devices.count(range(31, 61), device="kiosk-0")
+        until(lambda: two.windows() == 330, "the other goes on", two)
+        assert two.end() == 0
+        assert "session new" in two.text
         runs = {path.name.split("-")[1] for path in one.landing.rglob("*.jsonl")}
         assert len(runs) == 2, "both had a part"
         assert two.ask("SELECT COUNT(*) FROM gaps") == [(0,)]
@@ -109,51 +120,36 @@ def test_several_subscribers_share_one_store(tmp_path: Path) -> None:
 
 def test_what_a_broker_gave_to_one_that_had_crashed_is_a_gap(tmp_path: Path) -> None:
     """A message that it forgets with a dead subscriber's session is known to be missing, and so is asked for."""
-    with Mosquitto(tmp_path) as broker, Devices(broker.port) as devices:
-        share = ("--share", "figures")
-        one = Process(tmp_path, broker.port, *share, name="one").start()
-        two = Process(tmp_path, broker.port, *share, name="two").start()
-        try:
-            devices.count(range(1, 11))
-            until(lambda: one.windows() == 10, "all", one)
-            broker.signal(signal.SIGSTOP)  # it then finds a death and messages in one turn, in its own order
-            one.kill()
-            thaw = threading.Timer(0.5, broker.signal, (signal.SIGCONT,))
-            thaw.start()
-            devices.count(range(11, 41))
-            thaw.join()
-            until(lambda: _gone(broker), "the broker sees that it is gone")
-            devices.count([41])
-            missing = "SELECT COALESCE(SUM(last_seq - first_seq + 1), 0) FROM gaps"
-            until(lambda: two.windows() + two.ask(missing)[0][0] == 41, "all is there or known to be missing", two)
-            assert two.end() == 0
-        finally:
-            one.kill()
-            two.kill()
-
-
-def _gone(broker: Mosquitto) -> bool:
-    """A subscriber's connection has ended."""
-    return re.search(r"Client aggregator\S* (closed|disconnected)", broker.log) is not None
+    with Mosquitto(tmp_path) as broker, Devices(broker.port) as devices, group(tmp_path, broker.port) as (one, two):
+        devices.count(range(1, 11))
+        until(lambda: one.windows() == 10, "all", one)
+        broker.signal(signal.SIGSTOP)  # it then finds a death and messages in one turn, in its own order
+        one.kill()
+        thaw = threading.Timer(0.5, broker.signal, (signal.SIGCONT,))
+        thaw.start()
+        devices.count(range(11, 41))
+        thaw.join()
+        until(lambda: ended(broker), "the broker sees that it is gone")
+        devices.count([41])
+        missing = "SELECT COALESCE(SUM(last_seq - first_seq + 1), 0) FROM gaps"
+        until(lambda: two.windows() + two.ask(missing)[0][0] == 41, "all is there or known to be missing", two)
+        assert two.end() == 0
 
 
 def test_one_that_leaves_a_group_in_order_takes_nothing_along(tmp_path: Path) -> None:
     """Ended under load: every message is in the store, without a replay."""
-    with Mosquitto(tmp_path) as broker, Devices(broker.port) as devices:
-        share = ("--share", "figures")
-        patient = environment_with(tmp_path, "from edge_aggregate import subscribe; subscribe.LEAVE_S = 60.0")
-        one = Process(tmp_path, broker.port, *share, name="one").start(environment=patient)
-        two = Process(tmp_path, broker.port, *share, name="two").start()
-        try:
-            sender = threading.Thread(target=devices.count, args=(range(1, 1001),))
-            sender.start()
-            until(lambda: one.windows() > 100, "under way", one)
-            assert one.end() == 0
-            sender.join()
-            until(lambda: two.windows() == 1000, "all", two)
-        finally:
-            one.kill()
-            two.kill()
+    patient = environment_with(tmp_path, "from edge_aggregate import subscribe; subscribe.LEAVE_S = 60.0")
+    with (
+        Mosquitto(tmp_path) as broker,
+        Devices(broker.port) as devices,
+        group(tmp_path, broker.port, patient) as (one, two),
+    ):
+        sender = threading.Thread(target=devices.count, args=(range(1, 1001),))
+        sender.start()
+        until(lambda: one.windows() > 100, "under way", one)
+        assert one.end() == 0
+        sender.join()
+        until(lambda: two.windows() == 1000, "all", two)
 
 
 def test_an_access_list_that_says_nothing(tmp_path: Path) -> None:
