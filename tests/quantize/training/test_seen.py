@@ -1,4 +1,4 @@
-"""Training faces as the device cuts them from scenes: made by `edge-quantize scenes`, taken in with `seen`."""
+"""Training faces as the device cuts them from scenes (`seen`), and with masks as they sit (`worn_share`)."""
 
 from __future__ import annotations
 
@@ -62,6 +62,40 @@ def test_a_recipe_with_seen_trains_on_faces_from_scenes_but_on_none_held_out(
     (tmp_path / SEEN[role]).unlink()
     with pytest.raises(SourceError, match="edge-quantize scenes"):
         samples.load_samples(recipe, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("share", "flat", "worn"), [(0.0, 100, 0), (0.2, 100, 25), (0.5, 100, 100), (0.8, 40, 100), (1.0, 0, 100)]
+)
+def test_masks_as_they_sit_come_besides_flat_ones_up_to_a_half(
+    share: float,
+    flat: int,
+    worn: int,
+    *,
+    recipe: Recipe,
+    fer2013: Fer2013,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fer = some(fer2013, 400)
+    monkeypatch.setattr(samples, "load_fer2013", lambda: fer)
+    rows = fer.train_rows()[:120]
+    monkeypatch.setattr(Fer2013, "train_val", lambda _self: (rows[20:], rows[:20]))
+    for name, grey in (("fer2013-train-0.npz", 100), ("worn-train-0.npz", 50), ("fer2013-public.npz", 100)):
+        save(tmp_path, name, rows, grey)
+    recipe = replace(recipe, role="fer_masked", seen=False, worn_share=share)
+    made = samples.load_samples(recipe, tmp_path)
+    grey = made.chips[:, 0, 0]
+    assert ((grey == 100).sum(), (grey == 50).sum()) == (flat, worn)
+    assert set(made.row) <= set(rows[20:]), "none held out"
+    assert (made.targets.argmax(1) == fer.labels[made.row]).all()
+    assert (made.validation.chips == 100).all(), "watched by flat masks, as before"
+
+
+def test_masks_as_they_sit_are_not_for_bare_faces(recipe: Recipe) -> None:
+    table = {"role": recipe.role, "net": recipe.net, "budget_minutes": 1.0, "worn_share": 0.5}
+    with pytest.raises(ConfigError, match="worn_share is of masked faces"):
+        recipe_from(table, "x", "x.toml")
 
 
 @pytest.mark.parametrize("change", [{"role": "gate", "net": "gate"}, {"data": "faces"}])

@@ -127,12 +127,12 @@ def _note(folder: Path, name: str, rejects: dict[str, dict[str, int]]) -> None:
 
 
 def _worn(args: argparse.Namespace, fer: Fer2013, marks: Landmarks) -> None:
-    """Write the masks on turned heads that the gate is trained and scored on, and sheets of them."""
+    """Write the masks on turned heads that gate and masked net are trained and scored on, and sheets of them."""
     from edge_quantize.masks import worn
     from edge_quantize.masks.families import FAMILIES
     from edge_quantize.progress import bar
 
-    # What `evaluate` scores comes first: whoever trains no gate may stop there.
+    # What `evaluate` scores comes first: whoever trains on bare faces alone may stop there.
     sets: dict[str, dict[str, Any]] = {
         "worn-public": {"rows": fer.public_rows(), "seed": worn.TEST_SEED, "test": True},
         "worn-never-seen": {"rows": fer.public_rows(), "seed": worn.TEST_SEED, "never_seen": True},

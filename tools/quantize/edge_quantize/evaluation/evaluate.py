@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from edge.bundle.manifest import Bundle, load_bundle
+from edge.bundle.manifest import Bundle, Role, load_bundle
 from edge.inference.cpu import CpuBackend
 from edge.types import ROUTES
 from edge.vision.detect.choose import detector_roles, open_detector
@@ -209,10 +210,10 @@ def evaluate(folder: Path) -> Evaluation:
     with bar("scoring") as show:
         said = answer(bundle, show)
 
-    def ask_gate(chips: U8) -> F32:
-        with bar("gate, turned heads") as show:
-            raw = score.outputs(score.open_interpreter(bundle.path("gate")), device_crop(chips), show)
-        output = bundle.entry("gate").output
+    def ask(role: Role, chips: U8) -> F32:
+        with bar(f"{role}, turned heads") as show:
+            raw = score.outputs(score.open_interpreter(bundle.path(role)), device_crop(chips), show)
+        output = bundle.entry(role).output
         return score.probabilities(raw, output.scale, output.zero_point)
 
     report: dict[str, Any] = {
@@ -232,7 +233,7 @@ def evaluate(folder: Path) -> Evaluation:
         "invoke_ms": said.invoke_ms,
         "not_measured": ["age", "sex", "skin tone", "hands, hair or things before the lower face"],
     }
-    report["gate"] |= turned.figures(worn_sets, ask_gate, said.bare["gate"].argmax(axis=1) == 0)
+    report["gate"] |= turned.figures(worn_sets, partial(ask, "gate"), said.bare["gate"].argmax(axis=1) == 0)
     for role in ("fer_unmasked", "fer_masked"):
         report[role]["happy_share_read"] = happy_bias(report[role]["confusion_with_uncertain"])
     right = said.worn["fer_masked"].argmax(axis=1) == fer.labels[said.worn_rows]
@@ -240,6 +241,9 @@ def evaluate(folder: Path) -> Evaluation:
         name + (" (never trained on)" if k == UNSEEN_KIND else ""): metrics.share(right[params["kind"] == k])
         for k, name in enumerate(KINDS)
     }
+    report["fer_masked"]["as_they_sit"] = turned.expressions(
+        worn_sets, partial(ask, "fer_masked"), fer.labels, (said.worn_rows, right)
+    )
     tone = np.searchsorted(np.quantile(params["tone"], (0.25, 0.5, 0.75)), params["tone"])
     report["fer_masked"]["by_mask_tone_quartile"] = {str(q + 1): metrics.share(right[tone == q]) for q in range(4)}
     bare_right = said.bare["fer_unmasked"].argmax(axis=1) == fer.labels[said.rows]

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from edge_quantize.evaluation.evaluate import Evaluation
 
 RUNS: Final = Path("build/train")
+_TURNED: Final = (("worn", "masks as they sit"), ("never_seen", "families of masks never seen"))
 _SHARE: Final = ("what", "accuracy (95 % Wilson)", "n")
 
 
@@ -56,6 +57,10 @@ def _expression(figure: dict[str, Any]) -> list[str]:
     for name in ("by_kind", "by_mask_tone_quartile", *GROUPS):
         words = name.removeprefix("by_").replace("_", " ")
         rows += [(f"{words}: {key}", *_share(value)) for key, value in figure.get(name, {}).items()]
+    for key, title in _TURNED if "as_they_sit" in figure else ():
+        made = figure["as_they_sit"][key]
+        rows += [(title, *_share(made)), (f"{title}: the same faces in flat masks", *_share(made["flat"])),
+                 *((f"{title}, {name}", *_share(value)) for name, value in made["by_angle"].items())]  # fmt: skip
     if "same_faces_unmasked" in figure:
         rows += [("the same faces unmasked", *_share(figure["same_faces_unmasked"])),
                  ("the unmasked net on these", *_share(figure["unmasked_net_on_masked_faces"]))]  # fmt: skip
@@ -87,7 +92,7 @@ def _gate(figure: dict[str, Any]) -> list[str]:
             *((f"masked faces found, {kind}", *_share(value)) for kind, value in kinds),
             ("crops of real photographs held out", *_share(real)), ("by photograph", *_share(real["by_photo"])),
             ("tight crops", *_share(real["tight"])), ("loose crops", *_share(real["loose"]))]  # fmt: skip
-    for key, title in (("worn", "masks as they sit"), ("never_seen", "families of masks never seen")):
+    for key, title in _TURNED:
         made = figure[key]
         rows += [(f"PublicTest and {title}", *_share(made["told_apart"])),
                  (f"{title}: masked faces found", *_share(made["found"]))]  # fmt: skip

@@ -1,4 +1,4 @@
-"""The gate on masks as they sit on turned heads, and on families of masks that it never saw."""
+"""Gate and masked expression net on masks as they sit on turned heads, and on families of masks never seen."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ ANGLES: Final = (10.0, 25.0)
 
 
 def load_sets(folder: Path) -> dict[str, dict[str, NDArray[np.generic]]]:
-    """`images`, `kind` and `turned` of each of `SETS`. Raises SourceError that says how to make one that is missing."""
+    """`images`, `index`, `kind` and `turned` of each of `SETS`. Raises SourceError: what is missing, how to make it."""
     found = {}
     for name, file in SETS.items():
         try:
-            found[name] = load_arrays(folder / file, ("images", "kind", "turned"))
+            found[name] = load_arrays(folder / file, ("images", "index", "kind", "turned"))
         except SourceError as error:
             msg = f"{error}: make it with 'edge-quantize masks'"
             raise SourceError(msg) from error
@@ -52,16 +52,48 @@ def figures(
         `by_family` and `by_angle`, the share found.
 
     """
-    names = tuple(FAMILIES)
     out: dict[str, Any] = {}
     for name, made in sets.items():
         right = ask(made["images"].astype(np.uint8, copy=False)).argmax(axis=1) == 1
-        turn = np.searchsorted(ANGLES, made["turned"].astype(np.float64))
-        words = (f"ahead, within {ANGLES[0]:.0f} degrees", "half turned", f"turned, past {ANGLES[1]:.0f} degrees")
-        out[name] = {
-            "found": metrics.share(right),
-            "told_apart": metrics.share(np.concatenate([bare_right, right])),
-            "by_family": {names[k]: metrics.share(right[made["kind"] == k]) for k in np.unique(made["kind"])},
-            "by_angle": {word: metrics.share(right[turn == k]) for k, word in enumerate(words)},
-        }
+        told_apart = metrics.share(np.concatenate([bare_right, right]))
+        out[name] = {"found": metrics.share(right), "told_apart": told_apart, **_parts(right, made)}
     return out
+
+
+def expressions(
+    sets: dict[str, dict[str, NDArray[np.generic]]],
+    ask: Callable[[U8], F32],
+    labels: U8,
+    flat: tuple[NDArray[np.int64], NDArray[np.bool_]],
+) -> dict[str, Any]:
+    """How often the masked expression net is right, for each of `sets`.
+
+    Args:
+        sets: what `load_sets` gave.
+        ask: the net: chips u8 (N, 48, 48) to probabilities (N, 7).
+        labels: (R,) of the rows that `index` counts.
+        flat: rows of the faces with flat masks, ascending, and whether it was right about them.
+
+    Returns:
+        By set: the share that is right, with `by_family` and `by_angle`; `flat`, that of the same faces with flat
+        masks, of those that could be given one.
+
+    """
+    out: dict[str, Any] = {}
+    for name, made in sets.items():
+        index = made["index"].astype(np.int64)
+        right = ask(made["images"].astype(np.uint8, copy=False)).argmax(axis=1) == labels[index]
+        same = flat[1][np.isin(flat[0], index)]
+        out[name] = {**metrics.share(right), "flat": metrics.share(same), **_parts(right, made)}
+    return out
+
+
+def _parts(right: NDArray[np.bool_], made: dict[str, NDArray[np.generic]]) -> dict[str, Any]:
+    """Shares of what is right by family of masks and by how far the head is turned."""
+    names = tuple(FAMILIES)
+    turn = np.searchsorted(ANGLES, made["turned"].astype(np.float64))
+    words = (f"ahead, within {ANGLES[0]:.0f} degrees", "half turned", f"turned, past {ANGLES[1]:.0f} degrees")
+    return {
+        "by_family": {names[k]: metrics.share(right[made["kind"] == k]) for k in np.unique(made["kind"])},
+        "by_angle": {word: metrics.share(right[turn == k]) for k, word in enumerate(words)},
+    }

@@ -46,11 +46,11 @@ class Recipe:
     one's weights from `beside`, whose logits count by `beside_share`, those of `init` by the rest.
 
     With `seen` an expression net trains on the faces as the device cuts them from scenes too (`edge-quantize scenes`).
+    `worn_share` of the masked faces are of `worn-train-*.npz`, masks on turned heads as they sit (not for bare faces).
 
-    The gate's own: `renderings` masked faces for each bare one, which comes as often; `worn_share` of them are of
-    `worn-train-*.npz`, masks on turned heads as they sit; bare faces that the weights it starts from call masked stand
-    `hard_repeats` times more in its training data; with `fit_threshold` the head's bias is moved so that the answer
-    changes at .5 where validation is told apart best.
+    The gate's own: `renderings` masked faces for each bare one, which comes as often; bare faces that the weights it
+    starts from call masked stand `hard_repeats` times more in its training data; with `fit_threshold` the head's bias
+    is moved so that the answer changes at .5 where validation is told apart best.
 
     `data` is a folder or CSV of own faces that take FER2013's place. With `folds`, the `fold`-th of so many parts of
     the faces is held out and scored.
@@ -170,6 +170,9 @@ def check_recipe(recipe: Recipe, where: str) -> None:
         ),
         "seen is of FER2013's faces and expression nets: leave it out of a gate's recipe and with data": (
             recipe.seen and (recipe.role == "gate" or recipe.data is not None)
+        ),
+        "worn_share is of masked faces: leave it out of a recipe for bare ones": (
+            recipe.worn_share > 0 and recipe.role == "fer_unmasked"
         ),
         "worn_share is of masks drawn for one validation split: leave it out with folds": (
             recipe.folds and recipe.worn_share > 0 and recipe.data is None

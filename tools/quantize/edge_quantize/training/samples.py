@@ -97,6 +97,9 @@ def _masked_train(masks: Path, train: I64, held: I64) -> tuple[U8, I64, U8, I64]
 def _masked(recipe: Recipe, data: Fer2013, masks: Path) -> Samples:
     train, held = _split(recipe, data)
     chips, rows, held_chips, held_rows = _masked_train(masks, train, held)
+    if recipe.worn_share:
+        count = round(len(rows) / max(1 - recipe.worn_share, 0.5))  # up to a half, worn ones come besides
+        chips, rows = _with_worn(recipe, chips, rows, count, _worn_train(masks, train))
     seen, seen_rows = _seen(recipe, masks, train)
     chips, rows = np.concatenate([chips, seen]), np.concatenate([rows, seen_rows])
     targets = soft_targets(data.labels, data.votes, recipe.votes_weight)
@@ -119,25 +122,30 @@ def _worn_train(masks: Path, train: I64) -> tuple[U8, I64]:
     return chips[inside], rows[inside]
 
 
+def _with_worn(recipe: Recipe, flat: U8, rows: I64, count: int, worn: tuple[U8, I64] | None) -> tuple[U8, I64]:
+    """About `count` masked faces by lot, `worn_share` of them with masks as they sit: chips and rows."""
+    rng = np.random.default_rng(recipe.seed)
+    worn_count = round(recipe.worn_share * count)
+    once = rng.permutation(len(rows))[: count - worn_count]
+    if worn is None:
+        return flat[once], rows[once]
+    some = rng.permutation(len(worn[1]))[:worn_count]
+    return np.concatenate([flat[once], worn[0][some]]), np.concatenate([rows[once], worn[1][some]])
+
+
 def _gate(recipe: Recipe, data: Fer2013, masks: Path) -> Samples:
     train, held = _split(recipe, data)
     masked, rows, held_masked, held_rows = _masked_train(masks, train, held)
     real = load_real_crops(masks / "real.npz")
     out = held_out_photos(real.photo)
     # As many masked faces as bare ones, or the classes would stand two to one.
-    rng = np.random.default_rng(recipe.seed)
-    masked_count = recipe.renderings * len(train)
-    worn_count = round(recipe.worn_share * masked_count)
-    once = rng.permutation(len(rows))[: masked_count - worn_count]
-    masked, rows = masked[once], rows[once]
+    worn = _worn_train(masks, train) if recipe.worn_share else None
+    masked, rows = _with_worn(recipe, masked, rows, recipe.renderings * len(train), worn)
     bare, watched = train, Labelled(
         np.concatenate([data.images[held_rows], held_masked]), np.repeat([0, 1], len(held_rows)).astype(np.int64)
     )  # fmt: skip
     used = ~out
-    if worn_count:
-        worn, worn_rows = _worn_train(masks, train)
-        some = rng.permutation(len(worn_rows))[:worn_count]
-        masked, rows = np.concatenate([masked, worn[some]]), np.concatenate([rows, worn_rows[some]])
+    if worn is not None:
         bare = train[~np.isin(train, NOT_BARE)]
         seen = validation_photos(real.photo) & ~out
         used &= ~seen
