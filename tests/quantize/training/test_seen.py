@@ -92,12 +92,6 @@ def test_masks_as_they_sit_come_besides_flat_ones_up_to_a_half(
     assert (made.validation.chips == 100).all(), "watched by flat masks, as before"
 
 
-def test_masks_as_they_sit_are_not_for_bare_faces(recipe: Recipe) -> None:
-    table = {"role": recipe.role, "net": recipe.net, "budget_minutes": 1.0, "worn_share": 0.5}
-    with pytest.raises(ConfigError, match="worn_share is of masked faces"):
-        recipe_from(table, "x", "x.toml")
-
-
 @pytest.mark.parametrize("change", [{"role": "gate", "net": "gate"}, {"data": "faces"}])
 def test_seen_is_of_expression_nets_and_fer2013(change: dict[str, Any]) -> None:
     table = {"role": "fer_masked", "net": "fer-cpu", "budget_minutes": 1.0, "seen": True} | change

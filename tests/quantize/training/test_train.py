@@ -17,7 +17,7 @@ from edge_quantize import cli
 from edge_quantize.training import nets
 from edge_quantize.training.augment import Augment
 from edge_quantize.training.labelled import Labelled, Samples
-from edge_quantize.training.recipe import RECIPES, Recipe, load_recipe, recipe_from
+from edge_quantize.training.recipe import Recipe
 from edge_quantize.training.run_folder import RunFolder, load_all
 from edge_quantize.training.weights import deepened, seeded_weights
 
@@ -59,56 +59,6 @@ def steady_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """A clock that moves on by 10 ms whenever it is asked, so that a budget is a number of steps."""
     ticks = itertools.count()
     monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=lambda: next(ticks) / 100))
-
-
-@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.toml")), ids=lambda p: p.stem)
-def test_every_recipe_loads(path: Path) -> None:
-    recipe = load_recipe(path.stem)
-    assert recipe.name == path.stem
-    assert nets.NETS[recipe.net].classes == (2 if recipe.role == "gate" else 7)
-
-
-@pytest.mark.parametrize(
-    ("change", "complaint"),
-    [
-        ({"peak_rat": 0.1}, "unknown key 'peak_rat'"),
-        ({"batch": "many"}, "batch = 'many' should be int"),
-        ({"batch": True}, "batch = True should be int"),
-        ({"net": "vgg"}, "net = 'vgg'"),
-        ({"role": "chin"}, "role = 'chin'"),
-        ({"budget_minutes": 0}, "positive"),
-        ({"budget_minutes": float("nan")}, "positive"),
-        ({"augment": {"scale": [1]}}, "scale"),
-        ({"augment": {"zoom": 1}}, "unknown key 'zoom'"),
-        ({"augment": 3}, "must be a table"),
-        ({"folds": 3, "fold": 0, "worn_share": 0.5}, "leave it out with folds"),
-    ],
-)
-def test_a_bad_recipe_is_refused(change: dict[str, Any], complaint: str) -> None:
-    table = {"role": "gate", "net": "gate", "budget_minutes": 1.0} | change
-    with pytest.raises(ConfigError, match=complaint):
-        recipe_from(table, "x", "x.toml")
-
-
-def test_an_unknown_recipe_names_the_known(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"fer_masked, .*fer_unmasked"):
-        load_recipe("fer_unmaked")
-    broken = tmp_path / "broken.toml"
-    for text in ("role = ", "x = " + "[" * 5000):
-        broken.write_text(text, encoding="utf-8")
-        with pytest.raises(ConfigError, match="broken"):
-            load_recipe(str(broken))
-
-
-def test_the_rate_warms_up_and_anneals_with_the_budget() -> None:
-    recipe = replace(TINY, peak_rate=0.1, warmup_steps=10)
-    assert recipe.rate(0, 0.0) == pytest.approx(0.01)
-    assert recipe.rate(9, 0.0) == pytest.approx(0.1)
-    assert recipe.rate(500, 0.5) == pytest.approx(0.05)
-    assert recipe.rate(500, 1.0) == pytest.approx(0)
-    assert recipe.rate(500, 1.3) == pytest.approx(0)  # a step that ends after the budget
-    assert recipe.ranges(0.5) == recipe.augment
-    assert replace(recipe, augment=Augment()).ranges(0.95).p_camera == 0
 
 
 def drawn(monkeypatch: pytest.MonkeyPatch, recipe: Recipe, samples: Samples, folder: Path) -> list[tuple[Any, Any]]:
