@@ -76,7 +76,7 @@ class Subscriber:
         asked.ReceiveMaximum = 65535
         self.client.connect("127.0.0.1", port, properties=asked)
         self.client.loop_start()
-        assert self._ready.wait(15)
+        assert self._ready.wait(60)
 
     def _on_message(self, _c: object, _u: object, message: mqtt.MQTTMessage) -> None:
         with self.changed:
@@ -162,6 +162,7 @@ def test_devices_are_born_and_stop_and_say_how_they_are(tmp_path: Path) -> None:
     with Mosquitto(tmp_path) as broker:
         with subscribed(broker.port) as subscriber:
             assert main(["simulate", *FLEET, "--restarts", "4", "--broker", f"127.0.0.1:{broker.port}"]) == 0
+            subscriber.wait_for(100, "/counts")
             windows = [decode_counts(bytes(m.payload)) for m in subscriber.of("/counts") if _said(m, "UserProperty")]
             births = [decode(Status, bytes(m.payload)) for m in subscriber.of("/status")]
         announced = {b.boot_id for b in births if b.state == "online"}
@@ -237,6 +238,7 @@ def test_a_rate_is_not_exceeded(tmp_path: Path) -> None:
         begun = time.monotonic()
         assert main(["simulate", *options, "--broker", f"127.0.0.1:{broker.port}"]) == 0
         taken = time.monotonic() - begun
+        subscriber.wait_for(61, "/counts")
         assert taken >= len(subscriber.of("/counts")) / 100 - 0.1 > 0.5
 
 

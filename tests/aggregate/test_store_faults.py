@@ -39,20 +39,23 @@ from edge_aggregate.store import open_store
 from edge.errors import EdgeError
 if sys.argv[3] != "0":
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]),) * 2)
+def told(path, lines, merged):
+    print(path, lines, flush=True)
+    sys.stdin.readline()
 try:
     with open_store(sys.argv[1], create=True) as store:
-        ingest_files(store, sorted(Path(sys.argv[2]).iterdir()), batch_lines=200,
-                     told=lambda path, lines, merged: print(path, lines, flush=True))
+        ingest_files(store, sorted(Path(sys.argv[2]).iterdir()), batch_lines=200, told=told)
 except EdgeError as error:
     print(error, file=sys.stderr)
     sys.exit(error.exit_code)
 """
 
 
-def ingesting(address: str, log: Path, limit: int = 0) -> subprocess.Popen[str]:
-    """Another process, which says a line for every batch that is committed."""
+def ingesting(address: str, log: Path, limit: int = 0, *, waits: bool = False) -> subprocess.Popen[str]:
+    """Another process, which says a line for every batch that is committed; then it `waits` for its standard input."""
     return subprocess.Popen(
         [sys.executable, "-c", INGEST, address, str(log), str(limit)],
+        stdin=subprocess.PIPE if waits else subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -107,11 +110,11 @@ def test_nor_does_a_server_whose_power_is_cut(postgres: Postgres, log: Path, exp
     _ = postgres  # or the reason why there is none
     with Postgres(settings=()) as server:
         address = server.address()
-        process = ingesting(address, log)
+        process = ingesting(address, log, waits=True)
         assert process.stdout is not None
         said = process.stdout.readline().split()
         server.kill()
-        _, error = process.communicate(timeout=120)
+        _, error = process.communicate(timeout=120)  # its input ends: it goes on
         assert process.returncode == StorageError.exit_code
         assert error.count("\n") == 1, error
         assert "went away" in error

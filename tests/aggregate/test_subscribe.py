@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import signal
 import threading
 from contextlib import contextmanager
@@ -96,11 +95,6 @@ def group(folder: Path, port: int, environment: dict[str, str] | None = None) ->
         two.kill()
 
 
-def ended(broker: Mosquitto) -> bool:
-    """The broker has seen a subscriber's connection end."""
-    return re.search(r"Client aggregator\S* (closed|disconnected)", broker.log) is not None
-
-
 def test_several_subscribers_share_one_store(tmp_path: Path) -> None:
     """Each gets a part, under one name; one is killed, and once the broker knows, the other gets all."""
     with Mosquitto(tmp_path) as broker, Devices(broker.port) as devices, group(tmp_path, broker.port) as (one, two):
@@ -108,7 +102,7 @@ def test_several_subscribers_share_one_store(tmp_path: Path) -> None:
             devices.count(range(1, 31), device=f"kiosk-{device}")
         until(lambda: one.windows() == 300, "all", one)
         one.kill()
-        until(lambda: ended(broker), "the broker sees that it is gone")
+        until(lambda: broker.ended("aggregator"), "the broker sees that it is gone")
         devices.count(range(31, 61), device="kiosk-0")
         until(lambda: two.windows() == 330, "the other goes on", two)
         assert two.end() == 0
@@ -129,7 +123,7 @@ def test_what_a_broker_gave_to_one_that_had_crashed_is_a_gap(tmp_path: Path) -> 
         thaw.start()
         devices.count(range(11, 41))
         thaw.join()
-        until(lambda: ended(broker), "the broker sees that it is gone")
+        until(lambda: broker.ended("aggregator"), "the broker sees that it is gone")
         devices.count([41])
         missing = "SELECT COALESCE(SUM(last_seq - first_seq + 1), 0) FROM gaps"
         until(lambda: two.windows() + two.ask(missing)[0][0] == 41, "all is there or known to be missing", two)
@@ -138,7 +132,9 @@ def test_what_a_broker_gave_to_one_that_had_crashed_is_a_gap(tmp_path: Path) -> 
 
 def test_one_that_leaves_a_group_in_order_takes_nothing_along(tmp_path: Path) -> None:
     """Ended under load: every message is in the store, without a replay."""
-    patient = environment_with(tmp_path, "from edge_aggregate import subscribe; subscribe.LEAVE_S = 60.0")
+    patient = environment_with(
+        tmp_path, "from edge_aggregate import batches, subscribe; subscribe.LEAVE_S = batches.BUSY_S = 60.0"
+    )
     with (
         Mosquitto(tmp_path) as broker,
         Devices(broker.port) as devices,

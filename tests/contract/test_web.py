@@ -10,6 +10,7 @@ from edge.outbox.runtime_files import write_vision
 from edge.types import Vote
 from tests.support.appliance import closing, vision, vision_file
 from tests.support.broker import Mosquitto, free_port, needs_mosquitto
+from tests.support.processes import on_one_day
 from tests.support.wire import Ear, Service, wait
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ pytestmark = needs_mosquitto
 
 
 def test_the_publisher_shows_what_it_does(mosquitto: Mosquitto, tmp_path: Path) -> None:
+    on_one_day()
     write_vision(tmp_path, vision_file())
     with vision(tmp_path) as outbox:
         outbox.commit(closing([Vote("unmasked", "happy")] * 12, seconds=1))

@@ -17,6 +17,7 @@ import pytest
 from edge.commands.demo.clip import compose
 from edge.outbox.outbox import Outbox
 from tests.support.broker import Mosquitto, free_port, needs_mosquitto
+from tests.support.processes import alive
 
 REPO = Path(__file__).resolve().parents[2]
 PATIENCE_S = 900
@@ -193,21 +194,14 @@ def test_sigterm_commits_the_partial_window(tmp_path: Path, clip: Path, bundle_f
 
 
 def test_a_killed_supervisor_leaves_nobody_behind(tmp_path: Path, clip: Path, bundle_folder: Path) -> None:
-    run = edge("run", "--config", configure(tmp_path, clip, bundle_folder, free_port(), loop=True))
+    config = configure(tmp_path, clip, bundle_folder, free_port(), loop=True)
+    run = edge("run", "--config", config, "--drain-timeout", "1")
     until((tmp_path / "run" / "vision.json").exists)
     children = Path(f"/proc/{run.pid}/task/{run.pid}/children").read_text().split()
     assert len(children) == 2
     run.kill()
     run.wait()
-    until(lambda: not any(alive(int(child)) for child in children), 60)
-
-
-def alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return "Z" not in Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    until(lambda: not any(alive(int(child)) for child in children))
 
 
 def test_the_demo_prints_counts_and_ends(bundle_folder: Path) -> None:

@@ -51,7 +51,7 @@ def test_a_certificate_ends_and_is_renewed(tmp_path: Path, done: Done) -> None:
             assert service.stop() == 0
         certificate(tmp_path, "device", "kiosk-07", "ca", days=-1)
         outbox.commit(closing())
-        with Service(tmp_path, broker.port, "--tls", "--lifeline", "5") as service:
+        with Service(tmp_path, broker.port, "--tls", "--lifeline", "10") as service:
             assert service.process.stdin is not None
             service.process.stdin.close()
             assert service.process.wait(PATIENCE_S) == BrokerRefused.exit_code, service.lines()

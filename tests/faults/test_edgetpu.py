@@ -17,6 +17,7 @@ import pytest
 from edge.bundle.golden import golden_answers
 from edge.bundle.manifest import load_bundle
 from tests.support.edgetpu import LONG, QUICK, check, until
+from tests.support.processes import alive
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -243,13 +244,6 @@ print("ready", flush=True)
 sys.stdin.readline()
 backend.outputs("gate", golden_answers(bundle, ("gate",))["gate"][0])
 """
-
-
-def alive(pid: int) -> bool:
-    try:
-        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
-    except FileNotFoundError:
-        return False
 
 
 def test_a_worker_dies_with_its_service_even_while_it_hangs(tpus: StandIn, compiled_bundle: Path) -> None:

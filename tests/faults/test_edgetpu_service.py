@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from edge.outbox.outbox import Outbox
 from tests.end_to_end.test_canary import canaries, strace, traced  # noqa: F401 - a fixture
 from tests.end_to_end.test_run import REPO, configure, until
 from tests.support.broker import free_port
+from tests.support.processes import alive
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -102,8 +102,7 @@ def test_faces_are_counted_before_during_and_after(
     ):
         assert line in log
     assert log.count("backend now=cpu:fallback before=edgetpu") >= 2
-    with pytest.raises(ProcessLookupError):
-        os.kill(tpus.seen("invoke")[-1][0], 0)
+    until(lambda: not alive(tpus.seen("invoke")[-1][0]))
 
 
 @pytest.mark.usefixtures("strace")

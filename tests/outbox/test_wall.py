@@ -269,7 +269,7 @@ def test_what_is_no_small_file_is_refused_at_once(
     began = time.monotonic()
     with pytest.raises(StorageError, match="delete it"):
         (read_command if name == COMMAND_FILE else read_vision)(tmp_path)
-    assert time.monotonic() - began < 5, "it has not waited"
+    assert time.monotonic() - began < 30, "it has not waited"
     if kind is not folder:
         write_command(tmp_path, "pause") if name == COMMAND_FILE else write_vision(tmp_path, vision_file())
         assert (read_command if name == COMMAND_FILE else read_vision)(tmp_path) is not None

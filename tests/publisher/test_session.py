@@ -53,7 +53,7 @@ def test_each_refusal_of_mqtt_3_1_1(code: int, kind: type[EdgeError], words: str
 
 @pytest.mark.parametrize("answer", [connack5(0x84), connack311(1), b"", None])
 def test_falls_back_where_mqtt_5_gets_no_answer(answer: bytes | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("edge.publisher.session.CONNACK_S", 3.0)
+    monkeypatch.setattr("edge.publisher.session.CONNACK_S", 5.0)
     answers: dict[int, bytes | None] = {4: connack311(0)}
     if answer != b"":
         answers[5] = answer
@@ -87,11 +87,12 @@ def test_no_broker_silence_and_rubbish(monkeypatch: pytest.MonkeyPatch) -> None:
             opened({5: rubbish, 4: rubbish})
 
 
-def test_stopping_ends_the_wait() -> None:
+def test_stopping_ends_the_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edge.publisher.session.CONNACK_S", 120.0)
     began = time.monotonic()
     with FalseBroker({5: None}) as broker:
         session = open_session(Broker("127.0.0.1", broker.port), "k", stopping=lambda: time.monotonic() > began + 0.3)
-    assert time.monotonic() - began < 4
+    assert time.monotonic() - began < 60
     session.close()
 
 

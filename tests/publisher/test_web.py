@@ -27,6 +27,7 @@ from edge.publisher.web.metrics import metrics
 from edge.publisher.web.snapshot import Photographer, Snapshot
 from edge.types import Vote
 from tests.support.appliance import closing, vision, vision_file
+from tests.support.processes import on_one_day
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,6 +41,7 @@ class Bench:
     """What a publisher has at hand."""
 
     def __init__(self, folder: Path) -> None:
+        on_one_day()
         self.clock = SystemClock()
         self.outbox, self.delivery = vision(folder), Delivery(self.clock)
         self.photographer = Photographer(TOPICS, self.clock, Labels(TOPICS, self.clock, 0).message)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import shutil
 import socket
 import subprocess
@@ -74,6 +75,14 @@ class Mosquitto:
     def log(self) -> str:
         """What it has said."""
         return self._log.read_text()
+
+    def ended(self, client: str) -> int:
+        """How many connections of clients whose ids begin so it has seen end."""
+        return len(re.findall(rf"Client {client}\S* (?:closed|disconnected|already connected)", self.log))
+
+    def away(self, client: str) -> bool:
+        """Whether it has seen every connection of such clients end."""
+        return self.ended(client) == len(re.findall(rf"New client connected from \S+ as {client}", self.log))
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal: SIGKILL is a crash, SIGSTOP a broker that hangs."""

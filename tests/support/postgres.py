@@ -8,12 +8,14 @@ import signal
 import subprocess
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
 import psycopg
 
 from tests.support.broker import free_port, wait_for_port
+from tests.support.processes import alive
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -102,8 +104,13 @@ class Postgres:
         assert self._process is not None
         pids = [self._process.pid, *_children(self._process.pid)]
         for pid in pids:
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         self._process.wait(30)
+        end = time.monotonic() + 60
+        while any(alive(pid) for pid in pids):  # one that is left would hold the next server's shared memory
+            assert time.monotonic() < end
+            time.sleep(0.02)
 
     def stop(self) -> None:
         """In order: clients are cut off."""

@@ -21,6 +21,8 @@ from tests.support.windows import window
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from tests.support.broker import Mosquitto
+
 
 class Process:
     """A subscriber process; `text` is what it has said so far."""
@@ -103,11 +105,12 @@ def until(what: Callable[[], object], words: str, process: Process | None = None
         time.sleep(0.02)
 
 
-def unacknowledged(process: Process, port: int) -> list[bytes]:
-    """What the broker would send this subscriber again."""
+def unacknowledged(process: Process, broker: Mosquitto, wanted: int = 0) -> list[bytes]:
+    """What the broker would send an ended subscriber again: what comes in two seconds, longer for so many `wanted`."""
+    until(lambda: broker.away("aggregator"), "the broker has read all that the subscriber said", process)
     found: list[bytes] = []
     connection = Connection(
-        Broker("127.0.0.1", port),
+        Broker("127.0.0.1", broker.port),
         "aggregator",
         keep_s=600,
         receive=100,
@@ -115,8 +118,8 @@ def unacknowledged(process: Process, port: int) -> list[bytes]:
     )
     connection.open()
     assert connection.resumed, process.text
-    end = time.monotonic() + 2
-    while time.monotonic() < end:
+    begun = time.monotonic()
+    while (waited := time.monotonic() - begun) < 2 or (len(found) < wanted and waited < 60):
         connection.step(0.1)
     connection.close()
     return found

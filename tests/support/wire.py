@@ -101,7 +101,7 @@ class Ear:
     def __enter__(self) -> Self:
         """Listen, once the broker has agreed."""
         self._thread.start()
-        assert self._ready.wait(20), "subscription not answered"
+        assert self._ready.wait(60), "subscription not answered"
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -15,6 +15,7 @@ from edge.outbox.writer import OutboxWriter
 from edge.vision.detect.haar import Haar
 from edge.vision.service import Vision
 from tests.support.appliance import vision
+from tests.support.processes import on_one_day
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -69,6 +70,7 @@ def test_a_run_commits_the_windows_of_its_clip(settings: Callable[..., Config], 
 def test_a_spent_budget_sends_windows_out_empty_and_outlives_a_restart(
     settings: Callable[..., Config], stills: Path
 ) -> None:
+    on_one_day()
     config = settings(stills, window={"seconds": 2.0}, privacy={"daily_epsilon": 1.5, "min_count": 1})
     Vision(config).run()
     first, second, dark = reports(config)

@@ -18,6 +18,7 @@ from edge.vision import service as vision_module
 from edge.vision.camera.mailbox import Mailbox
 from edge.vision.service import Vision
 from tests.conftest import MATERIAL
+from tests.support.processes import on_one_day
 from tests.support.rtsp_server import RtspCamera
 from tests.vision.test_service import EXACT, reports, total
 
@@ -256,6 +257,7 @@ def test_a_picture_that_froze_with_somebody_in_it_counts_them_once_and_then_nobo
 
 
 def test_a_networked_camera_is_counted(settings: Callable[..., Config], portraits: dict[str, U8]) -> None:
+    on_one_day()
     image = cv2.resize(portraits["astronaut"], (256, 256)).astype(np.uint8)
     with RtspCamera([image]) as server:
         config = settings(STILL, privacy=EXACT, window={"seconds": 86400.0}, detector={"rotations": (0.0,)})

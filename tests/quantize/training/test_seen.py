@@ -81,8 +81,8 @@ def test_masks_as_they_sit_come_besides_flat_ones_up_to_a_half(
     monkeypatch.setattr(samples, "load_fer2013", lambda: fer)
     rows = fer.train_rows()[:120]
     monkeypatch.setattr(Fer2013, "train_val", lambda _self: (rows[20:], rows[:20]))
-    for name, grey in (("fer2013-train-0.npz", 100), ("worn-train-0.npz", 50), ("fer2013-public.npz", 100)):
-        save(tmp_path, name, rows, grey)
+    for name, level in (("fer2013-train-0.npz", 100), ("worn-train-0.npz", 50), ("fer2013-public.npz", 100)):
+        save(tmp_path, name, rows, level)
     recipe = replace(recipe, role="fer_masked", seen=False, worn_share=share)
     made = samples.load_samples(recipe, tmp_path)
     grey = made.chips[:, 0, 0]

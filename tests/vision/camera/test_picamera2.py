@@ -18,6 +18,7 @@ from edge.vision.camera import picamera2 as module
 from edge.vision.service import Vision
 from tests.conftest import MATERIAL
 from tests.support import picamera2_double as double
+from tests.support.processes import on_one_day
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -40,7 +41,7 @@ def sensor(monkeypatch: pytest.MonkeyPatch) -> Iterator[double.Sensor]:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "HUNG", 1.5)
+    monkeypatch.setattr(module, "HUNG", 3.0)
     monkeypatch.setattr(module, "CLOSING", 1.5)
 
 
@@ -258,6 +259,7 @@ def test_faces_are_found_in_lores_and_read_from_main(
 
     The smallest face is one of the frame: one that is narrower in `lores` than that is found there too.
     """
+    on_one_day()
     scene = np.full((720, 1280), 120, np.uint8)
     face = cv2.cvtColor(cv2.resize(portraits["astronaut"], (side, side)), cv2.COLOR_BGR2GRAY)
     scene[120 : 120 + side, 940 - side // 2 : 940 - side // 2 + side] = face

@@ -161,9 +161,15 @@ def test_credentials_are_in_no_log_whatever_happens() -> None:
         while not server.plays:
             time.sleep(0.1)
         refused, _ = watch(wrong).communicate(timeout=120)
-        time.sleep(0.5)
+        assert seen.stdout is not None
+        lost = ""
+        while not lost.rstrip().endswith("seen"):
+            line = seen.stdout.readline()
+            assert line, lost
+            lost += line
         server.hang_up()
-        lost, _ = seen.communicate(timeout=120)
+        lost += seen.stdout.read()
+        assert seen.wait(120) == 0
     absent, _ = watch(right).communicate(timeout=120)
     assert "seen" in lost
     assert "camera_lost" in lost
