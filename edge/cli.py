@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from edge import __version__
-from edge.errors import ConfigError, EdgeError, StorageError
+from edge.errors import ConfigError, EdgeError, StorageError, install
 from edge.process import logs
 from edge.process.shown import shown
 
@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 
     from edge.config import Config
 
-INSTALL: Final = 'pip install "edge-fer[device]"'
+
+_OR_DEFAULTS: Final = "config.toml (without: development defaults)"
+_OR_HERE: Final = "the configuration (without: config.toml in this folder)"
+_NEEDED: Final = "config.toml; needed"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -50,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ImportError as error:
         if error.name is None or error.name.partition(".")[0] == "edge":
             raise
-        print(f"edge: {error.name} is not installed: {INSTALL}", file=sys.stderr)
+        print(f"edge: {error.name} is not installed: {install('device')}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
@@ -71,11 +74,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"edge {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def add(name: str, text: str, *, config: bool = True) -> argparse.ArgumentParser:
+    def add(name: str, text: str, *, config: str | None = _OR_DEFAULTS) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=text)
         sub.set_defaults(func=globals()[f"_{name.replace('-', '_')}"])
-        if config:
-            sub.add_argument("--config", type=Path, metavar="FILE", help="config.toml (without: development defaults)")
+        if config is not None:
+            sub.add_argument("--config", type=Path, metavar="FILE", help=config)
         return sub
 
     run = add("run", "both services, until the source ends or SIGTERM")
@@ -87,20 +90,20 @@ def _parser() -> argparse.ArgumentParser:
     vision.add_argument("--source", help="a clip, picture, folder or /dev/video0 (development mode)")
     vision.add_argument("--annotate", type=Path, metavar="OUT", help="draw what is seen to OUT.mp4 or OUT.png")
     vision.add_argument("--lifeline", action="store_true", help=argparse.SUPPRESS)
-    publish = add("publish", "the publisher service: outbox to broker")
+    publish = add("publish", "the publisher service: outbox to broker", config=_NEEDED)
     publish.add_argument("--drain-timeout", type=_seconds, default=None, metavar="S", help=argparse.SUPPRESS)
     publish.add_argument("--lifeline", action="store_true", help=argparse.SUPPRESS)
-    demo = add("demo", "the whole path on real faces, with a broker of its own", config=False)
+    demo = add("demo", "the whole path on real faces, with a broker of its own", config=None)
     demo.add_argument("--source", help="your own clip, picture, folder or /dev/video0 instead of the built-in clip")
     demo.add_argument(
         "--broker", choices=("auto", "mosquitto", "amqtt"), default="auto", help="which broker to start (what is there)"
     )
     demo.add_argument("--seconds", type=_seconds, default=60.0, help="how long a camera is watched (60)")
-    check = add("check-config", "every problem of a configuration, with line and key")
+    check = add("check-config", "every problem of a configuration, with line and key", config=_OR_HERE)
     check.add_argument("--json", action="store_true", help="for programs")
-    doctor = add("doctor", "what is wrong with this device, why that matters, how to mend it")
+    doctor = add("doctor", "what is wrong with this device, why that matters, how to mend it", config=_OR_HERE)
     doctor.add_argument("--json", action="store_true", help="for programs")
-    status = add("status", "what the services say of themselves")
+    status = add("status", "what the services say of themselves", config=_NEEDED)
     status.add_argument("--json", action="store_true", help="for programs")
     bench = add("bench", "how fast this device is: each model, and the whole chain on the demo's clip")
     bench.add_argument("--accelerator", choices=("auto", "edgetpu", "cpu"), help="instead of the configuration's")

@@ -1,4 +1,6 @@
-"""Errors named by what to do about them, and the refusal of idle options that both tools share. Imports nothing.
+"""Errors named by what to do about them, and what both tools share of them: idle options, how to install.
+
+Imports nothing.
 
 Every error a user can meet is an `EdgeError`. Its text is one line that says what is wrong, where, and
 what to do; the command line prints that line and exits with the class's `exit_code` (table: docs/operate.md).
@@ -62,6 +64,12 @@ class BrokerRefused(EdgeError):
     """Mend credentials, certificate or ACL: the broker answered and said no."""
 
     exit_code = 77
+
+
+def install(extra: str) -> str:
+    """What to do about a missing package that an extra of ours brings; no index has ours, and a release is whole."""
+    device = "; on a device: install another release" if extra == "device" else ""
+    return f'in a clone: .venv/bin/pip install -e ".[{extra}]"{device}'
 
 
 def refuse_options(args: argparse.Namespace, names: tuple[str, ...], why: str) -> None:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from edge import config as settings
-from edge.errors import BackendError, BundleError, ConfigError
+from edge.errors import BackendError, BundleError, ConfigError, install
 from edge.process.shown import shown
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def _model_problems(path: Path, config: Config) -> list[Problem]:
         message = str(error).removeprefix(f"{key}: ")
         return [settings.Problem(settings.line_of(path, *key.split(".")), key, message)]
     except ImportError as error:
-        print(f"edge: the bundle was not checked: {error}: pip install 'edge-fer[device]'", file=sys.stderr)
+        print(f"edge: the bundle was not checked: {error}: {install('device')}", file=sys.stderr)
     except BackendError as error:  # says itself what to install
         print(f"edge: the bundle was not checked: {error}", file=sys.stderr)
     return []
@@ -65,18 +65,14 @@ def _model_problems(path: Path, config: Config) -> list[Problem]:
 
 def _tls_problems(path: Path, config: Config) -> list[Problem]:
     """What a connection would find wrong with this device's certificate, key and CA."""
-    from edge.publisher.tls import certificate_end, tls_context
+    from edge.publisher.tls import certificate_end, tls_problems
 
     files = None if config.mqtt is None else config.mqtt.tls
     if files is None:
         return []
-    key, message = "mqtt.tls", ""
-    try:
-        tls_context(files)
-    except ConfigError as error:
-        key, message = str(error).split(": ", 1)
+    told = tls_problems(files)
     end = certificate_end(files)
     if end is not None and end < datetime.now(UTC):
-        key, message = "mqtt.tls.cert", f"{files.cert} ended on {end.date()}: renew it"
-    line = settings.line_of(path, *key.split("."))
-    return [settings.Problem(line, key, message)] if message else []
+        told.append(f"mqtt.tls.cert: {files.cert} ended on {end.date()}: renew it")
+    found = [line.split(": ", 1) for line in told]
+    return [settings.Problem(settings.line_of(path, *key.split(".")), key, message) for key, message in found]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 import numpy as np
 
-from edge.errors import BackendError, BundleError
+from edge.errors import BackendError, BundleError, install
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,7 +36,10 @@ class Signature(NamedTuple):
 Choice = Literal["auto", "litert", "tflite"]
 """`models.runtime`: a runtime by its name, or whichever of the installed ones is better for the purpose."""
 _MODULES: Final = {"litert": "ai_edge_litert.interpreter", "tflite": "tflite_runtime.interpreter"}
-_INSTALL: Final = {"litert": 'pip install "edge-fer[device]"', "tflite": 'pip install "edge-fer[tflite-runtime]"'}
+_INSTALL: Final = {
+    "litert": install("device"),
+    "tflite": f"{install('tflite-runtime')}; on a device: docs/operate.md, Accelerator",
+}
 _TFLITE_ENDS: Final = (3, 12)
 """Python from which on tflite-runtime 2.14, its last release, has no wheels."""
 

@@ -54,32 +54,49 @@ def tls_context(files: TlsFiles) -> ssl.SSLContext:
 
     Read afresh for every connection, so that a renewed certificate needs no restart.
     """
-    for name in ("ca", "cert", "key"):
-        path = getattr(files, name)
+    context, problems = _read(files)
+    if problems:
+        raise ConfigError(problems[0])
+    return context
+
+
+def tls_problems(files: TlsFiles) -> list[str]:
+    """What is wrong with each of the files, a line each that begins with its key; empty where all can be used."""
+    return _read(files)[1]
+
+
+def _read(files: TlsFiles) -> tuple[ssl.SSLContext, list[str]]:
+    """The context, of use only when the list of problems is empty."""
+    problems = {name: told for name in ("ca", "cert", "key") if (told := _unreadable(name, getattr(files, name)))}
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if "ca" not in problems:
         try:
-            if path is not None and not path.is_file():
-                msg = f"mqtt.tls.{name}: {path} does not exist: put it there, or mend the path"
-                raise ConfigError(msg)
-        except OSError as error:  # a folder on the way that this user may not enter
-            msg = f"mqtt.tls.{name}: {path}: {error.strerror}: put it where this user may read it, or mend the path"
-            raise ConfigError(msg) from error
-    try:
-        context = ssl.create_default_context(cafile=str(files.ca))
-    except OSError as error:  # ssl.SSLError is one
-        msg = f"mqtt.tls.ca: {files.ca} cannot be used ({error}): it must be a PEM certificate, and readable"
-        raise ConfigError(msg) from error
+            context = ssl.create_default_context(cafile=str(files.ca))
+        except OSError as error:  # ssl.SSLError is one
+            problems["ca"] = f"mqtt.tls.ca: {files.ca} cannot be used ({error}): it must be a PEM certificate"
     context.verify_flags = VERIFY
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if files.cert is not None:
+    if files.cert is not None and not {"cert", "key"} & set(problems):
         try:  # a password of our own, or an encrypted key would ask for one at a terminal
             context.load_cert_chain(str(files.cert), None if files.key is None else str(files.key), password="")
         except OSError as error:
-            msg = (
+            problems["cert"] = (
                 f"mqtt.tls.cert: {files.cert} and its key cannot be used ({error}): "
-                "both must be PEM, belong together, be readable and need no password"
+                "both must be PEM, belong together and need no password"
             )
-            raise ConfigError(msg) from error
-    return context
+    return context, list(problems.values())
+
+
+def _unreadable(name: str, path: Path | None) -> str | None:
+    try:
+        if path is None:
+            return None
+        if not path.is_file():
+            return f"mqtt.tls.{name}: {path} does not exist: put it there, or mend the path"
+        path.open("rb").close()
+    except OSError as error:  # also of a folder on the way that this user may not enter
+        return f"mqtt.tls.{name}: {path}: {error.strerror}: put it where this user may read it, or mend the path"
+    return None
 
 
 _NO_CHAIN: Final = frozenset({2, 18, 19, 20, 21})

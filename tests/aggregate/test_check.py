@@ -97,7 +97,19 @@ def test_dead_letters_have_a_line_and_a_reason(
 
 def test_a_conflict_keeps_one_window_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = run(tmp_path / "log", [entry(1), entry(1, coverage=0.5)], capsys)
-    assert (found["windows"], found["conflicts"], len(found["dead"])) == (1, 1, 1)
+    assert (found["windows"], found["conflicts"], found["dead"]) == (1, 1, [])
+    assert found["conflicting"] == [[str(tmp_path / "log"), 2, f"kiosk-07 {BOOT}/1"]]
+
+
+def test_the_counts_are_those_of_ingest(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = tmp_path / "log"
+    run(log, [entry(1), entry(1), entry(1, coverage=0.5), *["no"] * 4], capsys)
+    assert main(["check", str(log)]) == 0
+    checked = capsys.readouterr().out.splitlines()[-1]
+    assert main(["ingest", "--store", str(tmp_path / "store.db"), "--files", str(log)]) == 0
+    ingested = capsys.readouterr().out.splitlines()[-1]
+    assert ingested.endswith("1 windows, 1 duplicates, 1 conflicts, 4 dead letters")
+    assert checked == "1 windows, 1 duplicates, 1 conflicts, 0 missing, 4 dead letters"
 
 
 def test_dead_letters_that_are_not_listed_are_counted(
@@ -105,10 +117,10 @@ def test_dead_letters_that_are_not_listed_are_counted(
 ) -> None:
     monkeypatch.setattr("edge_aggregate.store.merge.DEAD_KEPT", 5)
     found = run(tmp_path / "log", [entry(1), entry(1, coverage=0.5), *["no"] * 12], capsys)
-    assert (len(found["dead"]), found["unlisted"]) == (5 + 1, 7)
+    assert (len(found["dead"]), found["unlisted"]) == (5, 7)
     assert main(["check", str(tmp_path / "log")]) == 0
     told = capsys.readouterr().out.splitlines()[-1]
-    assert told.endswith("1 conflicts, 0 missing, 13 dead letters, the first 7 of them not listed")
+    assert told.endswith("1 conflicts, 0 missing, 12 dead letters, the first 7 of them not listed")
 
 
 def test_a_log_that_is_not_there_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -153,7 +165,7 @@ def test_a_log_of_several_files_is_one(tmp_path: Path, capsys: pytest.CaptureFix
     assert main(["check", f"{tmp_path}/*.jsonl"]) == 0
     first, second, last = capsys.readouterr().out.splitlines()
     assert first.startswith(f"{tmp_path}/1.jsonl:2: dead letter: not JSON")
-    assert second.startswith(f"{tmp_path}/2.jsonl:2: dead letter: conflict: another payload for kiosk-07")
-    assert last == "2 windows, 0 duplicates, 1 conflicts, 1 missing, 2 dead letters"
+    assert second.startswith(f"{tmp_path}/2.jsonl:2: conflict: another payload for kiosk-07 {BOOT}/1")
+    assert last == "2 windows, 0 duplicates, 1 conflicts, 1 missing, 1 dead letters"
     assert main(["check", str(tmp_path)]) == 66
     assert "is a folder: name its files, as in" in capsys.readouterr().err

@@ -233,7 +233,9 @@ def test_a_package_that_is_not_installed_is_told_with_what_installs_it(
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     done = subprocess.run(whole, capture_output=True, text=True, check=False, timeout=120, env=environment)
     assert done.returncode == 2
-    assert done.stderr == f'edge-aggregate: {package} is not installed: pip install "edge-fer[{extra}]"\n'
+    assert (
+        done.stderr == f'edge-aggregate: {package} is not installed: in a clone: .venv/bin/pip install -e ".[{extra}]"\n'
+    )
 
 
 def test_a_period_that_begins_after_the_newest_message(

@@ -42,6 +42,21 @@ def test_an_update_tells_how_the_kiosks_that_were_off_get_this_release_and_how_a
     assert "inventory says edge_release: 0.2.0" in reminder
 
 
+def test_the_example_s_inventory_lets_an_aggregator_read() -> None:
+    known: dict[str, dict[str, Any]] = {}
+    for role in ("broker", "edge"):
+        for entry in yaml.safe_load((ANSIBLE / f"roles/{role}/meta/argument_specs.yml").read_text())[
+            "argument_specs"
+        ].values():
+            known |= entry.get("options", {})
+    given = yaml.safe_load((ANSIBLE / "inventory.example/group_vars/all.yml").read_text())
+    assert {key for key in given if key not in known} <= {"edge_release_dir"}
+    assert given["edge_readers"] == ["aggregator"]
+    template = (ANSIBLE / "roles/broker/templates/acl.j2").read_text()
+    acl = jinja2.Environment().from_string(template).render(given | {"ansible_managed": "", "groups": {}})  # noqa: S701 - no HTML
+    assert "user aggregator\ntopic read edge/v1/#\ntopic write edge/v1/+/+/cmd/replay\n" in acl.replace("\n\n", "\n")
+
+
 @pytest.mark.parametrize("crl", [True, False])
 def test_a_broker_run_that_was_cut_off_is_made_up_for_by_the_next(tmp_path: Path, *, crl: bool) -> None:
     role = ANSIBLE / "roles/broker"

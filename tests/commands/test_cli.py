@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives import serialization
 import edge
 from edge import config as config_package
 from edge.cli import main
-from edge.errors import ConfigError
+from edge.errors import ConfigError, install
 from edge.outbox.runtime_files import write_vision
 from tests.support.appliance import vision, vision_file
 from tests.support.certificates import certificate
@@ -46,6 +46,32 @@ def config(tmp_path: Path) -> Path:
     path = tmp_path / "config.toml"
     path.write_text(GOOD, encoding="utf-8")
     return path
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        *((command, "config.toml (without: development defaults)") for command in ("run", "vision", "bench")),
+        *(
+            (command, "the configuration (without: config.toml in this folder)")
+            for command in ("check-config", "doctor")
+        ),
+        *((command, "config.toml; needed") for command in ("publish", "status")),
+    ],
+)
+def test_the_help_says_what_a_command_does_without_a_configuration(
+    command: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main([command, "--help"])
+    assert f"--config FILE {says}" in " ".join(capsys.readouterr().out.split())
+    monkeypatch.chdir(tmp_path)
+    if "without" not in says:
+        assert main([command]) == 2
+        assert f"edge {command} needs --config FILE" in capsys.readouterr().err
+    elif "this folder" in says:
+        assert main([command]) == 2
+        assert "config.toml: No such file" in "".join(capsys.readouterr())
 
 
 def test_check_config_says_ok(config: Path, bundle_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -255,6 +281,7 @@ def test_check_config_without_a_runtime_says_what_it_left_out(
     said = capsys.readouterr()
     assert "ok: lobby/kiosk-07" in said.out
     assert "the bundle was not checked" in said.err
+    assert said.err.endswith(f": {install('device')}\n")
 
 
 def test_a_missing_bundle_is_65(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -305,7 +332,9 @@ tls = {{ ca = "ca.crt", cert = "device.crt", key = "device.key" }}
         main(["check-config", "--config", str(config)])
         return capsys.readouterr().out
 
-    assert f"{config}:12: mqtt.tls.ca: {tmp_path}/ca.crt does not exist" in told()
+    places = [f"{config}:12: mqtt.tls.{key}: {tmp_path}/" for key in ("ca", "cert", "key")]
+    for place, name, line in zip(places, ("ca.crt", "device.crt", "device.key"), told().splitlines()[:3], strict=True):
+        assert line == f"{place}{name} does not exist: put it there, or mend the path"
     certificate(tmp_path, "ca", "test CA")
     certificate(tmp_path, "device", "kiosk-07", "ca")
     assert ": ok: " in told()
@@ -319,9 +348,15 @@ tls = {{ ca = "ca.crt", cert = "device.crt", key = "device.key" }}
     assert "need no password" in told()
     certificate(tmp_path, "device", "kiosk-07", "ca", days=-1)
     assert "ended on" in told()
-    certificate(tmp_path, "device", "kiosk-07", "ca")
     (tmp_path / "ca.crt").write_text("no certificate")
-    assert "must be a PEM certificate" in told()
+    (tmp_path / "device.key").write_text("no key")
+    *lines, last = told().splitlines()
+    for place, why, line in zip(
+        (places[0], places[1], places[1]), ("PEM certificate", "no password", "renew it"), lines, strict=True
+    ):
+        assert line.startswith(place)
+        assert line.endswith(why)
+    assert last == "3 problems"
 
 
 def test_bench_times_each_model_and_the_chain(

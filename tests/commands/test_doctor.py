@@ -14,6 +14,7 @@ from edge.commands.doctor import device, run_doctor, service
 from edge.commands.doctor import tpu as tpu_module
 from edge.commands.doctor.broker import broker
 from edge.commands.doctor.tpu import library, tpu
+from edge.errors import install
 from edge.inference.coral import Device
 from edge.outbox.runtime_files import VisionFile, write_vision
 from edge.outbox.writer import open_for_vision
@@ -106,6 +107,12 @@ def test_an_rtsps_camera_that_nobody_verifies_is_named(settings: Make, tmp_path:
     assert worst(found).level == "warning"
     assert "nobody verifies which camera answers" in worst(found).what
     assert "hunter2" not in repr(found)
+
+
+def test_models_without_a_runtime(settings: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "edge.inference.cpu", None)
+    found = worst(service.models(settings(tmp_path / "x.mp4")))
+    assert (found.level, found.mend) == ("error", install("device"))
 
 
 def test_models(settings: Make, tmp_path: Path, bundle_folder: Path) -> None:

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import ssl
 import subprocess
-from typing import TYPE_CHECKING
+import tempfile
+from pathlib import Path
 
 import pytest
 
 from edge.commands.demo.subscriber import Broker
-from edge.errors import BrokerRefused, EdgeError
+from edge.errors import BrokerRefused, ConfigError, EdgeError
 from edge.publisher.session import open_session
-from edge.publisher.tls import tls_context
+from edge.publisher.tls import tls_context, tls_problems
 from tests.support.appliance import TlsFiles
 from tests.support.broker import Mosquitto, needs_mosquitto
 from tests.support.certificates import certificate, mutual_tls
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 @needs_mosquitto
@@ -71,6 +70,31 @@ def guide_pki(folder: Path) -> None:
         openssl(folder, *new, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", "/CN=kiosk-07")
         signed = ("-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-days", "90", "-extfile", "leaf.ext")
         openssl(folder, "x509", "-req", "-in", f"{name}.csr", "-out", f"{name}.crt", *signed)
+
+
+def test_each_file_that_may_not_be_read_is_named() -> None:
+    with tempfile.TemporaryDirectory() as name:  # and not pytest's own, which nobody else may enter
+        folder = Path(name)
+        folder.chmod(0o755)
+        certificate(folder, "ca", "test CA")
+        certificate(folder, "device", "kiosk-07", "ca")
+        files = TlsFiles.of(folder, "device")
+        assert tls_problems(files) == []
+        for file in (files.cert, files.key):
+            assert file is not None
+            file.chmod(0)
+        root = os.geteuid() == 0
+        if root:
+            os.seteuid(65534)
+        try:
+            problems = tls_problems(files)
+            with pytest.raises(ConfigError, match=r"mqtt\.tls\.cert: "):
+                tls_context(files)
+        finally:
+            if root:
+                os.seteuid(0)
+    mend = "Permission denied: put it where this user may read it, or mend the path"
+    assert problems == [f"mqtt.tls.cert: {files.cert}: {mend}", f"mqtt.tls.key: {files.key}: {mend}"]
 
 
 def test_the_verdict_does_not_depend_on_the_python(tmp_path: Path) -> None:

@@ -49,14 +49,19 @@ def test_what_is_missing_is_said_with_how_to_install_it(monkeypatch: pytest.Monk
     monkeypatch.setitem(sys.modules, "tflite_runtime.interpreter", None)
     assert runtime(delegate=True).__name__ == "ai_edge_litert.interpreter"
     for version, says in (
-        ((3, 11), r'"tflite" is not installed: pip install "edge-fer\[tflite-runtime\]"'),
+        (
+            (3, 11),
+            r'"tflite" is not installed: in a clone: .venv/bin/pip install "\.\[tflite-runtime\]"; on a device: docs',
+        ),
         ((3, 13), r'"tflite" has no wheel for this Python: say "auto" or "litert"'),
     ):
         monkeypatch.setattr(sys, "version_info", version)
         with pytest.raises(BackendError, match=says):
             runtime("tflite")
     monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
-    with pytest.raises(BackendError, match=r'no TFLite runtime: pip install "edge-fer\[device\]"'):
+    with pytest.raises(
+        BackendError, match=r'no TFLite runtime: in a clone: .venv/bin/pip install "\.\[device\]"; on a device: '
+    ):
         runtime()
 
 

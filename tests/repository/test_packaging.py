@@ -15,6 +15,7 @@ import edge_aggregate
 import edge_quantize
 import pydantic
 import pytest
+from edge_aggregate.cli import EXTRAS
 
 import edge
 from edge import contract
@@ -154,12 +155,26 @@ def test_the_pins_that_were_tried() -> None:
         assert pin in trixie
 
 
+def test_what_is_said_to_install_exists_and_comes_from_a_clone() -> None:
+    """No index has this package: `pip install "edge-fer[…]"` finds nothing, or a stranger's."""
+    project = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
+    assert "Private :: Do Not Upload" in project["classifiers"]
+    named = set(EXTRAS.values())
+    for path in tracked("edge", "tools", "tests", "examples", "config.example.toml"):
+        if path.suffix in {".py", ".toml"} and path != Path(__file__).relative_to(REPO):
+            text = (REPO / path).read_text(encoding="utf-8")
+            assert f"{project['name']}[" not in text.replace("\\", ""), path  # nor as an expected pattern
+            found = re.findall(r"""\binstall\(["']([\w-]+)["']\)|pip install ["']\.\[([\w-]+)\]""", text)
+            named |= {one or other for one, other in found}
+    assert {"device", "host", "hog", "tflite-runtime", "demo"} <= named <= set(project["optional-dependencies"])
+
+
 @pytest.mark.parametrize(
     ("module", "missing", "install"),
     [
-        ("edge.cli", "numpy", "edge-fer[device]"),
-        ("edge_quantize.cli", "tensorflow", "edge-fer[host]"),
-        ("edge_aggregate.cli", "pydantic", "edge-fer[aggregate]"),
+        ("edge.cli", "numpy", '.venv/bin/pip install -e ".[device]"; on a device: install another release'),
+        ("edge_quantize.cli", "tensorflow", '.venv/bin/pip install -e ".[host]"'),
+        ("edge_aggregate.cli", "pydantic", '.venv/bin/pip install -e ".[aggregate]"'),
     ],
 )
 def test_a_missing_extra_is_one_line_and_exit_2(module: str, missing: str, install: str, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 UNITS = Path(__file__).resolve().parents[2] / "systemd"
+RELEASE = UNITS.parent / "ansible/roles/edge/files/edge_release.py"
 
 needs_systemd = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd-analyze on PATH")
 
@@ -22,6 +24,21 @@ def _analyze(*arguments: str) -> subprocess.CompletedProcess[str]:
         check=False,
         env={"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8"},
     )
+
+
+def test_every_file_says_at_its_top_where_it_is_installed() -> None:
+    """A release's are links below /etc; the drop-in is written by hand, where a camera needs it."""
+    spec = importlib.util.spec_from_file_location("edge_release", RELEASE)
+    assert spec is not None
+    assert spec.loader is not None
+    release = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(release)
+    places = {file: f"/etc/{place}" for place, file in release.LINKS.items()}
+    places["rtsp.conf"] = "/etc/systemd/system/edge-vision.service.d/rtsp.conf"
+    assert {path.name for path in UNITS.iterdir()} == set(places)
+    for file, place in places.items():
+        top = (UNITS / file).read_text().splitlines()[0]
+        assert re.match(rf"#.* {re.escape(place)}(:|$)", top), file
 
 
 @needs_systemd

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from edge.commands.doctor.finding import Finding
-from edge.errors import BackendError, EdgeError, StorageError
+from edge.errors import BackendError, EdgeError, StorageError, install
 from edge.outbox.runtime_files import read_vision
 from edge.publisher.health import runs
 
@@ -87,7 +87,7 @@ def models(config: Config) -> Iterator[Finding]:
     try:
         bundle, runtime = checked_bundle(config)
     except ImportError as error:
-        yield Finding("error", "models", str(error), "vision does not start", 'pip install "edge-fer[device]"')
+        yield Finding("error", "models", str(error), "vision does not start", install("device"))
         return
     except BackendError as error:
         yield Finding("error", "models", str(error), "vision does not start", "see the message")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import cv2
 import numpy as np
 
-from edge.errors import ConfigError
+from edge.errors import ConfigError, install
 from edge.types import FaceBox
 from edge.vision.detect.schedule import Rest
 from edge.vision.preprocess import to_grey
@@ -34,7 +34,7 @@ class Hog:
         try:
             import dlib
         except ImportError as error:
-            msg = 'detector.kind: "hog" needs dlib, which is not installed: pip install "edge-fer[hog]"'
+            msg = f'detector.kind: "hog" needs dlib, which is not installed: {install("hog")}'
             raise ConfigError(msg) from error
         self._search = dlib.get_frontal_face_detector().run
         self._min_face, self._max_side = min_face, max_side

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge.errors import BundleError
+from edge.errors import BundleError, ConfigError
 from edge.vision.detect.choose import KINDS
 from tests.support.bundles import restate_golden
 
@@ -190,7 +190,7 @@ def test_the_card_says_whose_weights_a_second_trunk_started_from(shipped: Path, 
 
 def test_a_bundle_is_built_signed_and_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The whole command on a gate small enough to train here: it tells bright chips from dark ones."""
-    keras = pytest.importorskip("keras", reason="the host toolchain: pip install 'edge-fer[host]'")
+    keras = pytest.importorskip("keras", reason="the host toolchain: .venv/bin/pip install '.[host]'")
     from edge_quantize.bundling import bundle, kept, sign
     from edge_quantize.evaluation import chips
 
@@ -236,6 +236,10 @@ def test_a_bundle_is_built_signed_and_verified(tmp_path: Path, monkeypatch: pyte
     for section in ("## Data", "## Intended use", "## Forbidden use", "## Limits", "## Not measured"):
         assert section in card
     assert f"**{worst['name']}**" in (folder / "QUANTISATION.md").read_text(encoding="utf-8")
+
+    with pytest.raises(ConfigError, match="own-1: is there already: give another --name"):
+        bundle.build({}, folder, rest=folder)
+    assert [path.name for path in folder.parent.iterdir()] == ["own-1"], "nothing was begun"
 
     after = tmp_path / "models" / "own-2"
     bundle.build({}, after, key=sign.read_secret_key(tmp_path / "maker.key"), rest=folder)

@@ -351,4 +351,5 @@ def test_the_command_line_says_how_to_install(
 ) -> None:
     monkeypatch.setattr(cli, "find_spec", lambda name: None if name == "tensorflow" else object())
     assert cli.main(["train"]) == 2
-    assert capsys.readouterr().err == 'edge-quantize needs TensorFlow and more: pip install "edge-fer[host]"\n'
+    told = 'edge-quantize needs TensorFlow and more: in a clone: .venv/bin/pip install -e ".[host]"\n'
+    assert capsys.readouterr().err == told

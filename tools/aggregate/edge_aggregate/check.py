@@ -14,9 +14,11 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Findings:
-    """`dead` holds (line number, reason), `files` the file of each of them; `conflicts` counts payloads set aside.
+    """`dead` holds (line number, reason) of the dead letters, `files` the file of each of them.
 
-    `unlisted` counts dead letters that are not in `dead`: the newest are kept. The rest as the contract says.
+    `unlisted` counts dead letters that are not in `dead`: the newest are kept. `conflicts` counts lines that contradict
+    the payload that is kept, `conflicting` holds (file, line number, window) of the first line of each such payload.
+    The rest as the contract says.
     """
 
     windows: int = 0
@@ -26,6 +28,7 @@ class Findings:
     dead: list[tuple[int, str]] = field(default_factory=list)
     files: list[str] = field(default_factory=list)
     unlisted: int = 0
+    conflicting: list[tuple[str, int, str]] = field(default_factory=list)
 
 
 def check_log(*paths: Path) -> Findings:
@@ -37,13 +40,13 @@ def check_log(*paths: Path) -> Findings:
         found.missing = int(fetch("SELECT COALESCE(SUM(last_seq - first_seq + 1), 0) FROM gaps")[0][0])
         dead = fetch("SELECT s.name, x.line, x.reason FROM dead x JOIN segments s ON s.id = x.segment")
         found.unlisted = merged.dead - len(dead)
-        dead += [
-            (name, line, f"conflict: another payload for {device} {boot_id}/{seq}")
+        found.conflicting = sorted(
+            (name, line, f"{device} {boot_id}/{seq}")
             for name, line, device, boot_id, seq in fetch(
                 "SELECT s.name, v.line, d.name, b.boot_id, v.seq FROM variants v JOIN boots b ON b.id = v.boot"
                 " JOIN devices d ON d.id = b.device JOIN segments s ON s.id = v.segment"
             )
-        ]
+        )
     for name, line, reason in sorted(dead):
         found.files.append(name)
         found.dead.append((line, reason))

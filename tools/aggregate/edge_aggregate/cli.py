@@ -9,7 +9,7 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from edge.errors import EdgeError
+from edge.errors import EdgeError, install
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         from edge_aggregate.commands import calibrate, check, demo, export, gaps, index, ingest, replay, serve, upkeep
         from edge_aggregate.simulate.command import add_parser as add_simulate
     except ImportError as error:
-        print(f'edge-aggregate: {error.name} is not installed: pip install "edge-fer[aggregate]"', file=sys.stderr)
+        print(f"edge-aggregate: {error.name} is not installed: {install('aggregate')}", file=sys.stderr)
         return 2
     parser = argparse.ArgumentParser(prog="edge-aggregate", description="From the counts of many kiosks to figures.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -49,7 +49,7 @@ def _run(args: argparse.Namespace) -> int:
         told, code = str(error), error.exit_code
     except ModuleNotFoundError as error:
         extra = EXTRAS.get((error.name or "").partition(".")[0], "aggregate")
-        told, code = f'{error.name} is not installed: pip install "edge-fer[{extra}]"', 2
+        told, code = f"{error.name} is not installed: {install(extra)}", 2
     except ImportError as error:  # two packages that do not fit each other
         told, code = str(error), 2
     except BrokenPipeError:  # `… | head`: who reads has seen enough

@@ -9,7 +9,9 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Final
 
-INSTALL: Final = 'edge-quantize needs TensorFlow and more: pip install "edge-fer[host]"'
+from edge.errors import EdgeError, SourceError, install
+
+INSTALL: Final = f"edge-quantize needs TensorFlow and more: {install('host')}"
 COMMANDS: Final = (
     *("masks", "scenes", "leak_test", "train", "evaluate", "crop", "convert", "bundle", "sign", "gpu_pack"),
     *("check", "compile", "inspect"),
@@ -21,7 +23,6 @@ def main(argv: list[str] | None = None) -> int:
     if any(find_spec(name) is None for name in ("tensorflow", "cv2", "numpy")):
         print(INSTALL, file=sys.stderr)
         return 2
-    from edge.errors import EdgeError, SourceError
     from edge.process.shown import shown
 
     parser = argparse.ArgumentParser(prog="edge-quantize", description="Make the models the appliance runs.")

@@ -204,7 +204,7 @@ def check(version: str) -> str:
 
 
 def _boot_id() -> str | None:
-    """What vision's figures say, the newer of both places: releases from 0.2 on have a folder for each writer.
+    """What vision's figures say, the newer of both places: an earlier release had no folder for each writer.
 
     A link, a FIFO or a file without end that a service has put there leads root nowhere and holds nobody up.
     """

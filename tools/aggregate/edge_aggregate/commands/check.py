@@ -27,7 +27,7 @@ def add(commands: argparse._SubParsersAction[Any]) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Its findings, dead letters line by line; of a store 1 when something is wrong."""
+    """Its findings, dead letters and conflicts line by line; of a store 1 when something is wrong."""
     from edge_aggregate.check import check_log
     from edge_aggregate.ingest import expand
 
@@ -40,8 +40,12 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(asdict(found)))
         return 0
-    for name, (number, reason) in zip(found.files, found.dead, strict=True):
-        print(f"{name}:{number}: dead letter: {reason}")
+    listed = [
+        (name, number, f"dead letter: {why}") for name, (number, why) in zip(found.files, found.dead, strict=True)
+    ]
+    listed += [(name, number, f"conflict: another payload for {window}") for name, number, window in found.conflicting]
+    for name, number, what in sorted(listed):
+        print(f"{name}:{number}: {what}")
     unlisted = f", the first {found.unlisted} of them not listed" if found.unlisted else ""
     print(
         f"{found.windows} windows, {found.duplicates} duplicates, {found.conflicts} conflicts, "

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 
 from edge.bundle.model_check import check_model
-from edge.errors import SourceError
+from edge.errors import SourceError, install
 from edge.vision.detect.regions import SIDE
 from edge_quantize.bundling.convert import to_int8_tflite
 
@@ -70,7 +70,7 @@ def weights_file() -> Path:
         path = Path(folder) / "modules" / "face_detection" / "face_detection_short_range.tflite"
         if path.is_file():
             return path
-    msg = "BlazeFace's weights come with mediapipe 0.10.21, which is not installed: install 'edge-fer[host]'"
+    msg = f"BlazeFace's weights come with mediapipe 0.10.21, which is not installed: {install('host')}"
     raise SourceError(msg)
 
 

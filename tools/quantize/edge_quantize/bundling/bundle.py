@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -115,6 +116,13 @@ def verify(folder: Path, public_key: str | None = None) -> None:
         judge(bundle, role, "cpu", score.outputs(score.open_interpreter(flat), chips), wanted)
 
 
+def refuse_taken(folder: Path) -> None:
+    """Raise ConfigError where something has a bundle's place already."""
+    if os.path.lexists(folder):
+        msg = f"{folder}: is there already: give another --name, or remove the folder"
+        raise ConfigError(msg)
+
+
 def build(
     sources: dict[str, Path],
     folder: Path,
@@ -126,16 +134,19 @@ def build(
 
     Args:
         sources: .keras file (logits) of each role; of `detector`, BlazeFace's `.tflite`.
-        folder: the bundle's folder; its name becomes the bundle's. Replaced only when everything has succeeded.
+        folder: the bundle's folder; its name becomes the bundle's. It must not be there yet, and is there only when
+            everything has succeeded.
         max_loss: points int8 may lose against float.
         key: minisign key that signs the manifest.
         rest: a bundle whose other models are taken over byte for byte.
 
     Raises:
+        ConfigError: the folder is there already.
         SourceError: a source, or the data, is missing.
         BundleError: a model cannot be quantised well enough.
 
     """
+    refuse_taken(folder)
     draft = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
@@ -165,5 +176,4 @@ def build(
     quant_error.write_report(draft / "QUANTISATION.md", layers)
     write_card(draft, manifest)
     verify(draft, None if key is None else sign_bundle(draft, key))
-    shutil.rmtree(folder, ignore_errors=True)
     draft.rename(folder)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from edge.errors import ConfigError, refuse_options
 from edge_quantize.bundling import convert
 from edge_quantize.bundling.blazeface import weights_file
-from edge_quantize.bundling.bundle import ROLES, build, verify
+from edge_quantize.bundling.bundle import ROLES, build, refuse_taken, verify
 from edge_quantize.bundling.sign import read_secret_key
 
 if TYPE_CHECKING:
@@ -30,7 +30,11 @@ def command(args: argparse.Namespace) -> int:
     refuse_options(args, ("public_key",), "only of --verify: the bundle that is made is signed by --sign-key")
     if args.sign_key is None:
         refuse_options(args, ("password_file",), "opens the key of --sign-key: give both or neither")
+    if args.name is None:
+        msg = "--name is missing: name the bundle that is made, or give --verify BUNDLE"
+        raise ConfigError(msg)
     # Before the long work, not after it.
+    refuse_taken(args.out / args.name)
     key = read_secret_key(args.sign_key, args.password_file) if args.sign_key else None
     if (args.only is None) != (args.rest_from is None):
         msg = "--only says which models are made, --rest-from where the others come from: give both or neither"
@@ -52,7 +56,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     """Register `bundle`."""
     parser = subparsers.add_parser("bundle", help="make a verified model bundle from trained nets, or verify one")
     parser.add_argument("--runs", type=Path, default=Path("build/train"), help="folder with <role>/final.keras")
-    parser.add_argument("--name", default="fer-2027.06")
+    parser.add_argument("--name", help="of the bundle that is made; one that is there is never replaced")
     parser.add_argument("--out", type=Path, default=Path("models"), help="folder that gets <name>/")
     parser.add_argument("--only", nargs="+", action="extend", choices=(*ROLES, "detector"), metavar="ROLE",
                         help="make these models alone, with --rest-from")  # fmt: skip

@@ -38,5 +38,11 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--password-file", type=Path, metavar="FILE", help="its first line is the key's password")
     parser.set_defaults(func=command)
     parser = subparsers.add_parser("keygen", help="make a minisign key pair without a password")
-    parser.add_argument("--key", type=Path, required=True, metavar="FILE", help="the secret key; FILE.pub beside it")
+    parser.add_argument(
+        "--key",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="the secret key; the public one gets the same name ending in .pub",
+    )
     parser.set_defaults(func=keygen_command)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import cv2
 import numpy as np
 
-from edge.errors import SourceError
+from edge.errors import SourceError, install
 from edge.types import CropSpec, FaceBox
 from edge.vision.preprocess import chip
 
@@ -74,7 +74,7 @@ def _open_blazeface() -> Any:  # noqa: ANN401
     try:
         from mediapipe.python.solutions import face_detection
     except ImportError as error:
-        msg = f"cutting real faces needs mediapipe, which does not import ({error}): install 'edge-fer[host]'"
+        msg = f"cutting real faces needs mediapipe, which does not import ({error}): {install('host')}"
         raise SourceError(msg) from error
     return face_detection.FaceDetection(model_selection=0, min_detection_confidence=0.3)
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 import cv2
 import numpy as np
 
-from edge.errors import SourceError
+from edge.errors import SourceError, install
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -89,7 +89,7 @@ def open_face_mesh() -> Any:  # noqa: ANN401 - mediapipe has no types
     try:
         from mediapipe.python.solutions import face_mesh
     except ImportError as error:
-        message = f"placing masks needs mediapipe, which does not import ({error}): install the extra 'edge-fer[host]'"
+        message = f"placing masks needs mediapipe, which does not import ({error}): {install('host')}"
         raise SourceError(message) from error
     return face_mesh.FaceMesh(static_image_mode=True, max_num_faces=1, min_detection_confidence=0.1)
 
