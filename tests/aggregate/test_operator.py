@@ -234,7 +234,8 @@ def test_a_package_that_is_not_installed_is_told_with_what_installs_it(
     done = subprocess.run(whole, capture_output=True, text=True, check=False, timeout=120, env=environment)
     assert done.returncode == 2
     assert (
-        done.stderr == f'edge-aggregate: {package} is not installed: in a clone: .venv/bin/pip install -e ".[{extra}]"\n'
+        done.stderr
+        == f'edge-aggregate: {package} is not installed: in a clone: .venv/bin/pip install -e ".[{extra}]"\n'
     )
 
 
