@@ -32,7 +32,7 @@ AMQTT = textwrap.dedent("""
 
 
 def test_windows_arrive_by_3_1_1(tmp_path: Path) -> None:
-    pytest.importorskip("amqtt", reason="comes with the extra: .venv/bin/pip install '.[demo]'")
+    pytest.importorskip("amqtt", reason="comes with the extra: .venv/bin/pip install -e '.[demo]'")
     port = free_port()
     with (tmp_path / "amqtt.log").open("wb") as log:
         broker = subprocess.Popen([sys.executable, "-c", AMQTT, str(port)], stdout=log, stderr=log)

@@ -217,7 +217,7 @@ def test_the_demo_prints_counts_and_ends(bundle_folder: Path) -> None:
 
 
 def test_the_demo_falls_back_to_mqtt_3_1_1(tmp_path: Path, bundle_folder: Path) -> None:
-    pytest.importorskip("amqtt", reason="comes with the extra: .venv/bin/pip install '.[demo]'")
+    pytest.importorskip("amqtt", reason="comes with the extra: .venv/bin/pip install -e '.[demo]'")
     assert bundle_folder.exists()
     for i in range(4):
         shutil.copy(REPO / "edge" / "demo_material" / "astronaut.png", tmp_path / f"{i}.png")

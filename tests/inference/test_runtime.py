@@ -51,7 +51,7 @@ def test_what_is_missing_is_said_with_how_to_install_it(monkeypatch: pytest.Monk
     for version, says in (
         (
             (3, 11),
-            r'"tflite" is not installed: in a clone: .venv/bin/pip install "\.\[tflite-runtime\]"; on a device: docs',
+            r'"tflite" is not installed: in a clone: .venv/bin/pip install -e "\.\[tflite-runtime\]"; on a device',
         ),
         ((3, 13), r'"tflite" has no wheel for this Python: say "auto" or "litert"'),
     ):
@@ -60,7 +60,7 @@ def test_what_is_missing_is_said_with_how_to_install_it(monkeypatch: pytest.Monk
             runtime("tflite")
     monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
     with pytest.raises(
-        BackendError, match=r'no TFLite runtime: in a clone: .venv/bin/pip install "\.\[device\]"; on a device: '
+        BackendError, match=r'no TFLite runtime: in a clone: .venv/bin/pip install -e "\.\[device\]"; on a device: '
     ):
         runtime()
 

@@ -164,7 +164,7 @@ def test_what_is_said_to_install_exists_and_comes_from_a_clone() -> None:
         if path.suffix in {".py", ".toml"} and path != Path(__file__).relative_to(REPO):
             text = (REPO / path).read_text(encoding="utf-8")
             assert f"{project['name']}[" not in text.replace("\\", ""), path  # nor as an expected pattern
-            found = re.findall(r"""\binstall\(["']([\w-]+)["']\)|pip install ["']\.\[([\w-]+)\]""", text)
+            found = re.findall(r"""\binstall\(["']([\w-]+)["']\)|pip install (?:-e )?["']\.\[([\w-]+)\]""", text)
             named |= {one or other for one, other in found}
     assert {"device", "host", "hog", "tflite-runtime", "demo"} <= named <= set(project["optional-dependencies"])
 

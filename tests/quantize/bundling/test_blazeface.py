@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from edge.types import U8
 
-pytest.importorskip("tensorflow", reason="the host toolchain: .venv/bin/pip install '.[host]'")
+pytest.importorskip("tensorflow", reason="the host toolchain: .venv/bin/pip install -e '.[host]'")
 from edge_quantize.bundling import blazeface, detector, refit
 from edge_quantize.edgetpu.checker import check_file
 
@@ -82,5 +82,5 @@ def test_without_photos_no_detector_is_made(tmp_path: Path, monkeypatch: pytest.
 
 def test_without_the_wheel_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(blazeface, "find_spec", lambda _name: None)
-    with pytest.raises(SourceError, match=r'in a clone: \.venv/bin/pip install "\.\[host\]"'):
+    with pytest.raises(SourceError, match=r'in a clone: \.venv/bin/pip install -e "\.\[host\]"'):
         blazeface.weights_file()

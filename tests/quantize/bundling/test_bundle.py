@@ -190,7 +190,7 @@ def test_the_card_says_whose_weights_a_second_trunk_started_from(shipped: Path, 
 
 def test_a_bundle_is_built_signed_and_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The whole command on a gate small enough to train here: it tells bright chips from dark ones."""
-    keras = pytest.importorskip("keras", reason="the host toolchain: .venv/bin/pip install '.[host]'")
+    keras = pytest.importorskip("keras", reason="the host toolchain: .venv/bin/pip install -e '.[host]'")
     from edge_quantize.bundling import bundle, kept, sign
     from edge_quantize.evaluation import chips
 

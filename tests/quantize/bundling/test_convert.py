@@ -9,7 +9,7 @@ import pytest
 
 from edge.errors import BundleError, ConfigError, SourceError
 
-keras = pytest.importorskip("keras", reason="the host toolchain: .venv/bin/pip install '.[host]'")
+keras = pytest.importorskip("keras", reason="the host toolchain: .venv/bin/pip install -e '.[host]'")
 
 from edge_quantize.bundling import convert, float_model, golden  # noqa: E402
 from edge_quantize.evaluation import score  # noqa: E402 - after the skip

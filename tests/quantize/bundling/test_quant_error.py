@@ -12,7 +12,7 @@ import pytest
 from edge.errors import ConfigError, SourceError
 from edge.vision.preprocess import to_input
 
-keras = pytest.importorskip("keras", reason="the host toolchain: .venv/bin/pip install '.[host]'")
+keras = pytest.importorskip("keras", reason="the host toolchain: .venv/bin/pip install -e '.[host]'")
 
 from edge_quantize.bundling import convert, float_model, quant_error  # noqa: E402
 from edge_quantize.cli import main  # noqa: E402

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-keras = pytest.importorskip("keras", reason="the host toolchain: .venv/bin/pip install '.[host]'")
+keras = pytest.importorskip("keras", reason="the host toolchain: .venv/bin/pip install -e '.[host]'")
 
 from edge_quantize.bundling import convert, float_model, unbiased  # noqa: E402
 from edge_quantize.evaluation import score  # noqa: E402 - after the skip

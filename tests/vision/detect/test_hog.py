@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def test_without_dlib_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "dlib", None)
-    with pytest.raises(ConfigError, match=r'in a clone: \.venv/bin/pip install "\.\[hog\]"'):
+    with pytest.raises(ConfigError, match=r'in a clone: \.venv/bin/pip install -e "\.\[hog\]"'):
         Hog()
 
 
@@ -54,7 +54,7 @@ host = "localhost"
 
 
 def test_a_face_is_found_near_and_far_and_nobody_in_the_dark(portraits: dict[str, U8]) -> None:
-    pytest.importorskip("dlib", reason="dlib is not installed: .venv/bin/pip install '.[hog]'")
+    pytest.importorskip("dlib", reason="dlib is not installed: .venv/bin/pip install -e '.[hog]'")
     for side in (130, 300):
         image = np.full((360, 480, 3), 128, np.uint8)
         image[20 : 20 + side, 40 : 40 + side] = cv2.resize(portraits["astronaut"], (side, side))
@@ -66,7 +66,7 @@ def test_a_face_is_found_near_and_far_and_nobody_in_the_dark(portraits: dict[str
 
 
 def test_the_smallest_face_is_one_of_the_frame(portraits: dict[str, U8]) -> None:
-    pytest.importorskip("dlib", reason="dlib is not installed: .venv/bin/pip install '.[hog]'")
+    pytest.importorskip("dlib", reason="dlib is not installed: .venv/bin/pip install -e '.[hog]'")
     image = np.full((360, 480, 3), 128, np.uint8)
     image[20:120, 40:140] = cv2.resize(portraits["astronaut"], (100, 100))
     assert Hog(min_face=80).detect(image, thorough=True) == []
