@@ -84,7 +84,7 @@ def _read(files: TlsFiles) -> tuple[ssl.SSLContext, list[str]]:
                 f"mqtt.tls.cert: {files.cert} and its key cannot be used ({error}): "
                 "both must be PEM, belong together and need no password"
             )
-    return context, list(problems.values())
+    return context, [problems[name] for name in ("ca", "cert", "key") if name in problems]
 
 
 def _unreadable(name: str, path: Path | None) -> str | None:

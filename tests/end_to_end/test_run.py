@@ -201,7 +201,7 @@ def test_a_killed_supervisor_leaves_nobody_behind(tmp_path: Path, clip: Path, bu
     assert len(children) == 2
     run.kill()
     run.wait()
-    until(lambda: not any(alive(int(child)) for child in children))
+    until(lambda: not any(alive(int(child)) for child in children), 120)
 
 
 def test_the_demo_prints_counts_and_ends(bundle_folder: Path) -> None:

@@ -160,8 +160,8 @@ def test_what_is_said_to_install_exists_and_comes_from_a_clone() -> None:
     project = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
     assert "Private :: Do Not Upload" in project["classifiers"]
     named = set(EXTRAS.values())
-    for path in tracked("edge", "tools", "tests", "examples", "config.example.toml"):
-        if path.suffix in {".py", ".toml"} and path != Path(__file__).relative_to(REPO):
+    for path in tracked("edge", "tools", "tests", "examples", "config.example.toml", "README.md", "docs"):
+        if path.suffix in {".py", ".toml", ".md"} and path != Path(__file__).relative_to(REPO):
             text = (REPO / path).read_text(encoding="utf-8")
             assert f"{project['name']}[" not in text.replace("\\", ""), path  # nor as an expected pattern
             found = re.findall(r"""\binstall\(["']([\w-]+)["']\)|pip install (?:-e )?["']\.\[([\w-]+)\]""", text)

@@ -176,7 +176,6 @@ def test_a_face_that_takes_longer_than_a_frame_stands_for(
         return expressions(self, chips, routes)  # type: ignore[return-value]
 
     monkeypatch.setattr(Router, "expressions", slowly)
-    monkeypatch.setattr(figures_module, "PACE_S", 2.0)
     for attempt in range(3):
         folder = tmp_path / str(attempt)
         folder.mkdir()

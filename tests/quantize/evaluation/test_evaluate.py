@@ -274,7 +274,10 @@ def done(bundle_folder: Path, monkeypatch: pytest.MonkeyPatch) -> evaluate.Evalu
     assert sits["worn"]["accuracy"] == pytest.approx(right.mean(), abs=1e-5)
     assert sits["never_seen"]["accuracy"] == pytest.approx(right[:30].mean(), abs=1e-5)
     assert (sits["worn"]["flat"]["accuracy"], sits["worn"]["flat"]["n"]) == (pytest.approx(10 / 35, abs=1e-5), 35)
-    assert sits["never_seen"]["flat"]["n"] == 15, "those of the same faces that have a flat mask too"
+    assert sits["worn"]["paired"] == metrics.share(right[::2])
+    assert sits["never_seen"]["flat"]["n"] == sits["never_seen"]["paired"]["n"] == 15, (
+        "those of the same faces that have a flat mask too"
+    )
     assert sum(one["n"] for one in sits["worn"]["by_angle"].values()) == 70
     assert made["gate"]["real_held_out"]["tight"]["n"] + made["gate"]["real_held_out"]["loose"]["n"] == 70
     assert made["gate"]["real_held_out"]["by_photo"]["n"] == 35
@@ -328,7 +331,7 @@ def test_the_report_is_complete_and_refers_to_nothing_outside(done: evaluate.Eva
         "sharpness quartile: 4",
         "yaw: half turned",
         "chin: below the picture",
-        "families of masks never seen: the same faces in flat masks",
+        "families of masks never seen: these faces in flat masks",
         "luminance quartile: 1",
         "15% reads",
         "points lost by int8",

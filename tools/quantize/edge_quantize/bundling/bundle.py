@@ -176,4 +176,7 @@ def build(
     quant_error.write_report(draft / "QUANTISATION.md", layers)
     write_card(draft, manifest)
     verify(draft, None if key is None else sign_bundle(draft, key))
+    if os.path.lexists(folder):
+        msg = f"{folder}: came while this bundle was made, which lies in {draft}: rename it"
+        raise ConfigError(msg)
     draft.rename(folder)

@@ -59,7 +59,8 @@ def _expression(figure: dict[str, Any]) -> list[str]:
         rows += [(f"{words}: {key}", *_share(value)) for key, value in figure.get(name, {}).items()]
     for key, title in _TURNED if "as_they_sit" in figure else ():
         made = figure["as_they_sit"][key]
-        rows += [(title, *_share(made)), (f"{title}: the same faces in flat masks", *_share(made["flat"])),
+        rows += [(title, *_share(made)), (f"{title}, on faces that take a flat mask too", *_share(made["paired"])),
+                 (f"{title}: these faces in flat masks", *_share(made["flat"])),
                  *((f"{title}, {name}", *_share(value)) for name, value in made["by_angle"].items())]  # fmt: skip
     if "same_faces_unmasked" in figure:
         rows += [("the same faces unmasked", *_share(figure["same_faces_unmasked"])),

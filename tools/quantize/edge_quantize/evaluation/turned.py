@@ -75,16 +75,21 @@ def expressions(
         flat: rows of the faces with flat masks, ascending, and whether it was right about them.
 
     Returns:
-        By set: the share that is right, with `by_family` and `by_angle`; `flat`, that of the same faces with flat
-        masks, of those that could be given one.
+        By set: the share that is right, with `by_family` and `by_angle`; `paired`, that of the faces which take a flat
+        mask too, and `flat`, that of these in flat masks.
 
     """
     out: dict[str, Any] = {}
     for name, made in sets.items():
         index = made["index"].astype(np.int64)
         right = ask(made["images"].astype(np.uint8, copy=False)).argmax(axis=1) == labels[index]
-        same = flat[1][np.isin(flat[0], index)]
-        out[name] = {**metrics.share(right), "flat": metrics.share(same), **_parts(right, made)}
+        paired, same = right[np.isin(index, flat[0])], flat[1][np.isin(flat[0], index)]
+        out[name] = {
+            **metrics.share(right),
+            "paired": metrics.share(paired),
+            "flat": metrics.share(same),
+            **_parts(right, made),
+        }
     return out
 
 

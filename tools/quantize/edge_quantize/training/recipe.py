@@ -46,7 +46,8 @@ class Recipe:
     one's weights from `beside`, whose logits count by `beside_share`, those of `init` by the rest.
 
     With `seen` an expression net trains on the faces as the device cuts them from scenes too (`edge-quantize scenes`).
-    `worn_share` of the masked faces are of `worn-train-*.npz`, masks on turned heads as they sit (not for bare faces).
+    `worn_share` of the masked faces that are not from scenes are of `worn-train-*.npz`, masks on turned heads as they
+    sit (not for bare faces).
 
     The gate's own: `renderings` masked faces for each bare one, which comes as often; bare faces that the weights it
     starts from call masked stand `hard_repeats` times more in its training data; with `fit_threshold` the head's bias

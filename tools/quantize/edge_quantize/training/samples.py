@@ -98,8 +98,10 @@ def _masked(recipe: Recipe, data: Fer2013, masks: Path) -> Samples:
     train, held = _split(recipe, data)
     chips, rows, held_chips, held_rows = _masked_train(masks, train, held)
     if recipe.worn_share:
-        count = round(len(rows) / max(1 - recipe.worn_share, 0.5))  # up to a half, worn ones come besides
-        chips, rows = _with_worn(recipe, chips, rows, count, _worn_train(masks, train))
+        worn = _worn_train(masks, train)
+        # Up to a half, worn ones come besides; as many as there are, so that the share is met.
+        count = min(round(len(rows) / max(1 - recipe.worn_share, 0.5)), int(len(worn[1]) / recipe.worn_share))
+        chips, rows = _with_worn(recipe, chips, rows, count, worn)
     seen, seen_rows = _seen(recipe, masks, train)
     chips, rows = np.concatenate([chips, seen]), np.concatenate([rows, seen_rows])
     targets = soft_targets(data.labels, data.votes, recipe.votes_weight)
