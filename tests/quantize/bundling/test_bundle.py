@@ -247,3 +247,10 @@ def test_a_bundle_is_built_signed_and_verified(tmp_path: Path, monkeypatch: pyte
     assert (again["name"], again["models"]) == ("own-2", manifest["models"])
     for name in ("gate_int8.tflite", "gate.keras", "QUANTISATION.md"):
         assert (after / name).read_bytes() == (folder / name).read_bytes()
+
+    late = tmp_path / "models" / "own-3"
+    monkeypatch.setattr(bundle, "write_card", lambda *_: late.mkdir())
+    with pytest.raises(ConfigError, match=r"own-3: came while .*which lies in .*\.own-3\.part: rename it"):
+        bundle.build({}, late, rest=folder)
+    assert (late.parent / ".own-3.part" / "manifest.json").exists()
+    assert list(late.iterdir()) == []
