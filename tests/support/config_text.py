@@ -1,0 +1,17 @@
+"""A configuration in words, to be bent by tests of commands."""
+
+GOOD = """\
+[device]
+id = "kiosk-07"
+site = "lobby"
+purpose = "audience-statistics"
+signage_acknowledged = true
+[camera]
+kind = "replay"
+source = "clip.mp4"
+[models]
+bundle = "models/x"
+[storage]
+outbox = "outbox.db"
+runtime = "run"
+"""
