@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from edge.contract import ContractError, Status, decode, encode
 from edge.outbox.rows import OutboxStats
 from edge.process.logs import event
-from edge.publisher.health import BEAT_S, Sampler
+from edge.publisher.health import BEAT_S, Sampler, unheard
 from edge.publisher.home_assistant import Announcer
 
 if TYPE_CHECKING:
@@ -27,6 +27,9 @@ log = logging.getLogger("edge.publisher")
 ECHOES: Final = 10
 """Of `health` between two beats, at once, when a pause or trouble comes and goes; more come one every `ECHO_S`."""
 ECHO_S: Final = 6.0
+SILENT_S: Final = 180.0
+"""Vision's time to start, by its unit: who has not been heard of for longer does not run, whatever health last said."""
+SILENT: Final = "no-vision"
 REASSERT_S: Final = 60.0
 """Between two births said again, or twins would answer each other for ever."""
 
@@ -61,6 +64,8 @@ class Bulletin:
         """The message id of the announcement, until something sent after it was answered."""
         self._birth: Status | None = None
         self._health_at = self._reassert_at = 0.0
+        self._heard_at = clock.monotonic()
+        """When vision last had figures; its folder is empty after a boot."""
         self._live: Key | None = None
         self._told: tuple[str, bool, str | None] | None = None
         self._stats = OutboxStats(0, 0.0, 0, 0)
@@ -118,13 +123,20 @@ class Bulletin:
     def _send_health(
         self, outbox: Outbox | None, session: Session, figures: VisionFile | None, own_trouble: str | None
     ) -> None:
-        trouble = own_trouble or (None if figures is None else figures.trouble)
+        now = self._clock.monotonic()
+        if figures is not None:
+            self._heard_at = now
+        silent = now - self._heard_at >= SILENT_S
+        trouble = own_trouble or (figures.trouble if figures else SILENT if silent else None)
         if self._birth is not None and self._birth.trouble != trouble:  # status: there may be no figures to send
             self._birth = self._birth.model_copy(update={"trouble": trouble})
             self._tell(session, self._topics("status"), encode(self._birth), retain=True)
+            if trouble == SILENT:
+                log.warning(event("vision-unheard", after=f"{SILENT_S:.0f} s", next="journalctl -u edge-vision"))
+        if silent and self._birth is not None and self._birth.boot_id is not None:  # what is retained may still say ok
+            figures = unheard(self._birth.boot_id, self._clock, paused=outbox is not None and outbox.paused)
         if figures is None or (outbox is None and trouble is None):
             return
-        now = self._clock.monotonic()
         # At a start of vision the file may still be the last run's: this run's health follows at once.
         state = figures.boot_id, figures.paused, trouble
         self._echoes = min(float(ECHOES), self._echoes + (now - self._echoes_at) / ECHO_S)
@@ -136,7 +148,7 @@ class Bulletin:
         self._health_at, self._told = now + BEAT_S, state
         if outbox is not None:
             self._stats = outbox.stats()
-        told = self._sampler(figures, self._stats, self._certificate_days(), own_trouble)
+        told = self._sampler(figures, self._stats, self._certificate_days(), trouble)
         self._tell(session, self._topics("health"), encode(told), retain=True)
 
     def _send_live(self, outbox: Outbox, session: Session, row: Row) -> None:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from edge.errors import BrokerUnavailable
 from edge.process.stats import Percentiles
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from edge.process.clock import Clock
+
+ANSWER_S: Final = 120.0
+"""An acknowledgement that takes longer does not come: a proxy answers pings for a broker that is gone, say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +47,13 @@ class Delivery:
     def sent(self, mid: int) -> None:
         """A message is on its way."""
         self._flying[mid] = self._clock.monotonic()
+
+    def check(self) -> None:
+        """Raise BrokerUnavailable when a message was not acknowledged in time: rows go again on a new connection."""
+        began = next(iter(self._flying.values()), None)  # the oldest: they are in the order in which they were sent
+        if began is not None and self._clock.monotonic() - began > ANSWER_S:
+            msg = f"the broker is there and has not acknowledged a message within {ANSWER_S:.0f} s: connecting again"
+            raise BrokerUnavailable(msg)
 
     def answered(self, mid: int, *, taken: bool) -> None:
         """Its acknowledgement has come."""

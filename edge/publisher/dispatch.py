@@ -1,7 +1,7 @@
 """What the publisher does over one connection: which row is sent next, what an answer means for it.
 
 Rows go out oldest first, at most a window of them unacknowledged. An answer that is no success keeps the
-row and slows the sending to one probe a minute until the broker takes it.
+row and slows the sending to one probe a minute until the broker takes one (`doubted.py`: which).
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from edge.contract import (
 from edge.process.logs import event
 from edge.publisher.bulletin import Bulletin
 from edge.publisher.delivery_stats import Delivery
+from edge.publisher.doubted import Doubted, named
 from edge.publisher.mqtt_client import TooLarge
-from edge.publisher.reason_codes import FAILURE, NO_SUBSCRIBER, NOT_AUTHORISED, REASONS
+from edge.publisher.reason_codes import FAILURE, NO_SUBSCRIBER, NOT_AUTHORISED, QUOTA, REASONS
 from edge.publisher.remote_commands import UNREADABLE, Commands
 from edge.publisher.timestamps import Labels
 
@@ -73,6 +74,7 @@ class Dispatcher:
         """Topics whose message the broker does not take, and the limit it gave."""
         self._held: set[Key] = set()
         """Rows over that limit."""
+        self._doubted = Doubted(clock)
         self._deaf_until = 0.0
         self._deaf = False
         self._greeted: str | None = ""
@@ -97,6 +99,7 @@ class Dispatcher:
         """Send everything now: no more waiting for the clock, and one more try for what was refused."""
         self.labels.waiting = False
         self._pause_until = 0.0
+        self._doubted.clear()
 
     def forget(self) -> None:
         """The connection is gone, and with it everything in flight; the outbox still has the rows."""
@@ -112,6 +115,7 @@ class Dispatcher:
                 event("commands-off", after=f"{DEAF_S:.0f} s again", next="clear what is retained on cmd/ topics")
             )
         self._bulletin.lost(early=early)
+        self._doubted.hung_up([row.key for row in self._flight.values() if row is not None and not row.sent])
         self.forget()
 
     def tend(self, outbox: Outbox | None) -> None:
@@ -169,7 +173,10 @@ class Dispatcher:
         if room <= 0:
             return
         flying = {row.key for row in self._flight.values() if row is not None}
-        for row in outbox.unsent(room, excluding=flying | self._held):
+        rows = outbox.unsent(room, excluding=flying | self._held | self._doubted.waiting)
+        if not rows and not flying and self._doubted.ask_again():
+            rows = outbox.unsent(room, excluding=self._held | self._doubted.waiting)
+        for row in rows:
             message = self.labels.message(outbox, row)
             if message is None:
                 continue
@@ -253,10 +260,11 @@ class Dispatcher:
         self.delivery.answered(ack.mid, taken=taken or (row is None and ack.code == NO_SUBSCRIBER))
         if taken and row is not None:
             self._probing = self.refused = False
+            self._doubted.taken(row.key)
             if not row.sent:  # a replayed row is marked already
                 self._acked.append(row.key)
         elif row is not None:
-            self._not_taken(ack)
+            self._not_taken(ack, row)
         elif not taken and ack.code != NO_SUBSCRIBER and ack.code not in self._denied:
             self._denied.add(ack.code)
             log.warning(event("publish-denied", code=f"0x{ack.code:02X}", why=REASONS.get(ack.code, "unknown")))
@@ -267,8 +275,11 @@ class Dispatcher:
             outbox.mark_sent(self._acked)
             self._acked.clear()
 
-    def _not_taken(self, ack: Ack) -> None:
+    def _not_taken(self, ack: Ack, row: Row) -> None:
         now = self._clock.monotonic()
+        why = REASONS.get(ack.code, "unknown reason: see the broker's log")
+        if ack.code not in {NO_SUBSCRIBER, NOT_AUTHORISED} and not row.sent:
+            self._doubted.refused(row.key, why, passing=ack.code == QUOTA)
         if self._probing and now < self._pause_until:
             return  # the rest of a batch that got the same answer
         self._pause_until, self._probing = now + RETRY_S, True
@@ -280,8 +291,8 @@ class Dispatcher:
         elif ack.code == NOT_AUTHORISED:
             log.error(event("alarm", code=code, topic=topic, next="let this device write there, in the broker's ACL"))
         else:
-            why = REASONS.get(ack.code, "unknown reason: see the broker's log")
-            log.error(event("alarm", code=code, topic=topic, why=why, next="rows are kept, retried each minute"))
+            after = "rows are kept, another one asks in a minute"
+            log.error(event("alarm", code=code, topic=topic, row=named(row.key), why=why, next=after))
 
     def _take(self, session: Session, message: Incoming) -> None:
         self._bulletin.hear(message)

@@ -10,13 +10,13 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from edge.contract import Health, OutboxFigures, Percentiles, PrivacyFigures
+from edge.outbox.runtime_files import InvokeMs, VisionFile
 from edge.process.logs import event
 from edge.publisher.board import power, soc_celsius
 from edge.publisher.tls import certificate_days
 
 if TYPE_CHECKING:
     from edge.outbox.rows import OutboxStats
-    from edge.outbox.runtime_files import VisionFile
     from edge.process.clock import Clock
     from edge.publisher.tls import TlsFiles
     from edge.types import Scene
@@ -31,6 +31,8 @@ NAMES: Final = 4
 """Different versions that vision may claim in one life of the publisher; a release restarts both."""
 STALE_S: Final = 10.0
 """A vision file older than this is a service that does not run: its rate is `none`."""
+UNHEARD: Final = "none"
+"""Backend of a vision service that nothing is known of."""
 ENDING_DAYS: Final = 30
 """A certificate that ends sooner is warned of, once a day."""
 
@@ -38,6 +40,25 @@ ENDING_DAYS: Final = 30
 def runs(figures: VisionFile | None, monotonic: float) -> bool:
     """Whether a vision service runs, by its last figures and the clock now."""
     return figures is not None and figures.state == "running" and monotonic - figures.updated <= STALE_S
+
+
+def unheard(boot_id: str, clock: Clock, *, paused: bool) -> VisionFile:
+    """In place of figures where vision gives none: nothing runs and no frame comes, so that `health` can say it."""
+    made = VisionFile(
+        boot_id=boot_id,
+        state="ended",
+        updated=0.0,
+        backend="cpu",
+        rate="none",
+        invoke_ms=InvokeMs(p50=None, p95=None),
+        drops={},
+        restarts=0,
+        scene="paused" if paused else "frozen",
+        time_quality=clock.time_quality(),
+        paused=paused,
+        versions={},
+    )
+    return made.model_copy(update={"backend": UNHEARD})  # vision itself may not say so
 
 
 def health(
@@ -90,6 +111,7 @@ class Sampler:
         self._clock = clock
         self._next = float("-inf")
         self._sample: Health | None = None
+        self._whose: tuple[str, bool] | None = None
         self._scene: Scene = "ok"
         self._named: list[dict[str, str]] = []
 
@@ -104,9 +126,10 @@ class Sampler:
         now = self._clock.monotonic()
         fresh = health(figures, stats, self._clock, certificate_days, trouble)
         fresh = fresh.model_copy(update={"versions": self._known(fresh.versions)})
-        if self._sample is None or now >= self._next or self._sample.boot_id != fresh.boot_id:
+        whose = fresh.boot_id, fresh.backend == UNHEARD
+        if self._sample is None or now >= self._next or whose != self._whose:
             self._next = (now // BEAT_S + 1) * BEAT_S
-            self._sample = fresh
+            self._sample, self._whose = fresh, whose
             if not fresh.paused:
                 self._scene = fresh.scene
         scene: Scene = "paused" if fresh.paused else self._scene

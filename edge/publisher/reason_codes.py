@@ -15,13 +15,14 @@ FAILURE: Final = 0x80
 UNSUPPORTED_VERSION: Final = 0x84
 NOT_AUTHORISED: Final = 0x87
 TAKEN_OVER: Final = 0x8E
+QUOTA: Final = 0x97
 
 _WAIT: Final = {
     0x80: "unspecified error: see the broker's log",
     0x83: "implementation specific error: see the broker's log",
     0x88: "server unavailable",
     0x89: "server busy",
-    0x97: "quota exceeded: raise the broker's limits if this stays",
+    QUOTA: "quota exceeded: raise the broker's limits if this stays",
     0x9F: "connection rate exceeded",
 }
 _MEND: Final = {

@@ -235,6 +235,7 @@ class Publisher:
             return
         self._session.step(STEP_S)
         self._dispatcher.receive(self._watch.outbox, self._session)
+        self._dispatcher.delivery.check()
 
     def _connect(self) -> None:
         since = self._clock.utcnow()
@@ -281,7 +282,7 @@ class Publisher:
             self._dispatcher.lost(early=not session.proven, flooded=isinstance(error, Flooded))
             if session.proven:  # a login alone is none: there are brokers that take it and then hang up
                 self._backoff.shrink()
-            self._flaps = 0 if session.proven else self._flaps + 1
+            self._flaps = 0 if session.held else self._flaps + 1
             if self._flaps == FLAPS:
                 why = "the broker takes the login and ends the connection within a minute"
                 log.warning(event("flapping", times=FLAPS, why=why, next="see its log; two devices with this id?"))

@@ -136,9 +136,14 @@ class Session:
         return self.version == V5
 
     @property
+    def held(self) -> bool:
+        """Whether the connection has lasted for `HELD_S`."""
+        return time.monotonic() - self._since >= HELD_S
+
+    @property
     def proven(self) -> bool:
-        """Whether the broker took something and held the connection for `HELD_S`; a CONNACK alone proves nothing."""
-        return self._taken and time.monotonic() - self._since >= HELD_S
+        """Whether the broker took something and held the connection; a CONNACK alone proves nothing."""
+        return self._taken and self.held
 
     def open(self, stopping: Callable[[], bool] = lambda: False) -> None:
         """Connect and wait for the broker's answer, or return unconnected when `stopping` says so.

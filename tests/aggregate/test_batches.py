@@ -11,9 +11,11 @@ import subprocess
 import time
 import urllib.request
 from contextlib import suppress
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from edge_aggregate.decode import milliseconds
 from edge_aggregate.store import open_store
 from edge_aggregate.store.fleet import read_fleet
 from prometheus_client.parser import text_string_to_metric_families
@@ -248,6 +250,36 @@ def test_the_fleet_is_what_each_device_said_last(tmp_path: Path) -> None:
             ((health,),) = process.ask("SELECT health FROM fleet")
             assert "left out" not in health
             assert json.loads(health)["soc_c"] == 50.5
+            assert process.end() == 0
+
+
+def test_what_is_retained_does_not_renew_when_a_device_was_heard_of(tmp_path: Path) -> None:
+    """A broker says it at each connection: a device that is gone would never fall silent."""
+    topic, since = "edge/v1/lobby/kiosk-1/{}", "2020-06-01T00:00:00Z"
+
+    def say(devices: Devices, state: str, soc_c: float) -> None:
+        devices.send(topic.format("status"), status(state, "1" * 32, since), retain=True)
+        devices.send(topic.format("health"), {**HEALTH, "soc_c": soc_c}, retain=True)
+
+    def times(process: Process, state: str, soc_c: float) -> tuple[int, int]:
+        """When both were heard of, once this is known."""
+        said = "SELECT state, json_extract(health, '$.soc_c') FROM fleet"
+        until(lambda: process.ask(said) == [(state, soc_c)], f"{state}, {soc_c}", process)
+        ((of_status, of_health),) = process.ask("SELECT status_ms, health_ms FROM fleet")
+        return of_status, of_health
+
+    with Mosquitto(tmp_path) as broker, Devices(broker.port) as devices:
+        say(devices, "online", 40.0)
+        with Process(tmp_path, broker.port) as process:
+            began = milliseconds(datetime.fromisoformat(since))
+            assert times(process, "online", 40.0) == (began, 0), "nothing is known but when it had begun"
+            say(devices, "online", 45.0)
+            heard = times(process, "online", 45.0)
+            assert min(heard) > began
+            assert process.end() == 0
+            say(devices, "stopped", 50.0)
+            process.start()
+            assert times(process, "stopped", 50.0) == heard, "what it said while nobody listened, and not when"
             assert process.end() == 0
 
 

@@ -10,6 +10,7 @@ import logging
 import sys
 from pathlib import Path
 
+import edge.publisher.delivery_stats
 import edge.publisher.dispatch
 import edge.publisher.session
 from edge.publisher.service import run_publisher
@@ -29,6 +30,8 @@ def main() -> int:
     parser.add_argument("--username")
     parser.add_argument("--lifeline", type=float)
     parser.add_argument("--keepalive", type=int, default=edge.publisher.session.KEEPALIVE_S)
+    parser.add_argument("--answer", type=float, default=edge.publisher.delivery_stats.ANSWER_S)
+    parser.add_argument("--held", type=float, default=edge.publisher.session.HELD_S)
     parser.add_argument("--tls", action="store_true")
     parser.add_argument("--clock", type=Path)
     parser.add_argument("--hold", type=float)
@@ -39,6 +42,8 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s", stream=sys.stderr)
     edge.publisher.dispatch.RETRY_S = arguments.retry  # type: ignore[misc] # a minute is too long for a test
     edge.publisher.session.KEEPALIVE_S = arguments.keepalive  # type: ignore[misc] # and so is half a minute
+    edge.publisher.delivery_stats.ANSWER_S = arguments.answer  # type: ignore[misc] # and two of them
+    edge.publisher.session.HELD_S = arguments.held  # type: ignore[misc]
     tls = TlsFiles.of(arguments.folder, "device") if arguments.tls else None
     options = {"hold": arguments.hold, "web": arguments.web, "username": arguments.username}
     options |= {"home_assistant": arguments.home_assistant, "protocol": arguments.protocol}

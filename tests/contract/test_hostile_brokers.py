@@ -55,6 +55,17 @@ def test_a_login_alone_does_not_shorten_the_pause(tmp_path: Path, answers: dict[
         assert service.stop() == 0
 
 
+@pytest.mark.parametrize("answers", [{5: connack5(0)}, {5: connack311(1), 4: connack311(0)}])
+def test_a_broker_that_acknowledges_nothing_is_left(tmp_path: Path, answers: dict[int, bytes | None]) -> None:
+    commit(tmp_path, 1)
+    options = ("--answer", "2", "--held", "1", "--keepalive", "600")
+    with FalseBroker(answers) as broker, Service(tmp_path, broker.port, *options) as service:
+        wait(lambda: connections(service) >= 4, 90, service.lines)
+        assert service.lines().count("has not acknowledged a message within 2 s: connecting again") >= 3
+        assert "event=flapping" not in service.lines(), "it was not the broker that ended them"
+        assert service.stop() == 0
+
+
 @needs_mosquitto
 def test_twins_part(tmp_path: Path, mosquitto: Mosquitto) -> None:
     """Two devices with one id throw each other off, ever more seldom, and the log says why."""

@@ -10,9 +10,10 @@ import pytest
 from edge.contract import ContractError, Health, decode, encode
 from edge.outbox.rows import OutboxStats
 from edge.outbox.runtime_files import InvokeMs, VisionFile
+from edge.publisher.bulletin import SILENT_S
 from edge.publisher.health import BEAT_S, Sampler
 from edge.publisher.session import Incoming
-from tests.publisher.test_dispatch import Bench, Clock
+from tests.publisher.test_dispatch import BIRTH, Bench, Clock, troubles
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -84,3 +85,45 @@ def test_a_payload_of_a_device_that_still_counts_frames_is_read(fps: float, rate
         decode(Health, json.dumps(sent))
     with pytest.raises(ContractError):
         decode(Health, json.dumps({**sent, "rate": "ok", "detector": "x" * 65}))
+
+
+@pytest.mark.parametrize("paused", [True, False])
+def test_a_vision_service_that_never_comes_up_is_told_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, *, paused: bool
+) -> None:
+    """After a boot there are no figures, and what the broker retains is the health of before: online, rate ok."""
+    bench = Bench(tmp_path)
+    bench.outbox.paused = paused
+    bench.dispatcher.greet(bench.session, BIRTH.model_copy(update={"boot_id": "a" * 32}))
+    bench.clock.pass_time(SILENT_S - 1)
+    bench.turn(0)
+    assert bench.notes.leaf("health") == [], "it may be starting"
+    bench.clock.pass_time(1)
+    for _ in range(3):
+        bench.turn(0)
+    (told,) = (decode(Health, payload) for payload in bench.notes.leaf("health"))
+    expected = ("a" * 32, "none", "none", "paused" if paused else "frozen", paused, "no-vision")
+    assert (told.boot_id, told.rate, told.backend, told.scene, told.paused, told.outbox.trouble) == expected
+    assert troubles(bench, "status")[-1] == "no-vision"
+    assert caplog.text.count("event=vision-unheard") == 1
+    bench.clock.pass_time(BEAT_S)
+    bench.turn(0)
+    assert len(bench.notes.leaf("health")) == 2, "on its beat"
+    bench.dispatcher.greet(bench.session, BIRTH.model_copy(update={"boot_id": "b" * 32}))
+    bench.turn(0)
+    assert troubles(bench, "status")[-1] == "no-vision", "a run that begins and ends, each time, is none yet"
+    bench.turn(0, figures(bench.clock))
+    told = decode(Health, bench.notes.leaf("health")[-1])
+    assert (told.rate, told.backend, told.outbox.trouble) == ("ok", "cpu", None), "at once"
+    assert troubles(bench, "status")[-1] is None
+    bench.clock.pass_time(SILENT_S - 1)
+    bench.turn(0)
+    assert troubles(bench, "status")[-1] is None, "counted from when it was last heard of"
+
+
+def test_before_the_first_run_status_alone_tells_that_vision_does_not_come_up(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.clock.pass_time(SILENT_S)
+    bench.turn(0)
+    assert troubles(bench, "status") == [None, "no-vision"]
+    assert bench.notes.leaf("health") == [], "it names a run"

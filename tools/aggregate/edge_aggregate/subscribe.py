@@ -17,7 +17,7 @@ from edge_aggregate.batches import BACKOFF_S, Batches, StoreStuck, sleep
 from edge_aggregate.connection import Connection
 from edge_aggregate.landing import Landing
 from edge_aggregate.metrics import Figures
-from edge_aggregate.store.fleet import read_message
+from edge_aggregate.store.fleet import HealthRow, StatusRow, read_fleet, read_message
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -102,6 +102,8 @@ class Subscriber:
         self._teller = Teller()
         self._short = 0
         self._wanted: list[tuple[str, int]] = []
+        self._heard: dict[tuple[type, str], int] = {}
+        """When a device last said a status or a health: what is retained says it again, and not when."""
         self._spare: list[int] = []
         """Packets that may be acknowledged as they are."""
 
@@ -187,6 +189,7 @@ class Subscriber:
         self._wanted = wanted
         if self._task is not None:
             wanted += self._task.topics()
+        self._recall()
         number = connection.subscribe(*wanted)
         heard, before = time.monotonic(), self.figures.messages
         while number not in connection.granted:  # what waited in the session may come first, all of it
@@ -208,6 +211,20 @@ class Subscriber:
                 raise BrokerRefused(msg)
             if code >= 0x80 or code < qos:
                 self._teller.say(f"granted {topic}", f"{self._broker.name} does not grant {topic} (0x{code:02X})")
+
+    def _recall(self) -> None:
+        """Learn from the store when devices were heard of, by whoever listened."""
+        if (store := self.batches.settled) is None:
+            return
+        try:
+            members = read_fleet(store.engine)
+        except StorageError as error:
+            self.batches.store_failed(error)
+            return
+        for member in members:
+            for kind, at in ((StatusRow, member.status_ms), (HealthRow, member.health_ms)):
+                if at is not None:
+                    self._heard[kind, member.device] = max(at, self._heard.get((kind, member.device), 0))
 
     def _listen(self, connection: Connection) -> None:
         options, task = self._options, self._task
@@ -260,8 +277,16 @@ class Subscriber:
             self.figures.dead["fleet"] += 1
             self._teller.say("fleet", f"refused on {topic[:200]!a}: {error}")
             return
-        if found is not None:
-            self.batches.add_fleet(found)
+        if found is None:
+            return
+        key = type(found), found.device
+        if not message.retain:
+            self._heard[key] = now
+        elif isinstance(found, StatusRow):  # of one never heard of nothing else is known than when it began
+            found = found._replace(status_ms=self._heard.get(key, min(found.since_ms, now)))
+        else:
+            found = found._replace(health_ms=self._heard.get(key, 0))
+        self.batches.add_fleet(found)
 
     def _tend(self, connection: Connection) -> None:
         if self._spare:
