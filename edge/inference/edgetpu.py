@@ -16,7 +16,7 @@ from edge.errors import BundleError
 from edge.inference import coral
 from edge.inference.shared_memory import ROWS, Store
 from edge.inference.tflite import dequantise, stated, to_int8
-from edge.inference.worker_process import Died, WorkerFailed, WorkerProcess, Wrong
+from edge.inference.worker_process import Died, Held, WorkerFailed, WorkerProcess, Wrong
 from edge.process.logs import event
 
 if TYPE_CHECKING:
@@ -51,6 +51,8 @@ class Patience(NamedTuple):
     """After as many in a row the device is left alone …"""
     return_s: float = 60.0
     """… and tried again only this often."""
+    hold_s: float = 5.0
+    """After a pause, for a killed worker that is not gone, until that counts as a failure."""
     check_s: float = 10.0
     """How often a golden input of each model rides along."""
 
@@ -63,6 +65,7 @@ class _Seat:
     worker: WorkerProcess | None = None
     number: int = 0
     failures: int = 0
+    held: bool = False
     served: int = 0
     retry_at: float = 0.0
     check_at: dict[str, float] = field(default_factory=dict)
@@ -262,6 +265,11 @@ class EdgeTpuBackend:
 
     def _start(self, seat: _Seat) -> None:
         """Start a worker with the first number of its kind that is free: numbers shift when a device goes."""
+        # What holds a killed worker would hold the next as well, one a minute, until vision's memory is theirs.
+        if any(worker.device.path == seat.device.path for worker in self._dying):
+            if time.monotonic() - seat.retry_at >= self._patience.hold_s:
+                self._failed(seat, Held("killed, and its driver holds it: no other is started until it lets go"))
+            return
         kind = seat.device.kind
         same = [s for s in self._seats.values() if s.device.kind == kind]
         held = {s.number for s in same if s.worker is not None}
@@ -282,9 +290,12 @@ class EdgeTpuBackend:
         p = self._patience
         left_alone = seat.failures >= p.failures
         pause = p.return_s if left_alone else p.retry_s * 2 ** (seat.failures - 1)
+        known, seat.held = seat.held, isinstance(error, Held)
         seat.retry_at = time.monotonic() + pause
         self._look_at = 0.0  # it may have been pulled out: look before it is started again
         self.trouble = f"{seat.device.path}: {error}"
+        if known and seat.held:
+            return  # it was said
         log.warning(
             event(
                 "edgetpu_failed",
@@ -292,7 +303,7 @@ class EdgeTpuBackend:
                 cause=type(error).__name__.lower(),
                 failures=seat.failures,
                 retry_s=pause,
-                next="check cable, power and port" if left_alone else "none, it is started again",
+                next="check cable, power and port" if left_alone or seat.held else "none, it is started again",
                 reason=error,
             )
         )

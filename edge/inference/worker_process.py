@@ -45,6 +45,10 @@ class Wrong(WorkerFailed):
     """Its golden answers are wrong."""
 
 
+class Held(WorkerFailed):
+    """It was killed, and its driver does not let go of it."""
+
+
 class WorkerProcess:
     """One worker for one device. It is starting until `started` has returned its golden outputs."""
 
@@ -53,6 +57,7 @@ class WorkerProcess:
 
         Raises OSError when there is no room for another process.
         """
+        self.device = device
         self._store, self._start_s = store, start_s
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         exchange = memory(store.exchange_bytes)

@@ -16,6 +16,7 @@ import pytest
 
 from edge.bundle.golden import golden_answers
 from edge.bundle.manifest import load_bundle
+from edge.inference.worker_process import WorkerProcess
 from tests.support.edgetpu import LONG, QUICK, check, until
 from tests.support.processes import alive
 
@@ -167,6 +168,38 @@ def test_the_pauses_grow_until_the_device_is_left_alone(
         time.sleep(0.01)
     pauses = [float(p) for p in re.findall(r"retry_s=(\S+)", caplog.text)]
     assert pauses[:4] == [0.25, 0.5, 0.125, 0.125]
+
+
+def test_no_worker_is_started_while_the_driver_holds_a_killed_one(
+    tpus: StandIn,
+    opened: Callable[..., EdgeTpuBackend],
+    chips: U8,
+    right: Answers,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What an uninterruptible sleep does: SIGKILL was sent, and the process stays. Here it is only said to stay."""
+    tpus.plug()
+    backend = opened(QUICK._replace(hold_s=0))
+    (seat,) = backend._seats.values()
+    gone = WorkerProcess.gone
+    monkeypatch.setattr(WorkerProcess, "gone", lambda *_: False)
+    tpus.tell("abort")
+    end = time.monotonic() + LONG
+    while seat.failures < 9:
+        assert time.monotonic() < end
+        check(backend, chips, right)
+        backend.attend()
+        time.sleep(0.01)
+    assert backend.name == "cpu:fallback"
+    assert backend.restarts == 0
+    assert len(backend._dying) == 1
+    assert caplog.text.count("cause=held") == 1
+    assert "its driver holds it" in backend.trouble
+    monkeypatch.setattr(WorkerProcess, "gone", gone)
+    tpus.tell("ok")
+    until(backend, "edgetpu")
+    check(backend, chips, right)
 
 
 # ---- several, plugged in and out

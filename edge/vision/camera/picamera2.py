@@ -7,6 +7,7 @@ Both streams are YUV420, whose first plane is the grey picture: faces are looked
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from contextlib import ExitStack
@@ -18,6 +19,7 @@ from edge.types import Frame
 from edge.vision.camera import camera_name
 from edge.vision.camera.cadence import Cadence
 from edge.vision.camera.mailbox import Mailbox
+from edge.vision.camera.repeats import NEXT, Repeats
 from edge.vision.camera.rotation import turned
 
 if TYPE_CHECKING:
@@ -33,6 +35,9 @@ BUFFERS: Final = 6
 """Two may be held here, the others keep the sensor and its image processor busy."""
 HUNG: Final = 5.0
 """Seconds without a frame after which the camera is taken to hang."""
+STEADY: Final = 300.0
+"""Seconds of frames after which a camera that hung is trusted again. To open it in place costs nothing, a restart ends
+a window early, for which the day's privacy budget pays."""
 CLOSING: Final = 2.0
 """Seconds a camera may take to close; one that hangs may never."""
 LONGEST_US: Final = 100_000
@@ -43,7 +48,8 @@ class Picamera:
     """Newest completed request of a camera; see `edge.vision.camera.Camera`. Each frame must be released.
 
     At most two requests are held: the one the pipeline looks at and the newest one in the mailbox. A camera that
-    hangs is opened once more; when it hangs again `read` raises, so that the service ends and systemd restarts it.
+    hangs is opened once more; when it hangs again soon `read` raises, so that the service ends and systemd restarts it.
+    One that sends a single picture for ever is opened again each time: in the dark it may be right.
     """
 
     live = True
@@ -54,7 +60,8 @@ class Picamera:
         self._section, self._name = section, camera_name(section)
         self._cadence = Cadence(section.max_fps)
         self._index = 0
-        self._reopened = False
+        self._hung, self._reopened = 0, -math.inf
+        self._repeats = Repeats()
         self._mailbox: Mailbox[tuple[Any, float, int]] = Mailbox(lambda item: item[0].release(), bell)
         self._camera = self._start()
         self._last = time.monotonic()
@@ -62,7 +69,7 @@ class Picamera:
     @property
     def drops(self) -> dict[str, int]:
         """Frames overwritten before they were read, and how often the camera hung."""
-        return {"overwritten": self._mailbox.overwritten} | ({"camera_lost": 1} if self._reopened else {})
+        return {"overwritten": self._mailbox.overwritten} | ({"camera_lost": self._hung} if self._hung else {})
 
     @property
     def turns(self) -> tuple[int, ...]:
@@ -70,14 +77,21 @@ class Picamera:
         return (self._index,)
 
     def read(self, timeout: float) -> Frame | None:
-        """Newest frame. Raises SourceError when the camera hangs again, or does not open or close any more."""
+        """Newest frame. Raises SourceError when the camera hangs again soon, or does not open or close any more."""
         item = self._mailbox.take(timeout)
         now = time.monotonic()
         if item is not None:
             self._last = now
-            return self._frame(*item)
-        if now - self._last > HUNG:
-            self._reopen()
+            frame = self._frame(*item)
+            if not self._repeats.stuck(frame.image, now):
+                return frame
+            if frame.release is not None:
+                frame.release()
+            if self._repeats.times == 1:
+                log.error(event("camera_frozen", name=self._name, next=NEXT))
+            self._reopen("sends one picture for ever")
+        elif now - self._last > HUNG:
+            self._hangs(now)
         return None
 
     def close(self) -> None:
@@ -167,14 +181,17 @@ class Picamera:
             release = held.pop_all().close
         return Frame(views["main"], t, index, lores=views["lores"], release=release)
 
-    def _reopen(self) -> None:
-        if self._reopened:
+    def _hangs(self, now: float) -> None:
+        if now - self._reopened < STEADY:
             msg = f"camera {self._name} hangs again: look at its cable and power"
             raise SourceError(msg)
         log.error(event("camera_hung", name=self._name, seconds=HUNG, next="opened once more"))
-        self._reopened = True
+        self._hung, self._reopened = self._hung + 1, now
+        self._reopen("hangs")
+
+    def _reopen(self, trouble: str) -> None:
         if not self._shut():
-            msg = f"camera {self._name} hangs and cannot be closed: look at its cable and power"
+            msg = f"camera {self._name} {trouble} and cannot be closed: look at its cable and power"
             raise SourceError(msg)
         self._camera = self._start()
         self._last = time.monotonic()

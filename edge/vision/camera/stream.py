@@ -15,6 +15,7 @@ from edge.process.logs import event
 from edge.types import Frame
 from edge.vision.camera.cadence import Cadence
 from edge.vision.camera.mailbox import Mailbox
+from edge.vision.camera.repeats import NEXT, Repeats
 from edge.vision.camera.rotation import turned
 
 if TYPE_CHECKING:
@@ -33,8 +34,8 @@ STOP: Final = 2.0
 class Stream:
     """Newest frame of what `open_capture` opens; see `edge.vision.camera.Camera`.
 
-    A camera that gives no frame any more is let go and opened again, with growing pauses, for as long as it takes:
-    a restart would not plug it in. Meanwhile `read` gives None, and coverage falls.
+    A camera that gives no frame any more, or one picture for ever, is let go and opened again, with growing pauses,
+    for as long as it takes: a restart would not plug it in. Meanwhile `read` gives None, and coverage falls.
     """
 
     live = True
@@ -57,6 +58,7 @@ class Stream:
         self._lost = self._turns = 0
         self._name, self._open, self._rotation = name, open_capture, rotation
         self._cadence = Cadence(max_fps)
+        self._repeats = Repeats()
         self._mailbox: Mailbox[Frame] = Mailbox(bell=bell)
         self._closing = threading.Event()
         capture = open_capture()
@@ -92,7 +94,7 @@ class Stream:
         self.ended = True
 
     def _pump(self, capture: cv2.VideoCapture) -> None:
-        index, pause = 0, FIRST_RETRY
+        index, pause, trouble = 0, FIRST_RETRY, ""
         while not self._closing.is_set():
             comes = _comes(capture)
             self._turns += 1
@@ -102,22 +104,34 @@ class Stream:
             if comes and not self._cadence.takes(now):
                 continue
             image = _decoded(capture) if comes else None
-            if image is not None:
-                if pause != FIRST_RETRY:
-                    log.info(event("camera_back", name=self._name))
+            stuck = image is not None and self._repeats.stuck(image, now)
+            if image is not None and not stuck:
                 pause = FIRST_RETRY
+                if trouble and not self._repeats.times:
+                    log.info(event("camera_back", name=self._name))
+                    trouble = ""
                 self._mailbox.put(Frame(turned(image, self._rotation), now, index))
                 index += 1
                 continue
             capture.release()
-            if pause == FIRST_RETRY:
-                self._lost += 1
-                log.error(event("camera_lost", name=self._name, next="check cable and power; it is reopened"))
+            trouble = self._say("camera_frozen" if stuck else "camera_lost", trouble)
             self._closing.wait(pause)
             pause = min(2 * pause, LAST_RETRY)
             if not self._closing.is_set():
                 capture = self._open()
         capture.release()
+
+    def _say(self, trouble: str, before: str) -> str:
+        """Say what is wrong, once for as long as it is that."""
+        lost = trouble == "camera_lost"
+        if lost:
+            self._repeats = Repeats()  # what comes next is a camera that is back, whatever it shows
+        if trouble != before:
+            # Frozen is not counted: drops are published, and where all pictures are alike, whoever comes ends it.
+            self._lost += lost
+            following = "check cable and power; it is reopened" if lost else NEXT
+            log.error(event(trouble, name=self._name, next=following))
+        return trouble
 
 
 def _comes(capture: cv2.VideoCapture) -> bool:

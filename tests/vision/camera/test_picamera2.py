@@ -13,7 +13,7 @@ import pytest
 from edge.config.camera import CameraSection
 from edge.errors import SourceError
 from edge.outbox.outbox import Outbox
-from edge.vision.camera import open_camera, open_cameras, reconnecting
+from edge.vision.camera import open_camera, open_cameras, reconnecting, repeats
 from edge.vision.camera import picamera2 as module
 from edge.vision.service import Vision
 from tests.conftest import MATERIAL
@@ -201,6 +201,52 @@ def test_a_hung_camera_is_opened_once_more(sensor: double.Sensor) -> None:
     with pytest.raises(SourceError, match="hangs again"):
         drain(camera)
     camera.close()
+    assert not sensor.in_use
+
+
+@pytest.mark.usefixtures("impatient")
+def test_after_minutes_of_frames_a_camera_that_hangs_is_opened_once_more_again(
+    sensor: double.Sensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    camera = opened()
+    for hung in (1, 2, 3):
+        freed(next_frame(camera))
+        monkeypatch.setattr(module, "STEADY", 0.0)  # as if they had gone by
+        sensor.hung.set()
+        end = time.monotonic() + 60
+        while len(sensor.opened) == hung:
+            assert time.monotonic() < end
+            if (frame := camera.read(0.05)) is not None:
+                freed(frame)
+        assert camera.drops["camera_lost"] == hung
+    camera.close()
+
+
+@pytest.mark.parametrize("still", [True, False])
+def test_a_camera_that_shows_one_picture_for_ever_is_opened_again_and_never_ends_the_service(
+    sensor: double.Sensor, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, *, still: bool
+) -> None:
+
+    def picture(index: int) -> U8:
+        shown = RAMP.copy()
+        shown[0, :3] = (0, 0, 0) if still else (index % 256, index // 256 % 256, index // 65536)
+        return shown
+
+    sensor.picture = picture
+    monkeypatch.setattr(repeats, "STUCK", 1e-9)  # any two pictures in a row
+    monkeypatch.setattr(repeats, "LONGEST", 1e-9)
+    monkeypatch.setattr(repeats, "EVERY", 0.0)
+    camera = opened()
+    end, looked = time.monotonic() + 60, 0
+    while len(sensor.opened) < 4 if still else looked < 30:
+        assert time.monotonic() < end
+        if (frame := camera.read(0.05)) is not None:
+            freed(frame)
+            looked += 1
+    camera.close()
+    assert len(sensor.opened) == (4 if still else 1)
+    assert caplog.text.count("camera_frozen") == still, "said once"
+    assert "camera_lost" not in camera.drops
     assert not sensor.in_use
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 import threading
@@ -17,7 +18,7 @@ from pydantic import ValidationError
 
 from edge.config.camera import CameraSection
 from edge.errors import ConfigError, SourceError
-from edge.vision.camera import open_camera, open_cameras, reconnecting, stream
+from edge.vision.camera import open_camera, open_cameras, reconnecting, repeats, stream
 from edge.vision.camera.cadence import Cadence
 from edge.vision.camera.rotation import turned
 from edge.vision.camera.rtsp import address, with_credentials
@@ -293,6 +294,65 @@ def test_an_unplugged_camera_is_let_go_and_found_again_when_it_is_back(caplog: p
     assert all(capture.released for capture in opened)
     assert camera.drops["camera_lost"] == 1
     assert sum("camera_lost" in r.message for r in caplog.records) == 1
+
+
+@pytest.mark.usefixtures("soon")
+def test_a_camera_that_shows_one_picture_for_ever_is_opened_again(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first two captures have stuck on the same picture; what the third shows has noise."""
+    caplog.set_level(logging.INFO)
+    opened: list[Plug] = []
+    grabbed = [0]
+
+    class Stuck(Plug):
+        def grab(self) -> bool:
+            grabbed.append(grabbed[-1] + 1)  # seconds
+            return super().grab()
+
+        def retrieve(self) -> tuple[bool, U8 | None]:
+            picture = PICTURE.copy()
+            picture[0, 0] = grabbed[-1] % 2 if len(opened) > 2 else 0
+            return True, picture
+
+    def open_it() -> cv2.VideoCapture:
+        opened.append(Stuck(plugged=lambda: True))
+        at.append(grabbed[-1])
+        return cast("cv2.VideoCapture", opened[-1])
+
+    at: list[int] = []
+    monkeypatch.setattr(stream, "time", SimpleNamespace(monotonic=lambda: grabbed[-1]))
+    camera = Stream("/dev/video0", open_it, max_fps=120)
+    while grabbed[-1] < 1000:
+        next_frame(camera)
+    camera.close()
+    assert at == [0, 61, 61 + 121], "after a minute, then after two, and no more since pictures differ"
+    assert all(capture.released for capture in opened)
+    said = [r.getMessage() for r in caplog.records]
+    assert [s.split()[0] for s in said] == ["event=camera_frozen", "event=camera_back"]
+    assert set(camera.drops) == {"overwritten"}, "it is published, and says nothing of who ended it"
+
+
+@pytest.mark.usefixtures("soon")
+def test_a_frozen_camera_that_then_is_lost_is_said_to_be(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(repeats, "STUCK", 1e-9)
+    monkeypatch.setattr(repeats, "EVERY", 0.0)
+    opened: list[Plug] = []
+
+    def open_it() -> cv2.VideoCapture:
+        number = len(opened)
+        opened.append(Plug(plugged=lambda: number != 1))
+        return cast("cv2.VideoCapture", opened[-1])
+
+    camera = Stream("/dev/video0", open_it, max_fps=120)
+    while len(opened) < 3:
+        camera.read(0.01)
+    camera.close()
+    assert camera.drops["camera_lost"] == 1
+    said = [r.getMessage().split()[0] for r in caplog.records]
+    assert said[:2] == ["event=camera_frozen", "event=camera_lost"]
 
 
 def test_a_picture_that_comes_when_the_camera_is_closed_is_not_looked_at(
