@@ -7,6 +7,7 @@ says what, where and what to do; a row that is none is refused by itself.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final
 
 from edge.outbox.rows import (
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 BATCH: Final = 50
 KEEP_DAYS: Final = 30
 """How long sent rows stay for replays."""
+_OWNER: Final = re.compile(r"[a-z0-9-]{1,64}/[a-z0-9-]{1,64}")
 _UNSOUND: Final = f"NOT (state IN (0, 1) AND coalesce({SOUND}, 0))"
 _REFUSE_UNSOUND: Final = f"UPDATE rows SET state = 2 WHERE state <> 2 AND {_UNSOUND}"  # noqa: S608 - a constant
 _AGES: Final = "SELECT kernel_boot_id, committed, committed_mono FROM rows WHERE state = 0"
@@ -68,6 +70,13 @@ class Outbox(SqliteFile):
             found = self._db.execute("SELECT boot_id FROM boots ORDER BY ordinal DESC LIMIT 1").fetchone()
         boot = "" if found is None else str(found[0])
         return boot if len(boot) == 32 and not set(boot) - set("0123456789abcdef") else None
+
+    @property
+    def owner(self) -> str | None:
+        """`site/device` that these windows were counted as; None: nobody said so yet, `?`: what is said is no name."""
+        with explained(self.path):
+            found = self._meta("owner")
+        return found if found is None or _OWNER.fullmatch(found) else "?"
 
     def refuse_unsound(self) -> int:
         """Set aside the rows that are none, whoever wrote them; returns how many."""

@@ -15,7 +15,7 @@ import re
 import sqlite3
 import stat
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from edge.errors import StorageError
 from edge.outbox.runtime_files import write_generation
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
     from typing import NoReturn, Self
+
+Why = Literal["damaged", "moved"]
+"""Why a file was put aside: it cannot be read, or it is another device's or site's."""
 
 BUSY_S: Final = 5
 DAMAGED_KEPT: Final = 10
@@ -223,30 +226,30 @@ def create(path: Path) -> None:
             os.close(file)
 
 
-def _aside(path: Path, generation: int, suffix: str = "") -> Path:
-    return path.with_name(f"{path.name}.damaged-{generation}{suffix}")
+def _aside(path: Path, why: Why, generation: int, suffix: str = "") -> Path:
+    return path.with_name(f"{path.name}.{why}-{generation}{suffix}")
 
 
-def _damaged(path: Path) -> Iterator[int]:
-    """Generations that lie beside an outbox."""
-    for other in path.parent.glob("*.damaged-*"):
-        found = re.fullmatch(r"\.damaged-([1-9][0-9]{0,8})", other.name.removeprefix(path.name))
+def _generations(path: Path, why: Why) -> Iterator[int]:
+    """Those that lie beside an outbox."""
+    for other in path.parent.glob(f"*.{why}-*"):
+        found = re.fullmatch(rf"\.{why}-([1-9][0-9]{{0,8}})", other.name.removeprefix(path.name))
         if found is not None:
             yield int(found[1])
 
 
-def put_aside(path: Path, runtime: Path | None) -> int:
+def put_aside(path: Path, runtime: Path | None, why: Why = "damaged") -> int:
     """Rename database, -wal and -shm together; returns the generation and notes it in the runtime folder.
 
     Of those put aside the newest `DAMAGED_KEPT` stay: a card that goes on failing must not be filled by them.
     """
-    before = sorted(_damaged(path))
+    before = sorted(_generations(path, why))
     generation = before[-1] + 1 if before else 1
-    aside = _aside(path, generation)
+    aside = _aside(path, why, generation)
     for old in before[: max(0, len(before) + 1 - DAMAGED_KEPT)]:
         for suffix in ("-wal", "-shm", ""):
             with suppress(OSError):
-                _aside(path, old, suffix).unlink(missing_ok=True)
+                _aside(path, why, old, suffix).unlink(missing_ok=True)
     # The database last: as long as it is there, a crash in between leads here again.
     for suffix in ("-wal", "-shm", ""):
         with suppress(FileNotFoundError):

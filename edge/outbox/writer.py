@@ -53,13 +53,29 @@ class OutboxWriter(Outbox):
         `prev` is the run before it where the file does not know: the old one was put aside.
         """
         with self._transaction():
-            last = self._db.execute(_LAST_BOOT.format(_BOOT)).fetchone()
+            last = self.last_run()
             self._db.execute(_FORGET_BOOTS, (BOOTS, last and last[0]))
             self._db.execute(
                 "INSERT INTO boots (boot_id, kernel_boot_id, prev_boot_id, prev_last_seq) VALUES (?, ?, ?, ?)",
                 (boot_id, kernel_boot_id, *(last or prev or (None, None))),
             )
         self._boot_id = boot_id
+
+    def last_run(self) -> Key | None:
+        """The latest run that recorded anything, and its last seq."""
+        with explained(self.path):
+            found = self._db.execute(_LAST_BOOT.format(_BOOT)).fetchone()
+        return None if found is None else (str(found[0]), int(found[1]))
+
+    def belong(self, owner: str) -> None:
+        """Note whose windows these are, `site/device`."""
+        with self._transaction():
+            self._set_meta("owner", owner)
+
+    def settle(self) -> None:
+        """Bring what lies in the -wal into the file: a power cut while it is put aside may part the two."""
+        with explained(self.path):
+            self._db.execute("PRAGMA wal_checkpoint(FULL)")
 
     def resume_boot(self, boot_id: str) -> int | None:
         """Go on with a run that this file knows, and return its last seq; None when it does not."""

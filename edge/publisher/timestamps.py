@@ -28,6 +28,7 @@ class Labels:
     def __init__(self, topics: Topics, clock: Clock, hold: float) -> None:
         self._topics, self._clock, self._hold = topics, clock, hold
         self._look_at = 0.0
+        self._foreign: str | None = None
         self.waiting = True
         """Whether rows still wait for the clock; a drain sends them as they are."""
 
@@ -41,7 +42,9 @@ class Labels:
             self.message(outbox, row)
 
     def message(self, outbox: Outbox, row: Row) -> Counts | None:
-        """The row's payload; None while it waits for the clock, and for good when it cannot be sent."""
+        """The row's payload; None while it waits (for the clock; for its own name), and for good when unsendable."""
+        if not self._own(outbox):
+            return None
         try:
             report, label = row.report(), row.label
             if report.time_quality == "unsynced" and label is None:
@@ -64,6 +67,18 @@ class Labels:
             log.error(event("row-unsendable", boot_id=row.boot_id, seq=row.seq, why=error, next="kept aside"))
             outbox.refuse([row.key])
             return None
+
+    def _own(self, outbox: Outbox) -> bool:
+        """Whether its windows were counted under our names: under others they would be counted once more."""
+        owner = outbox.owner
+        if owner in {None, f"{self._topics.site}/{self._topics.device}"}:
+            self._foreign = None
+            return True
+        if owner != self._foreign:
+            next_ = "restart both services: `edge vision` puts another's outbox aside"
+            log.error(event("outbox-foreign", of=owner, why="site or id is another now", next=next_))
+        self._foreign = owner
+        return False
 
     def _decide(self, row: Row, mono_start: float, start: datetime) -> tuple[datetime, TimeQuality] | None:
         """Label an unsynced window: by the clock if it is set in time, as it is if not; None: not yet."""

@@ -139,6 +139,11 @@ class Ledger:
         self.held = old.held if policy == self._policy else {}
         self.flush_day, self._budget = old.flush_day, old.budget
 
+    def leave(self) -> None:
+        """Forget, for good, what was counted under another name; what the day has cost stays spent."""
+        self.held, self.waiting = {}, []
+        self.save(())
+
     def closed(self, report: WindowReport, held: dict[str, dict[str, tuple[int, int]]]) -> Waiting:
         """Take note of a window that was drawn just now, and of what it left."""
         self.held = held

@@ -40,23 +40,25 @@ WAITING_WINDOWS: Final = 1000
 
 
 class Recorder:
-    """One run's windows on their way to the disk; `policy` as in `Ledger`. Raises StorageError.
+    """One run's windows on their way to the disk; `policy` as in `Ledger`, `owner`: site/device. Raises StorageError.
 
     A file that is damaged or taken away under it is replaced by a new one, in which a new run begins that
-    names this one as the run before: a subscriber sees what is missing.
+    names this one as the run before: a subscriber sees what is missing. One of another device or site is replaced too.
     """
 
-    def __init__(self, storage: StorageSection, clock: Clock, policy: str) -> None:
+    def __init__(self, storage: StorageSection, clock: Clock, policy: str, owner: str) -> None:
         self.given_up = 0
-        self._storage, self._clock = storage, clock
+        self._storage, self._clock, self._owner = storage, clock, owner
         outbox = self._open()
-        self._outbox: OutboxWriter | None = outbox
         self._device = self._mounted()
         self.ledger = Ledger(storage.outbox, clock, policy)
         self._unsaved = False
         self.paused = outbox.paused
         """What was asked for before this run, perhaps before a power cut."""
         self._last: Key | None = None
+        if outbox.owner not in {None, owner}:
+            self._leave(outbox)
+        self._outbox: OutboxWriter | None = self._own(outbox)
         self._pending: deque[Waiting] = deque(maxlen=WAITING_WINDOWS)
         self._retry_at = 0.0
         self.trouble: str | None = None
@@ -75,6 +77,35 @@ class Recorder:
         )
         if damaged is not None:
             log.error(event("outbox_quarantined", generation=damaged, next="check the SD card; keep the files"))
+        return outbox
+
+    def _leave(self, outbox: OutboxWriter) -> None:
+        """Drop what the ledger holds of it, before its file goes: a power cut in between must not keep it."""
+        if lost := sum(not outbox.holds(one.report) for one in self.ledger.waiting):
+            log.error(event("windows_left", windows=lost, why="closed under another name, and never recorded"))
+        self.ledger.leave()
+
+    def _own(self, outbox: OutboxWriter) -> OutboxWriter:
+        """The outbox, or a new one in place of another's: its windows would be counted once more under our name."""
+        try:
+            if (owner := outbox.owner) not in {None, self._owner}:
+                paused, last, unsent = outbox.paused, outbox.last_run(), outbox.stats().unsent
+                outbox.settle()
+                outbox.close()
+                with explained(self._storage.outbox):
+                    number = put_aside(self._storage.outbox, None, "moved")
+                file = f"{self._storage.outbox}.moved-{number}"
+                next_ = "see `Another site or id` in docs/operate.md"
+                log.warning(event("outbox_moved", of=owner, now=self._owner, file=file, unsent=unsent, next=next_))
+                if self._last is None and _device(owner) == _device(self._owner):
+                    self._last = last  # elsewhere now: a lost tail stays visible
+                outbox = self._open()
+                outbox.paused = paused
+            if outbox.owner != self._owner:
+                outbox.belong(self._owner)
+        except BaseException:
+            outbox.close()
+            raise
         return outbox
 
     def _mounted(self) -> int:
@@ -114,7 +145,7 @@ class Recorder:
     def _reopen(self) -> None:
         """Go on with this run, or begin another in a file that does not know all of it."""
         self._check_mounted()
-        outbox = self._open()
+        outbox = self._own(self._open())
         try:
             recorded = self._last[1] if self._last is not None and self._last[0] == self.boot_id else 0
             found = outbox.resume_boot(self.boot_id)
@@ -212,3 +243,7 @@ class Recorder:
         finally:
             if self._outbox is not None:
                 self._outbox.close()
+
+
+def _device(owner: str | None) -> str:
+    return str(owner).partition("/")[2]

@@ -84,7 +84,8 @@ class Vision:
         )
         self._policy = Policy(p.noise, p.epsilon, p.min_count, daily)
         self._claim = Claim(runtime)
-        self._recorder = Recorder(config.storage, self._clock, self._policy.key)
+        owner = f"{config.device.site}/{config.device.id}"
+        self._recorder = Recorder(config.storage, self._clock, self._policy.key, owner)
         kill = config.kill_switch
         self._switch = PauseSwitch(kill.file, kill.gpio, runtime, before=self._recorder.paused)
         self._paused, self._paused_at = self._switch.cause() is not None, 0.0

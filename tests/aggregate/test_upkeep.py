@@ -12,11 +12,13 @@ from edge_aggregate.figures import figures, local_series
 from edge_aggregate.ingest import ingest_files
 from edge_aggregate.periods import Period, last, zone
 from edge_aggregate.profile import week
+from edge_aggregate.sites import Sites
 from edge_aggregate.store import open_store
 from edge_aggregate.store import store as store_module
 from edge_aggregate.store.fleet import HealthRow, StatusRow, read_fleet, write_fleet
 from edge_aggregate.store.schema import VERSION
 from edge_aggregate.store.upkeep import backup, check_store, restore, retain
+from edge_aggregate.web import views
 
 from edge.errors import ConfigError, StorageError
 from tests.aggregate.test_store import messy_log
@@ -129,6 +131,32 @@ def test_one_clock_far_ahead_makes_retention_drop_a_day_more_at_most(
             assert ingest_files(store, [more]).merged.windows == 1
     assert done[0].windows
     assert done[1] == done[0]._replace(before_ms=done[0].before_ms + 86_400_000), "and a day"
+
+
+def test_one_clock_far_ahead_blanks_no_page(tmp_path: Path, address: Callable[[], str]) -> None:
+    ahead = window(101, start=DAY + timedelta(days=100), received=DAY.replace(year=2099))
+    with open_store(address(), create=True) as store:
+        ingest_files(store, [write_log(tmp_path / "log.jsonl", [*old_and_new(), ahead])])
+        assert store.newest_ms == milliseconds(DAY + timedelta(days=101)), "a day after the newest window began"
+        heard = milliseconds(DAY + timedelta(days=100))
+        write_fleet(store.engine, [StatusRow("kiosk-9", "lobby", "online", None, "1", heard, None, heard)], [])
+        (week_,) = figures(store, last("7d", store.newest_ms))
+        assert (week_.windows, week_.state) == (7, "provisional")
+        devices = views.fleet(store, Sites({}))["devices"]
+        assert {one["device"] for one in devices} == {"kiosk-1", "kiosk-9"}
+
+
+def test_before_there_is_a_window_the_clock_is_what_was_received_and_nothing_is_old(
+    tmp_path: Path, address: Callable[[], str]
+) -> None:
+    absurd = window(10**7, received=DAY.replace(year=2099))  # a dead letter: it leaves out too many
+    with open_store(address(), create=True) as store:
+        assert store.newest_ms == 0
+        ingest_files(store, [write_log(tmp_path / "log.jsonl", [absurd])])
+        assert store.newest_ms == milliseconds(DAY.replace(year=2099))
+        assert retain(store, 70)[1:] == (0, 0, 0, 0, 0, 0)
+        merged = ingest_files(store, [write_log(tmp_path / "more.jsonl", [window(1)])]).merged
+        assert (merged.windows, merged.dead) == (1, 0)
 
 
 def test_retention_forgets_devices_that_nobody_heard_of_since(tmp_path: Path, address: Callable[[], str]) -> None:

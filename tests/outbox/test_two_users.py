@@ -67,7 +67,7 @@ def place() -> Iterator[StorageSection]:
 
 
 def record(place: StorageSection) -> None:
-    run = Recorder(place, SystemClock(), "policy")
+    run = Recorder(place, SystemClock(), "policy", "lobby/kiosk-07")
     run.begin()
     run.put(closing())
     run.close()

@@ -312,7 +312,9 @@ PROGRAMS: Final = {
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_a_program_in_the_outbox_is_never_run_and_each_window_is_drawn_once(tmp_path: Path, program: str) -> None:
     drawn: list[int] = []
-    run = Recorder(StorageSection(outbox=tmp_path / "outbox.db", runtime=tmp_path), SystemClock(), "policy")
+    run = Recorder(
+        StorageSection(outbox=tmp_path / "outbox.db", runtime=tmp_path), SystemClock(), "policy", "lobby/kiosk-07"
+    )
     run.begin()
 
     def window(number: int) -> None:
@@ -369,7 +371,7 @@ def test_a_trigger_hidden_from_the_schema_check_is_still_not_run(tmp_path: Path)
 )
 def test_no_value_that_vision_reads_in_the_outbox_ends_it(tmp_path: Path, change: str) -> None:
     place = StorageSection(outbox=tmp_path / "outbox.db", runtime=tmp_path)
-    run = Recorder(place, SystemClock(), "policy")
+    run = Recorder(place, SystemClock(), "policy", "lobby/kiosk-07")
     run.begin()
     run.put(closing())
     with sqlite3.connect(tmp_path / "outbox.db") as enemy:
@@ -377,7 +379,7 @@ def test_no_value_that_vision_reads_in_the_outbox_ends_it(tmp_path: Path, change
     enemy.close()
     run.put(closing())
     run.close()
-    again = Recorder(place, SystemClock(), "policy")
+    again = Recorder(place, SystemClock(), "policy", "lobby/kiosk-07")
     again.begin()
     again.put(closing())
     again.close()

@@ -60,7 +60,7 @@ class Clock:
 
 def recorder(folder: Path, clock: Clock, policy: str = "policy") -> Recorder:
     """Of a run that has begun."""
-    made = Recorder(StorageSection(outbox=folder / "outbox.db", runtime=folder), clock, policy)
+    made = Recorder(StorageSection(outbox=folder / "outbox.db", runtime=folder), clock, policy, "lobby/kiosk-07")
     made.begin()
     return made
 

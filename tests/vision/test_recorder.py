@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 def recorder(folder: Path) -> Recorder:
     """Of a run that has begun."""
-    made = Recorder(StorageSection(outbox=folder / "outbox.db", runtime=folder), SystemClock(), "policy")
+    made = Recorder(
+        StorageSection(outbox=folder / "outbox.db", runtime=folder), SystemClock(), "policy", "lobby/kiosk-07"
+    )
     made.begin()
     return made
 

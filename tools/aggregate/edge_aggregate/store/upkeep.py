@@ -176,8 +176,7 @@ def retain(store: Store, days: int, *, days_too: bool = False) -> Retained:
         raise ConfigError(msg)
     engine = store.engine
     with engine.writing():
-        ((began_ms,),) = engine.fetch("SELECT COALESCE(MAX(last_start_ms), 0) FROM boots")
-        newest_ms = min(store.newest_ms, began_ms + DAY_MS)
+        newest_ms = 0 if store.began_ms is None else store.newest_ms  # of no window: nothing bounds a clock far ahead
         before = max((newest_ms // DAY_MS - days) * DAY_MS, kept_from(engine))
         counts = [_count(engine, table) for table in _RETIRED]
         for (boot,) in engine.fetch(

@@ -217,7 +217,7 @@ def _device(
         "state": None if member is None else member.state,
         "version": None if member is None else member.version,
         "heard": instant(max(heard)),
-        "silent_h": (newest_ms - max(heard)) / 3_600_000,
+        "silent_h": max(0, newest_ms - max(heard)) / 3_600_000,
         "windows": windows,
         "coverage": covered / (length * 1000) if length else None,
         "missing": missing,
