@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 import ssl
@@ -74,7 +75,7 @@ class RoleBroker:
         self.there = Mosquitto(folder)
         config = folder / f"mosquitto-{self.there.port}.conf"
         lines = lines.replace("listener 8883", f"listener {self.there.port} 127.0.0.1")
-        config.write_text(f"user root\npersistence true\npersistence_location {folder}/\n{lines}")
+        config.write_text(f"user root\nlog_type all\npersistence true\npersistence_location {folder}/\n{lines}")
 
     def _rendered(self, name: str, variables: dict[str, Any]) -> str:
         environment = jinja2.Environment(trim_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined)  # noqa: S701 - no HTML
@@ -279,25 +280,107 @@ def test_no_message_of_megabytes_and_no_queue_without_end(broker: RoleBroker) ->
     assert "\nmax_queued_messages 500000\n" in lines
 
 
-def test_the_gate_passes_over_what_is_no_message_of_ours(broker: RoleBroker) -> None:
-    topic, boot = "edge/v1/lobby/kiosk-07", "a" * 32
-    device = broker.login("kiosk-07")
-    for leaf, payload in (("counts", b"{"), ("live", b"[]"), ("status", b"7"), ("health", b'{"boot_id": 1}')):
-        device.publish(f"{topic}/{leaf}", payload, retain=True)
+TOPIC, BOOT, OTHER = "edge/v1/lobby/kiosk-07", "a" * 32, "b" * 32
+
+
+def gate(broker: RoleBroker, *, seconds: float = 120, began: float = 0, hold: float = 0) -> subprocess.Popen[str]:
+    """The gate waits for BOOT."""
     command = [sys.executable, str(ROOT / "ansible/roles/edge/files/gate.py"), "see", "--host=127.0.0.1"]
-    command += [f"--port={broker.there.port}", f"--tls={broker.pki / 'operator'}", f"--topic={topic}"]
-    with subprocess.Popen(
-        [*command, f"--boot-id={boot}", "--seconds=120"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    ) as gate:
-        while gate.poll() is None:
-            device.publish(f"{topic}/counts", b'{"boot_id": "%s"}' % boot.encode())
-            device.step(0.2)
-        assert gate.stdout is not None
-        assert b"counts of boot" in gate.stdout.read()
-    assert gate.returncode == 0
-    for leaf in ("counts", "live", "status", "health"):
-        device.publish(f"{topic}/{leaf}", b"", retain=True)
+    command += [f"--port={broker.there.port}", f"--tls={broker.pki / 'operator'}", f"--topic={TOPIC}"]
+    command += [f"--boot-id={BOOT}", f"--seconds={seconds}", f"--began={began}", f"--hold={hold}"]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def say(device: Session, leaf: str, *, retain: bool = True, **payload: object) -> None:
+    """Publish something that a device says of itself, BOOT's unless told otherwise."""
+    device.publish(f"{TOPIC}/{leaf}", json.dumps({"boot_id": BOOT} | payload).encode(), retain=retain)
+    device.step(0.1)
+
+
+def test_the_gate_passes_over_what_is_no_message_of_ours(broker: RoleBroker) -> None:
+    device = broker.login("kiosk-07")
+    for leaf, payload in (("counts", b"{"), ("live", b"[]"), ("status", b"7")):
+        device.publish(f"{TOPIC}/{leaf}", payload, retain=True)
+    say(device, "health", boot_id=OTHER, rate="ok", scene="ok")
+    with gate(broker) as watching:
+        while watching.poll() is None:
+            say(device, "status", state="online")
+            say(device, "counts", scene="ok", retain=False)
+        assert watching.stdout is not None
+        assert "counts and status of boot" in watching.stdout.read()
+    assert watching.returncode == 0
     device.close()
+
+
+def test_the_gate_confirms_what_sees_or_may_not_and_nothing_blind(broker: RoleBroker) -> None:
+    device = broker.login("kiosk-07")
+    say(device, "status", state="online")
+    for figures, why in (
+        ({"rate": "ok", "scene": "ok"}, None),
+        ({"rate": "slow", "scene": "dark"}, None),  # at night
+        ({"rate": "none", "scene": "paused", "paused": True}, None),
+        ({"fps": 4.0, "scene": "ok"}, None),  # an earlier release, to which one goes back
+        ({"rate": "none", "scene": "ok"}, "no frames come"),  # before the first frame
+        ({"rate": "ok", "scene": "frozen", "paused": False}, "the camera is frozen"),
+        ({"rate": "ok", "scene": "covered"}, "the camera is covered"),
+    ):
+        say(device, "health", **figures)
+        with gate(broker, seconds=120 if why is None else 1) as watching:
+            said, _ = watching.communicate()
+        assert (watching.returncode, why or "health and status of boot" in said) == (bool(why), why or True), said
+        assert why is None or f"health: {why}, status: well within 1 s" in said
+    say(device, "health", rate="ok", scene="ok")
+    say(device, "status", state="offline")
+    with gate(broker, seconds=1) as watching:
+        assert "status: not online" in watching.communicate()[0]
+    assert watching.returncode == 1
+    device.close()
+
+
+def test_the_gate_waits_for_a_run_that_lasts_and_counts_from_its_beginning(broker: RoleBroker) -> None:
+    device = broker.login("kiosk-07")
+    say(device, "status", state="online")
+    say(device, "health", rate="ok", scene="ok")
+    with gate(broker, began=time.time() - 60, hold=60):  # seen late, where many gates take turns
+        pass
+    with gate(broker, seconds=1, began=time.time(), hold=3600) as watching:
+        for _ in range(30):  # well for longer than `seconds`, and a late window and will of the run before end nothing
+            say(device, "counts", boot_id=OTHER, retain=False)
+            say(device, "status", boot_id=OTHER, state="offline", retain=False)
+        assert watching.poll() is None
+        while watching.poll() is None:
+            say(device, "health", boot_id=OTHER, rate="ok", scene="ok", retain=False)
+        assert watching.stdout is not None
+        assert "vision ended and was started again" in watching.stdout.read()
+    assert watching.returncode == 1
+    device.close()
+
+
+def test_the_gate_outlives_a_restart_of_the_broker(broker: RoleBroker) -> None:
+    say(device := broker.login("kiosk-07"), "status", state="online")
+    with gate(broker) as watching:
+        while watching.poll() is None and "Received SUBSCRIBE from operator.gate-" not in broker.there.log:
+            device.step(0.1)
+        broker.there.signal(signal.SIGTERM)
+        broker.there.join()
+        broker.there.start()
+        say(device := broker.login("kiosk-07"), "health", rate="ok", scene="ok")
+        assert watching.wait() == 0, watching.communicate()
+    device.close()
+
+
+def test_health_does_not_have_everything_written_each_time(broker: RoleBroker) -> None:
+    """A fleet's health would be gigabytes a day, and the broker does nothing else while it writes."""
+    device = broker.login("kiosk-07")
+    for n in range(20):
+        device.publish(f"{TOPIC}/health", b"%d" % n, retain=True)
+        assert takes(device, f"{TOPIC}/counts") < 0x80
+    device.close()
+    stored = broker.folder / "mosquitto.db"
+    assert not stored.exists()
+    broker.there.signal(signal.SIGTERM)  # an orderly stop does
+    broker.there.join()
+    assert stored.exists()
 
 
 def test_gate_and_doctor_get_in_beside_the_publisher(broker: RoleBroker) -> None:

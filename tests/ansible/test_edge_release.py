@@ -46,6 +46,7 @@ def device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:  # noqa: ANN
         "KEPT_CONFIG": opt / "trial-config.toml",
         "CONFIG": etc / "edge/config.toml",
         "CANDIDATE": etc / "edge/candidate.toml",
+        "TLS": etc / "edge/tls",
         "ETC": etc,
         "VISION_FILE": tmp_path / "vision.json",
     }
@@ -135,6 +136,69 @@ def test_an_unconfirmed_trial_is_undone_and_a_confirmed_one_can_go_back(device: 
     assert runs(device) == ("1", "config 1")
     with pytest.raises(device.Refused, match="not on this device"):
         device.switch("3")
+
+
+def renew(device: Any, name: str, *, maker: str) -> None:  # noqa: ANN401
+    """As the playbook does: a folder for these certificates, and a candidate that names it."""
+    folder = device.TLS / name
+    folder.mkdir(parents=True)
+    (folder / "device.key").write_text(name)
+    device.CANDIDATE.write_text(f'public_key = "{maker}"\nkey = "{folder}/device.key"\n')
+
+
+def identity(device: Any) -> tuple[str, str, str]:  # noqa: ANN401
+    """Release, the maker's key and the certificates' key that a boot starts with."""
+    release, config = runs(device)
+    maker, path = (line.split('"')[1] for line in config.splitlines())
+    return release, maker, Path(path).read_text()
+
+
+FIRST, SECOND = "1" * 16, "2" * 16
+
+
+@pytest.mark.parametrize("step", range(40))
+def test_keys_and_certificates_come_and_go_with_the_trial(device: Any, step: int) -> None:  # noqa: ANN401
+    renew(device, FIRST, maker="old")
+    device.CONFIG.write_text(device.CANDIDATE.read_text())
+    renew(device, SECOND, maker="new")  # a check that refuses ends here
+    assert identity(device) == ("1", "old", FIRST)
+    finished = cut_at(step, lambda: update(device))
+    device.revert(boot=True)
+    assert identity(device) in {("1", "old", FIRST), ("2", "new", SECOND)}
+    assert not finished or [path.name for path in device.TLS.iterdir()] == [SECOND]
+
+
+def test_a_renewal_is_a_trial_of_its_own(device: Any) -> None:  # noqa: ANN401
+    renew(device, FIRST, maker="old")
+    assert not device.status()["candidate_in_use"]
+    device.switch("1")
+    device.confirm("1")
+    assert device.status()["candidate_in_use"]
+    renew(device, SECOND, maker="old")
+    assert not device.status()["candidate_in_use"]
+    device.switch("1")
+    assert identity(device) == ("1", "old", SECOND)
+    device.revert(boot=False)
+    assert identity(device) == ("1", "old", FIRST)
+
+
+@pytest.mark.parametrize("before", ["", f"/{FIRST}"])
+def test_a_rollback_takes_the_key_it_had_and_the_certificates_of_today(device: Any, before: str) -> None:  # noqa: ANN401
+    """Its own may have ended; until there were folders, they lay in one place."""
+    renew(device, FIRST, maker="old")
+    (device.TLS / "device.key").write_text("from before")
+    old = device.CANDIDATE.read_text().replace(f"/{FIRST}/", f"{before}/")
+    device.CONFIG.write_text(old)
+    renew(device, SECOND, maker="new")
+    update(device)
+    assert [path.name for path in device.TLS.iterdir()] == [SECOND]
+    device.rollback()
+    assert identity(device) == ("1", "old", SECOND)
+    device.revert(boot=True)
+    assert identity(device) == ("2", "new", SECOND)
+    device.rollback()
+    device.confirm("1")
+    assert identity(device) == ("1", "old", SECOND)
 
 
 def test_only_the_release_that_is_on_trial_is_confirmed(device: Any) -> None:  # noqa: ANN401

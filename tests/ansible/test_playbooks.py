@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import importlib.util
 import json
 import os
+import re
 import subprocess
-from typing import TYPE_CHECKING, Any
+import tomllib
+from pathlib import Path
+from typing import Any
 
 import jinja2
 import paho.mqtt.client as mqtt
@@ -16,9 +20,6 @@ import yaml
 from paho.mqtt.enums import MQTTErrorCode
 
 from tests.conftest import ROOT
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 ANSIBLE = ROOT / "ansible"
 
@@ -102,6 +103,78 @@ def test_what_is_confirmed_is_what_was_switched_to() -> None:
     assert asked == "/opt/edge/bin/edge-release confirm 1.0"
 
 
+def test_nothing_that_is_in_use_is_written_over_before_the_trial() -> None:
+    written = [
+        where["dest"]
+        for task in yaml.safe_load((ANSIBLE / "roles/edge/tasks/configure.yml").read_text())
+        for module in ("copy", "template")
+        if (where := task.get(f"ansible.builtin.{module}"))
+    ]
+    assert written == ["{{ edge_tls_folder }}/{{ item.dest }}", "/etc/edge/candidate.toml"]
+
+
+def test_the_candidate_changes_with_every_certificate_and_with_the_maker_s_key(tmp_path: Path) -> None:
+    """So that a renewal alone is tried, and undone, like a release."""
+    role = ANSIBLE / "roles/edge"
+    defaults = yaml.safe_load((role / "defaults/main.yml").read_text())
+    environment = jinja2.Environment(trim_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined)  # noqa: S701 - no HTML
+    environment.globals["lookup"] = lambda _, path: Path(path).read_text().rstrip()
+    environment.filters |= {
+        "hash": lambda text, name: hashlib.new(name, text.encode()).hexdigest(),
+        "to_json": json.dumps,
+        "combine": lambda one, other, **_: one | other,
+    }
+    given: dict[str, Any] = dict.fromkeys(
+        ("edge_site", "edge_purpose", "edge_broker_host", "edge_release", "ansible_managed"), "x"
+    )
+    given |= {
+        "edge_device_id": "kiosk-01",
+        "edge_tls_dir": str(tmp_path),
+        "edge_public_key": str(tmp_path / "maker.pub"),
+    }
+    given |= {"edge_signage_acknowledged": True, "edge_broker_port": 8883, "edge_root": "edge", "edge_config": {}}
+
+    def candidate() -> dict[str, Any]:
+        made = {
+            name: environment.from_string(defaults[name]).render(given)
+            for name in ("edge_tls_folder", "edge_maker_key")
+        }
+        return tomllib.loads(
+            environment.from_string((role / "templates/config.toml.j2").read_text()).render(given | made)
+        )
+
+    files = ["ca.crt", "kiosk-01.crt", "kiosk-01.key"]
+    for name in files:
+        (tmp_path / name).write_text(name)
+    key = "RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3"
+    (tmp_path / "maker.pub").write_text(f"untrusted comment: a key\n{key}\n")
+    first = candidate()
+    assert first["models"]["public_key"] == key  # as edge_release.py looks for it:
+    assert re.fullmatch(r"/etc/edge/tls/[0-9a-f]{16}/device\.key", first["mqtt"]["tls"]["key"])
+    folders = {first["mqtt"]["tls"]["key"]}
+    for name in files:
+        (tmp_path / name).write_text("another")
+        folders.add(candidate()["mqtt"]["tls"]["key"])
+    assert len(folders) == 4
+
+
+@pytest.mark.parametrize("playbook", ["provision.yml", "update.yml"])
+def test_the_first_failure_stops_a_playbook_before_it_reaches_all(playbook: str) -> None:
+    plays = yaml.safe_load((ANSIBLE / playbook).read_text())
+    (rollout,) = [play for play in plays if play.get("roles") == ["edge"]]
+    assert rollout["hosts"] == "edge_on"  # one that is off would be all of the first batch
+    assert rollout["serial"] == "{{ edge_serial | default([1, '5%', '25%', '100%']) }}"
+    assert rollout["max_fail_percentage"] == 0
+
+
+def test_a_release_is_kept_only_once_it_has_run_for_minutes() -> None:
+    defaults = yaml.safe_load((ANSIBLE / "roles/edge/defaults/main.yml").read_text())
+    assert defaults["edge_gate_hold_seconds"] >= 120
+    block = yaml.safe_load((ANSIBLE / "roles/edge/tasks/trial.yml").read_text())[0]["block"]
+    argv = next(task for task in block if task["name"].startswith("See this"))["ansible.builtin.command"]["argv"]
+    assert {"--began={{ edge_began }}", "--hold={{ edge_gate_hold_seconds }}"} <= set(argv)
+
+
 class HungUp:
     """A client whose broker took the login and hangs up."""
 
@@ -121,13 +194,43 @@ class HungUp:
         return MQTTErrorCode.MQTT_ERR_CONN_LOST
 
 
-@pytest.mark.parametrize("published", [MQTTErrorCode.MQTT_ERR_SUCCESS, MQTTErrorCode.MQTT_ERR_NO_CONN])
-def test_a_broker_that_hangs_up_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, published: MQTTErrorCode) -> None:
+@pytest.fixture
+def gate() -> Any:  # noqa: ANN401 - a module
+    """The gate's program."""
     spec = importlib.util.spec_from_file_location("gate", ANSIBLE / "roles/edge/files/gate.py")
     assert spec is not None
     assert spec.loader is not None
-    gate: Any = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(gate)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("published", [MQTTErrorCode.MQTT_ERR_SUCCESS, MQTTErrorCode.MQTT_ERR_NO_CONN])
+def test_a_broker_that_hangs_up_is_not_waited_for(
+    gate: Any,  # noqa: ANN401
+    monkeypatch: pytest.MonkeyPatch,
+    published: MQTTErrorCode,
+) -> None:
     monkeypatch.setattr(gate, "_connect", lambda _: HungUp(published))
     with pytest.raises(SystemExit, match=r"gate: broker.example:8883 hung up"):
         gate.forget(argparse.Namespace(host="broker.example", port=8883, topic="edge/v1/lobby/kiosk-01"))
+
+
+def test_a_camera_that_fails_while_its_release_is_watched_is_not_covered_by_an_earlier_window(gate: Any) -> None:  # noqa: ANN401
+    run = gate.Watched("b")
+
+    def says(leaf: str, **payload: object) -> bool:
+        message = mqtt.MQTTMessage(topic=f"edge/v1/lobby/kiosk-01/{leaf}".encode())
+        message.payload = json.dumps({"boot_id": "b"} | payload).encode()
+        run.hear(None, None, message)
+        return bool(run.well)
+
+    assert not says("status", state="online")
+    assert not says("health", rate="none", scene="ok")  # the first figures
+    assert says("counts", scene="ok")
+    assert says("health", rate="none", scene="ok")  # a minute old
+    assert says("health", rate="ok", scene="ok")
+    assert not says("health", rate="none", scene="frozen")
+    assert not says("status", state="offline")
+    assert not says("status", state="online")
+    assert says("health", rate="slow", scene="dark")

@@ -31,6 +31,11 @@ def _connect() -> None:
     socket.create_connection(("10.77.0.10", 8883), timeout=5).close()
 
 
+def _read_key() -> None:
+    for folder in Path("/etc/edge/tls").iterdir():
+        (folder / "device.key").read_bytes()
+
+
 def _write(path: str) -> str:
     return _try(lambda: Path(path, "probe").write_text("x"))
 
@@ -64,7 +69,7 @@ ANSWERS = {
     "make_node": _try(_make_node),
     "write_code": _try(lambda: mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC).close()),
     "clock": _try(_adjtimex),
-    "key": _try(lambda: Path("/etc/edge/tls/device.key").read_bytes()),
+    "key": _try(_read_key),
     "config": _try(lambda: Path("/etc/edge/config.toml").read_bytes()),
     "setuid": _try(lambda: os.setuid(0)),
     "namespace": _try(_unshare),

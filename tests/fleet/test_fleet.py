@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.fleet.bed import call
-from tests.fleet.conftest import ANSIBLE, BUILD, ROOT
+from tests.fleet.conftest import ANSIBLE, AT_ONCE, BUILD, ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,7 +56,7 @@ def test_every_kiosk_counts_faces_at_the_broker(fleet: Fleet) -> None:
 
 def test_a_second_run_changes_nothing(fleet: Fleet) -> None:
     before = [fleet.status(kiosk)["boot_id"] for kiosk in fleet.kiosks]
-    recap = fleet.play("provision.yml")
+    recap = fleet.play("provision.yml", *AT_ONCE)
     for kiosk in fleet.kiosks:
         assert recap[kiosk.name]["changed"] == 0, recap.output
         assert recap[kiosk.name]["ok"] + recap[kiosk.name]["skipped"] <= 25

@@ -10,6 +10,7 @@
 
 `current` points to what runs. A trial is a file, `trial.json`, written before anything is touched and removed by
 `confirm`: while it exists, `revert` (which every boot begins with) restores the configuration it names and `current`.
+Certificates are part of it, since the configuration names a folder of their own for each set of them.
 Standard library only: it runs before there is a virtual environment, and when the one there is broken.
 """
 
@@ -34,6 +35,8 @@ OPT = Path("/opt/edge")
 RELEASES, CURRENT, PREVIOUS, TRIAL = OPT / "releases", OPT / "current", OPT / "previous", OPT / "trial.json"
 CONFIG, CANDIDATE = Path("/etc/edge/config.toml"), Path("/etc/edge/candidate.toml")
 KEPT_CONFIG = OPT / "trial-config.toml"
+TLS = Path("/etc/edge/tls")
+"""Below it a folder for each set of certificates, named by what is in it; from before, the files themselves."""
 VISION_FILE = Path("/run/edge/vision.json")
 ETC, STATE = Path("/etc"), Path("/var/lib/edge")
 LINKS = {
@@ -262,7 +265,7 @@ def _trial() -> dict[str, Any] | None:
     return dict(json.loads(TRIAL.read_text())) if TRIAL.exists() else None
 
 
-def switch(version: str, config: Path | None = None) -> dict[str, object]:
+def switch(version: str, config: bytes | None = None) -> dict[str, object]:
     """Begin a trial of a release, with the candidate configuration unless told otherwise, and start it."""
     release = _release(version)
     if (trial := _trial()) is not None:
@@ -272,7 +275,7 @@ def switch(version: str, config: Path | None = None) -> dict[str, object]:
     if CONFIG.exists():
         _write(KEPT_CONFIG, CONFIG.read_bytes(), 0o600)
     _write(TRIAL, json.dumps({"from": before, "to": version}).encode())
-    _write(CONFIG, (config or CANDIDATE).read_bytes(), 0o640)
+    _write(CONFIG, CANDIDATE.read_bytes() if config is None else config, 0o640)
     _link(CURRENT, release)
     for place, file in LINKS.items():
         (ETC / place).parent.mkdir(parents=True, exist_ok=True)
@@ -282,17 +285,21 @@ def switch(version: str, config: Path | None = None) -> dict[str, object]:
 
 
 def rollback() -> dict[str, object]:
-    """Try the release before this one."""
+    """Try the release before this one, with the certificates of today: its own may have ended, or be another CA's."""
     version = _version(PREVIOUS)
     if version is None:
         msg = "there is no release before this one"
         raise Refused(msg)
-    return switch(version, RELEASES / version / "config.toml")
+    config = (RELEASES / version / "config.toml").read_bytes()
+    folder = re.compile(re.escape(bytes(TLS)) + rb"(/[0-9a-f]{16})?(?=/(ca|device)\.)")
+    today = folder.search(CONFIG.read_bytes())
+    return switch(version, folder.sub(today[0], config) if today else config)
 
 
 def confirm(version: str) -> dict[str, object]:
     """End the trial of this release: every boot starts it. Older releases than the one before it are removed.
 
+    So are the certificates that it does not use.
     Refused when it is not on trial: a boot has undone that since, and what was seen of it does not run any more.
     """
     trial = _trial()
@@ -311,6 +318,10 @@ def confirm(version: str) -> dict[str, object]:
     for release in RELEASES.iterdir():
         if release.name not in keep:
             _discard(release)
+    config = CONFIG.read_bytes()
+    for old in TLS.glob("*"):
+        if bytes(old) not in config:
+            shutil.rmtree(old) if old.is_dir() else old.unlink()
     return status()
 
 

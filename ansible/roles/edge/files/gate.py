@@ -1,6 +1,7 @@
 """What the control host sees of a device at the broker, and what it makes the broker forget. Needs paho-mqtt.
 
-gate.py see --boot-id ID …: wait until that run's `counts`, or its `status` online and its `health`, is there.
+gate.py see --boot-id ID …: wait until that run's `status` is online, its `counts` or its `health` say that it sees, and
+it has lasted.
 gate.py forget …: delete what the broker retains of a device that was removed.
 """
 
@@ -12,6 +13,7 @@ import secrets
 import ssl
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ import paho.mqtt.client as mqtt
 from paho.mqtt.enums import CallbackAPIVersion
 
 RETAINED = ("status", "health", "live")
+BLIND = ("covered", "frozen")
 
 
 def _connect(arguments: argparse.Namespace) -> mqtt.Client:
@@ -36,35 +39,77 @@ def _connect(arguments: argparse.Namespace) -> mqtt.Client:
     return client
 
 
-def see(arguments: argparse.Namespace) -> int:
-    """0 once the run is there, 1 when it was not within `seconds`."""
-    seen: set[str] = set()
+def _trouble(leaf: str, payload: dict[str, Any]) -> str | None:
+    """Why this message does not let its run be confirmed. Dark and paused ones do: kiosks are updated at night."""
+    if leaf == "status":
+        return None if payload["state"] == "online" else "not online"
+    if payload.get("paused"):
+        return None
+    if payload.get("rate") == "none":  # the first figures come before any frame; a release from before `rate` has none
+        return "no frames come"
+    return f"the camera is {payload['scene']}" if payload.get("scene") in BLIND else None
 
-    def on_message(_client: object, _data: object, message: mqtt.MQTTMessage) -> None:
+
+class Watched:
+    """What a run has said of itself, and whether another one followed it."""
+
+    def __init__(self, boot_id: str) -> None:
+        self.told: dict[str, str | None] = {}
+        self.again = False
+        self._boot_id, self._saw = boot_id, False
+
+    def hear(self, _client: object, _data: object, message: mqtt.MQTTMessage) -> None:
+        """Take note of a message."""
+        leaf = message.topic.rpartition("/")[2]
         try:
             payload: Any = json.loads(message.payload)
-            found = payload["boot_id"] == arguments.boot_id and payload.get("state", "online") == "online"
+            boot, trouble = payload["boot_id"], _trouble(leaf, payload)
         except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
             return  # retained by somebody else: what is waited for comes beside it
-        if found:
-            seen.add(message.topic.rpartition("/")[2])
+        if boot == self._boot_id:
+            self.told[leaf] = trouble
+            self._saw |= leaf == "health" and trouble is None
+        elif self.told and not message.retain and (leaf == "health" or (leaf == "status" and trouble is None)):
+            self.again = True  # it was said just now, and is no late window or will
+
+    @property
+    def well(self) -> bool:
+        """Whether it is online and sees: `counts` say so before the minute's `health`, but grow old."""
+        eyes = ("health",) if self._saw else ("counts", "health")
+        return self.told.get("status", "") is None and None in (self.told.get(leaf, "") for leaf in eyes)
+
+
+def see(arguments: argparse.Namespace) -> int:
+    """0 once the run is well and as old as `hold`; 1 when vision starts anew, or it is not well for `seconds`."""
+    run = Watched(arguments.boot_id)
 
     def listen() -> mqtt.Client:
         client = _connect(arguments)
-        client.on_message = on_message
+        client.on_message = run.hear
         client.subscribe([(f"{arguments.topic}/{leaf}", 1) for leaf in ("counts", "status", "health")])
         return client
 
     client = listen()
-    end = time.monotonic() + arguments.seconds
-    while time.monotonic() < end and "counts" not in seen and not {"status", "health"} <= seen:
+    now = time.monotonic()
+    old_enough = now + arguments.began + arguments.hold - time.time()
+    end = now + arguments.seconds
+    while now < end and not run.again:
+        if run.well:
+            if now >= old_enough:
+                print(f"{arguments.topic}: {' and '.join(sorted(run.told))} of boot {arguments.boot_id}")
+                return 0
+            end = now + arguments.seconds
         if client.loop(0.2):
-            client = listen()
-    said = f"{arguments.topic}: {' and '.join(sorted(seen)) or 'nothing'} of boot {arguments.boot_id}"
-    if "counts" in seen or {"status", "health"} <= seen:
-        print(said)
-        return 0
-    print(f"gate: {said} within {arguments.seconds} s; wanted: counts, or status and health", file=sys.stderr)
+            run.told.clear()  # comes again, if the broker does
+            time.sleep(0.2)
+            with suppress(OSError, SystemExit):
+                client = listen()
+        now = time.monotonic()
+    said = "vision ended and was started again"
+    if not run.again:
+        said = ", ".join(f"{leaf}: {trouble or 'well'}" for leaf, trouble in sorted(run.told.items())) or "nothing came"
+        said += f" within {arguments.seconds:g} s; wanted: status online, and counts or health of a camera that sees"
+    print(f"gate: {arguments.topic}: boot {arguments.boot_id}: {said}", file=sys.stderr)
     return 1
 
 
@@ -90,6 +135,8 @@ def main() -> int:
     parser.add_argument("--topic", required=True, help="<root>/v1/<site>/<device>")
     parser.add_argument("--boot-id")
     parser.add_argument("--seconds", type=float, default=90)
+    parser.add_argument("--began", type=float, default=time.time(), help="when the run did, by this host's clock (now)")
+    parser.add_argument("--hold", type=float, default=0, help="seconds that it must have lasted (%(default)s)")
     arguments = parser.parse_args()
     try:
         return see(arguments) if arguments.command == "see" else forget(arguments)
