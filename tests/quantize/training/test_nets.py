@@ -23,6 +23,7 @@ FORWARD = Path(nets.__file__).parents[1] / "frozen" / "forward.npz"
     [
         ("fer-cpu", 1.9e6, 120e6),
         ("fer-pair", 2.5e6, 150e6),
+        ("fer-fine-pair", 2.5e6, 300e6),
         ("fer-gpu", 1.9e6, 330e6),
         ("gate", 1e5, 12e6),
         ("gate-deep", 1e5, 12e6),
@@ -34,7 +35,7 @@ def test_shipped_nets_keep_their_budgets(name: str, params: float, macs: float) 
     assert nets.count_macs(net) <= macs
 
 
-@pytest.mark.parametrize("name", ["fer-cpu", "fer-pair"])
+@pytest.mark.parametrize("name", ["fer-cpu", "fer-pair", "fer-fine-pair"])
 def test_counts_are_those_of_the_built_net(name: str) -> None:
     net = nets.NETS[name]
     model = build_keras(net)
@@ -51,7 +52,7 @@ def test_counts_are_those_of_the_built_net(name: str) -> None:
     assert nets.count_macs(net) == macs + int(np.prod(model.get_layer("head").kernel.shape))
 
 
-@pytest.mark.parametrize("name", ["fer-cpu", "fer-gpu", "fer-lite"])
+@pytest.mark.parametrize("name", ["fer-cpu", "fer-fine", "fer-gpu", "fer-lite"])
 def test_the_last_map_of_a_fer_net_is_6_by_6(name: str) -> None:
     assert nets.convolutions(nets.NETS[name])[-1].side == 6
 

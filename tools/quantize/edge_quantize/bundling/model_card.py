@@ -6,11 +6,13 @@ import json
 import zipfile
 from typing import TYPE_CHECKING, Any, Final
 
+from edge_quantize.training.nets import NETS
+
 if TYPE_CHECKING:
     from pathlib import Path
 
-PAIR: Final = "fer-pair"
-"""The net of two trunks, whose second one came from elsewhere."""
+PAIRS: Final = frozenset(net.name for net in NETS.values() if net.beside)
+"""The nets of two trunks, whose second one came from elsewhere."""
 
 _HEAD = """\
 # Model card: {name}
@@ -117,7 +119,7 @@ def net_of(folder: Path, source: str | None) -> str | None:
 def write_card(folder: Path, manifest: dict[str, Any]) -> None:
     """Write MODEL_CARD.md beside the manifest, every figure from the manifest."""
     detector = _DETECTOR if any(model["role"] == "detector" for model in manifest["models"]) else ""
-    pairs = [f"`{m['role']}`" for m in manifest["models"] if net_of(folder, m.get("source")) == PAIR]
+    pairs = [f"`{m['role']}`" for m in manifest["models"] if net_of(folder, m.get("source")) in PAIRS]
     pair = _PAIR.format(roles=" and ".join(pairs), have="have" if len(pairs) > 1 else "has") if pairs else ""
     text = _HEAD.format(**{key: manifest[key] for key in ("name", "created", "license")}, pair=pair, detector=detector)
     quantised = []
