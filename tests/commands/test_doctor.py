@@ -282,7 +282,10 @@ def test_storage(settings: Make, tmp_path: Path) -> None:
         opened._db.execute("UPDATE rows SET committed_mono = committed_mono - 1e6, committed = committed - 1e6")
     assert worst(device.storage(config), "outbox").level == "warning"
     (tmp_path / "outbox.db.damaged-1").touch()
-    assert "put aside" in worst(device.storage(config), "disk").what
+    (tmp_path / "outbox.db.moved-2").touch()
+    aside = [found for found in device.storage(config) if "put aside" in found.what]
+    assert ["damaged-1 " in aside[0].what, "moved-2 " in aside[1].what] == [True, True]
+    assert "another site or id" in aside[1].mend
     (tmp_path / "outbox.db").write_bytes(b"no database" * 1000)
     assert worst(device.storage(config), "outbox").level == "error"
     nowhere = settings(tmp_path / "x.mp4", storage={"outbox": tmp_path / "gone" / "outbox.db"})

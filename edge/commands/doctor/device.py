@@ -30,6 +30,11 @@ HOT: Final = 80.0
 """°C from which a Raspberry Pi slows down (its documentation: soft limit 60 to 80, hard limit 85)."""
 LITTLE: Final = 32 * 2**20
 _USER: Final = "edge-vision"
+_ASIDE: Final = {
+    "damaged": "check the SD card; keep or delete the file",
+    "moved": "counted under another site or id: send it (docs/operate.md, Another site or id) or delete the file",
+}
+"""Outboxes that vision has put aside, and what to do with one."""
 
 
 def cameras(config: Config, *, running: bool) -> Iterator[Finding]:
@@ -159,9 +164,10 @@ def storage(config: Config) -> Iterator[Finding]:
         )
     else:
         yield Finding("ok", "disk", f"{free // 2**20} MiB free at {folder}")
-    for damaged in sorted(folder.glob(f"{path.name}.damaged-*[0-9]")):
-        why = "its unsent windows were not published"
-        yield Finding("warning", "disk", f"{damaged} was put aside", why, "check the SD card; keep or delete the file")
+    for kind, mend in _ASIDE.items():
+        for file in sorted(folder.glob(f"{path.name}.{kind}-*[0-9]")):
+            why = "its unsent windows were not published"
+            yield Finding("warning", "disk", f"{file} was put aside", why, mend)
     yield from _waiting(config)
     if config.device.mode == "production" and is_folder(runtime.resolve()) and not _in_ram(runtime):
         why = "figures written each second wear an SD card, and what should end with the power does not"
