@@ -238,6 +238,18 @@ def _generations(path: Path, why: Why) -> Iterator[int]:
             yield int(found[1])
 
 
+def moved(path: Path) -> list[Path]:
+    """Outboxes put aside because they were another device's or site's, the newest first."""
+    return [_aside(path, "moved", generation) for generation in sorted(_generations(path, "moved"), reverse=True)]
+
+
+def bring_back(aside: Path, path: Path) -> None:
+    """Rename one that was put aside to where it lay; nothing may lie there."""
+    for suffix in ("-wal", "-shm", ""):
+        with suppress(FileNotFoundError):
+            aside.with_name(aside.name + suffix).rename(path.with_name(path.name + suffix))
+
+
 def put_aside(path: Path, runtime: Path | None, why: Why = "damaged") -> int:
     """Rename database, -wal and -shm together; returns the generation and notes it in the runtime folder.
 

@@ -148,7 +148,7 @@ class Bulletin:
         self._health_at, self._told = now + BEAT_S, state
         if outbox is not None:
             self._stats = outbox.stats()
-        told = self._sampler(figures, self._stats, self._certificate_days(), trouble)
+        told = self._sampler(figures, self._stats, self._certificate_days(), own_trouble)
         self._tell(session, self._topics("health"), encode(told), retain=True)
 
     def _send_live(self, outbox: Outbox, session: Session, row: Row) -> None:

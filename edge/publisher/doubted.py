@@ -60,9 +60,10 @@ class Doubted:
         alone = unanswered[0] if len(unanswered) == 1 else None
         self._hang_ups = self._hang_ups + 1 if alone == self._alone else 1
         self._alone = alone
-        if alone is not None and self._hang_ups >= HANG_UPS:
+        held_before = alone is not None and self._until.get(alone, math.inf) not in {0.0, math.inf}
+        if alone is not None and (held_before or self._hang_ups >= HANG_UPS):
             self._hang_ups = 0
-            self.refused(alone, f"{HANG_UPS} connections in a row ended on it")
+            self.refused(alone, "connections in a row ended on it")
 
     def taken(self, key: Key) -> None:
         """The broker took this row: it takes rows, and those that let others go first may try once more."""

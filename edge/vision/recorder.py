@@ -15,7 +15,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from edge.errors import StorageError
-from edge.outbox.sqlite import explained, is_damage, put_aside
+from edge.outbox.outbox import Outbox
+from edge.outbox.sqlite import bring_back, explained, is_damage, moved, put_aside
 from edge.outbox.writer import open_for_vision
 from edge.process.logs import event
 from edge.vision.ledger import Ledger, Waiting
@@ -99,6 +100,7 @@ class Recorder:
                 log.warning(event("outbox_moved", of=owner, now=self._owner, file=file, unsent=unsent, next=next_))
                 if self._last is None and _device(owner) == _device(self._owner):
                     self._last = last  # elsewhere now: a lost tail stays visible
+                self._return()
                 outbox = self._open()
                 outbox.paused = paused
             if outbox.owner != self._owner:
@@ -107,6 +109,18 @@ class Recorder:
             outbox.close()
             raise
         return outbox
+
+    def _return(self) -> None:
+        """Bring our own back, if it was put aside for a name that did not stay: a trial that was undone, say."""
+        for aside in moved(self._storage.outbox):
+            ours = False
+            with suppress(StorageError), Outbox(aside) as before:
+                ours = before.owner == self._owner
+            if ours:
+                with explained(self._storage.outbox):
+                    bring_back(aside, self._storage.outbox)
+                log.info(event("outbox_back", file=aside, owner=self._owner))
+                return
 
     def _mounted(self) -> int:
         with explained(self._storage.outbox):

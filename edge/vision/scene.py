@@ -78,13 +78,13 @@ class Watch:
         self._since = float("-inf")
 
     def judge(self, image: U8, t: float, *, still: bool = False) -> Scene:
-        """Scene of one frame at window time `t`; stills are never frozen."""
+        """Scene of one frame at window time `t`. Stills are never frozen, nor is darkness: cameras clip it to black."""
         rows = _grey_rows(image)
         scene = _scene(rows, self._visible)
         fresh = zlib.crc32(rows.data)
         if fresh != self._print or still or t < self._since:
             self._print, self._since = fresh, t
-        return "frozen" if t - self._since >= FROZEN else scene
+        return "frozen" if scene != "dark" and t - self._since >= FROZEN else scene
 
     def black_out(self, *images: U8) -> None:
         """Fill the masks with black, in place, in pictures of the same view: uint8 (H, W) or (H, W, 3)."""

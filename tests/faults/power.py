@@ -80,6 +80,10 @@ class Machine:
         os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait(10)
 
+    def ended(self) -> int:
+        """How the guest ended, 0 by halting; it has closed its console."""
+        return self._process.wait(10)
+
     def __enter__(self) -> Self:
         """It boots already."""
         return self
@@ -90,6 +94,14 @@ class Machine:
             self.cut()
         assert self._process.stdout is not None
         self._process.stdout.close()
+
+
+def panics(folder: Path) -> bool:
+    """Whether its kernel ends before the first program: 6.1 cannot put AMX's registers back (`put_fp_registers`)."""
+    with Machine(folder, "0" * 32, "FULL", "--look") as machine:
+        for _ in machine.lines():
+            pass
+        return machine.ended() != 0
 
 
 def cut_power(folder: Path, times: int, moments: Iterator[float], synchronous: str) -> tuple[int, int]:

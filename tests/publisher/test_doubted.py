@@ -146,6 +146,10 @@ def test_a_row_that_the_broker_hangs_up_on_holds_up_no_other(kiosk: Kiosk, caplo
     kiosk.commit(3)
     assert kiosk.connection(2) == [6, 7, 8], "for an hour"
     kiosk.clock.pass_time(HOLD_S)
+    assert kiosk.connection(2) == [2]
+    kiosk.commit(1)
+    assert kiosk.connection(2) == [9], "once an hour is enough to know it by"
+    kiosk.clock.pass_time(HOLD_S)
     assert kiosk.connection(0) == [2]
     assert kiosk.unsent == 0
 

@@ -102,7 +102,7 @@ def test_a_vision_service_that_never_comes_up_is_told_of(
     for _ in range(3):
         bench.turn(0)
     (told,) = (decode(Health, payload) for payload in bench.notes.leaf("health"))
-    expected = ("a" * 32, "none", "none", "paused" if paused else "frozen", paused, "no-vision")
+    expected = ("a" * 32, "none", "none", "paused" if paused else "frozen", paused, None)
     assert (told.boot_id, told.rate, told.backend, told.scene, told.paused, told.outbox.trouble) == expected
     assert troubles(bench, "status")[-1] == "no-vision"
     assert caplog.text.count("event=vision-unheard") == 1

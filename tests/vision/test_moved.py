@@ -69,6 +69,31 @@ def test_it_is_put_aside_whole_and_a_new_one_begins(tmp_path: Path, owner: str) 
     assert rows(tmp_path / "outbox.db")[1:] == [((again, 1), (run, 1))]
 
 
+def test_a_name_that_does_not_stay_leaves_the_outbox_as_it_was(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A trial of another site that is undone, night after night: more of them than files are kept."""
+    caplog.set_level("INFO")
+    before = record(tmp_path, HERE, 2)
+    tried = [record(tmp_path, owner) for _ in range(6) for owner in (OTHER_SITE, HERE)]
+    found = rows(tmp_path / "outbox.db")
+    assert [key for key, _ in found] == [(before, 1), (before, 2), *((run, 1) for run in tried[1::2])]
+    assert [prev for _, prev in found[2:]] == [(before, 2), *((run, 1) for run in tried[1:-2:2])]
+    (aside,) = [file for file in tmp_path.glob("outbox.db.moved-*") if not file.name.endswith(("-wal", "-shm"))]
+    assert [key for key, _ in rows(aside)] == [(run, 1) for run in tried[::2]]
+    assert "event=outbox_back" in caplog.text
+
+
+def test_of_what_lies_aside_damage_and_other_names_are_passed_over(tmp_path: Path) -> None:
+    before = record(tmp_path, HERE)
+    record(tmp_path, OTHER_ID)
+    (tmp_path / "outbox.db.moved-7").write_bytes(b"no database" * 1000)
+    record(tmp_path, OTHER_SITE)
+    run = record(tmp_path, HERE)
+    assert [key for key, _ in rows(tmp_path / "outbox.db")] == [(before, 1), (run, 1)]
+    assert (tmp_path / "outbox.db.moved-7").exists()
+
+
 def test_an_outbox_of_an_older_version_is_whoevers_it_lies_with(tmp_path: Path) -> None:
     before = record(tmp_path, HERE)
     with OutboxWriter(tmp_path / "outbox.db") as outbox:

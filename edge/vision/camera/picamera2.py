@@ -61,7 +61,7 @@ class Picamera:
         self._cadence = Cadence(section.max_fps)
         self._index = 0
         self._hung, self._reopened = 0, -math.inf
-        self._repeats = Repeats()
+        self._repeats, self._froze = Repeats(), False
         self._mailbox: Mailbox[tuple[Any, float, int]] = Mailbox(lambda item: item[0].release(), bell)
         self._camera = self._start()
         self._last = time.monotonic()
@@ -87,8 +87,9 @@ class Picamera:
                 return frame
             if frame.release is not None:
                 frame.release()
-            if self._repeats.times == 1:
+            if not self._froze:  # once: in the dark it ends when somebody comes
                 log.error(event("camera_frozen", name=self._name, next=NEXT))
+            self._froze = True
             self._reopen("sends one picture for ever")
         elif now - self._last > HUNG:
             self._hangs(now)

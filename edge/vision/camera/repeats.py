@@ -27,8 +27,6 @@ class Repeats:
     """Looks at a live camera's pictures in order. A replay has none: a clip may show one picture for hours."""
 
     def __init__(self) -> None:
-        self.times = 0
-        """How often in a row it was stuck; 0 since a picture differed."""
         self._print: int | None = None
         self._since, self._due, self._limit = math.inf, -math.inf, STUCK
 
@@ -39,9 +37,9 @@ class Repeats:
         self._due = now + EVERY
         fresh = zlib.crc32(np.ascontiguousarray(image).data)
         if fresh != self._print:
-            self._print, self._since, self._limit, self.times = fresh, now, STUCK, 0
+            self._print, self._since, self._limit = fresh, now, STUCK
         self._since = min(self._since, now)  # after a reopening, from its first picture on
         if now - self._since < self._limit:
             return False
-        self._since, self._limit, self.times = math.inf, min(2 * self._limit, LONGEST), self.times + 1
+        self._since, self._limit = math.inf, min(2 * self._limit, LONGEST)
         return True

@@ -59,6 +59,7 @@ class Stream:
         self._name, self._open, self._rotation = name, open_capture, rotation
         self._cadence = Cadence(max_fps)
         self._repeats = Repeats()
+        self._gone = self._froze = False
         self._mailbox: Mailbox[Frame] = Mailbox(bell=bell)
         self._closing = threading.Event()
         capture = open_capture()
@@ -94,7 +95,7 @@ class Stream:
         self.ended = True
 
     def _pump(self, capture: cv2.VideoCapture) -> None:
-        index, pause, trouble = 0, FIRST_RETRY, ""
+        index, pause = 0, FIRST_RETRY
         while not self._closing.is_set():
             comes = _comes(capture)
             self._turns += 1
@@ -106,32 +107,35 @@ class Stream:
             image = _decoded(capture) if comes else None
             stuck = image is not None and self._repeats.stuck(image, now)
             if image is not None and not stuck:
-                pause = FIRST_RETRY
-                if trouble and not self._repeats.times:
+                if self._gone:
                     log.info(event("camera_back", name=self._name))
-                    trouble = ""
+                pause, self._gone = FIRST_RETRY, False
                 self._mailbox.put(Frame(turned(image, self._rotation), now, index))
                 index += 1
                 continue
             capture.release()
-            trouble = self._say("camera_frozen" if stuck else "camera_lost", trouble)
+            self._say(stuck=stuck)
             self._closing.wait(pause)
             pause = min(2 * pause, LAST_RETRY)
             if not self._closing.is_set():
                 capture = self._open()
         capture.release()
 
-    def _say(self, trouble: str, before: str) -> str:
-        """Say what is wrong, once for as long as it is that."""
-        lost = trouble == "camera_lost"
-        if lost:
+    def _say(self, *, stuck: bool) -> None:
+        """Say once that a camera is gone, and once in its life that it froze.
+
+        Where all its pictures are alike, whoever comes ends the freeze: a line each time, or a count among the drops,
+        would tell of that.
+        """
+        if stuck:
+            if not self._froze:
+                log.error(event("camera_frozen", name=self._name, next=NEXT))
+            self._froze = True
+        elif not self._gone:
             self._repeats = Repeats()  # what comes next is a camera that is back, whatever it shows
-        if trouble != before:
-            # Frozen is not counted: drops are published, and where all pictures are alike, whoever comes ends it.
-            self._lost += lost
-            following = "check cable and power; it is reopened" if lost else NEXT
-            log.error(event(trouble, name=self._name, next=following))
-        return trouble
+            self._gone = True
+            self._lost += 1
+            log.error(event("camera_lost", name=self._name, next="check cable and power; it is reopened"))
 
 
 def _comes(capture: cv2.VideoCapture) -> bool:

@@ -300,7 +300,7 @@ def test_an_unplugged_camera_is_let_go_and_found_again_when_it_is_back(caplog: p
 def test_a_camera_that_shows_one_picture_for_ever_is_opened_again(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The first two captures have stuck on the same picture; what the third shows has noise."""
+    """The first two captures have stuck on the same picture; what the third shows has noise for a while."""
     caplog.set_level(logging.INFO)
     opened: list[Plug] = []
     grabbed = [0]
@@ -312,7 +312,7 @@ def test_a_camera_that_shows_one_picture_for_ever_is_opened_again(
 
         def retrieve(self) -> tuple[bool, U8 | None]:
             picture = PICTURE.copy()
-            picture[0, 0] = grabbed[-1] % 2 if len(opened) > 2 else 0
+            picture[0, 0] = grabbed[-1] % 2 if len(opened) > 2 and grabbed[-1] < 500 else 0
             return True, picture
 
     def open_it() -> cv2.VideoCapture:
@@ -326,10 +326,11 @@ def test_a_camera_that_shows_one_picture_for_ever_is_opened_again(
     while grabbed[-1] < 1000:
         next_frame(camera)
     camera.close()
-    assert at == [0, 61, 61 + 121], "after a minute, then after two, and no more since pictures differ"
+    assert at[:3] == [0, 61, 61 + 121], "after a minute, then after two"
+    assert 500 < at[3] < 600, "no more while pictures differ"
     assert all(capture.released for capture in opened)
     said = [r.getMessage() for r in caplog.records]
-    assert [s.split()[0] for s in said] == ["event=camera_frozen", "event=camera_back"]
+    assert [s.split()[0] for s in said] == ["event=camera_frozen"], "a line each time would tell when somebody came"
     assert set(camera.drops) == {"overwritten"}, "it is published, and says nothing of who ended it"
 
 
