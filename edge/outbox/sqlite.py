@@ -29,7 +29,7 @@ Why = Literal["damaged", "moved"]
 """Why a file was put aside: it cannot be read, or it is another device's or site's."""
 
 BUSY_S: Final = 5
-DAMAGED_KEPT: Final = 10
+ASIDE_KEPT: Final = 10
 _JOURNAL_BYTES: Final = 1024 * 1024
 
 _FULL: Final = "full", "the disk is full: make room, or lower storage.max_bytes"
@@ -253,12 +253,12 @@ def bring_back(aside: Path, path: Path) -> None:
 def put_aside(path: Path, runtime: Path | None, why: Why = "damaged") -> int:
     """Rename database, -wal and -shm together; returns the generation and notes it in the runtime folder.
 
-    Of those put aside the newest `DAMAGED_KEPT` stay: a card that goes on failing must not be filled by them.
+    Of those put aside the newest `ASIDE_KEPT` stay: a card that goes on failing must not be filled by them.
     """
     before = sorted(_generations(path, why))
     generation = before[-1] + 1 if before else 1
     aside = _aside(path, why, generation)
-    for old in before[: max(0, len(before) + 1 - DAMAGED_KEPT)]:
+    for old in before[: max(0, len(before) + 1 - ASIDE_KEPT)]:
         for suffix in ("-wal", "-shm", ""):
             with suppress(OSError):
                 _aside(path, why, old, suffix).unlink(missing_ok=True)

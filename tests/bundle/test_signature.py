@@ -18,6 +18,7 @@ from edge.bundle.signature import is_key, verify_signature
 from edge.cli import main
 from edge.config import load
 from edge.errors import BundleError, ConfigError, EdgeError
+from tests.support.config_text import GOOD
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -173,22 +174,7 @@ def test_a_secret_key_on_a_device_is_refused(signed: Path, key: Path) -> None:
         load_bundle(signed, str(key))
 
 
-CONFIG = """\
-[device]
-id = "kiosk-07"
-site = "lobby"
-purpose = "audience-statistics"
-signage_acknowledged = true
-[camera]
-kind = "replay"
-source = "clip.mp4"
-[models]
-bundle = "bundle"
-public_key = "maker.pub"
-[storage]
-outbox = "outbox.db"
-runtime = "run"
-"""
+CONFIG = GOOD.replace('"models/x"', '"bundle"\npublic_key = "maker.pub"')
 
 
 @pytest.mark.parametrize(

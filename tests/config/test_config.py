@@ -8,18 +8,9 @@ import pytest
 
 from edge.config import ConfigProblems, load
 from edge.errors import ConfigError
+from tests.support.config_text import HEAD
 
-GOOD = """\
-[device]
-id = "kiosk-07"
-site = "lobby"
-purpose = "audience-statistics"
-signage_acknowledged = true
-[camera]
-kind = "replay"
-source = "clip.mp4"
-[models]
-bundle = "models/x"
+GOOD = f"""{HEAD}\
 [mqtt]
 host = "localhost"
 """

@@ -18,7 +18,7 @@ import pytest
 
 from edge.errors import StorageError
 from edge.outbox.outbox import BATCH, KEEP_DAYS, Outbox
-from edge.outbox.sqlite import DAMAGED_KEPT, put_aside
+from edge.outbox.sqlite import ASIDE_KEPT, put_aside
 from edge.outbox.writer import BOOTS, open_for_vision
 from edge.types import Vote
 from edge.vision.privacy import Policy
@@ -222,11 +222,11 @@ def test_a_damaged_outbox_is_put_aside_whole_by_vision_only(tmp_path: Path) -> N
 
 def test_a_card_that_goes_on_failing_is_not_filled_by_what_was_put_aside(tmp_path: Path) -> None:
     path = tmp_path / "outbox.db"
-    for number in range(1, DAMAGED_KEPT + 4):
+    for number in range(1, ASIDE_KEPT + 4):
         path.write_bytes(b"%d" % number)
         path.with_name("outbox.db-wal").write_bytes(b"%d" % number)
         assert put_aside(path, tmp_path) == number
-    kept = range(4, DAMAGED_KEPT + 4)
+    kept = range(4, ASIDE_KEPT + 4)
     names = {f"outbox.db.damaged-{n}{suffix}" for n in kept for suffix in ("", "-wal")}
     assert {file.name for file in tmp_path.glob("outbox.db*")} == names
     assert (tmp_path / f"outbox.db.damaged-{kept[-1]}").read_bytes() == b"%d" % kept[-1]

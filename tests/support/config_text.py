@@ -1,6 +1,6 @@
-"""A configuration in words, to be bent by tests of commands."""
+"""Configurations in words, to be bent by tests."""
 
-GOOD = """\
+HEAD = """\
 [device]
 id = "kiosk-07"
 site = "lobby"
@@ -11,6 +11,9 @@ kind = "replay"
 source = "clip.mp4"
 [models]
 bundle = "models/x"
+"""
+
+GOOD = f"""{HEAD}\
 [storage]
 outbox = "outbox.db"
 runtime = "run"
