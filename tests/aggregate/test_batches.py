@@ -283,6 +283,30 @@ def test_what_is_retained_does_not_renew_when_a_device_was_heard_of(tmp_path: Pa
             assert process.end() == 0
 
 
+def test_of_a_kiosk_that_was_moved_its_new_site_is_shown_whatever_the_broker_keeps_of_the_old(tmp_path: Path) -> None:
+    """Old topics stay retained, and come again at each connection, before the new one's or after it."""
+    with Mosquitto(tmp_path) as broker, Devices(broker.port) as devices:
+        for site, boot, since, state in (
+            ("attic", "1" * 32, "2026-11-21T10:00:00Z", "stopped"),
+            ("lobby", "3" * 32, "2026-11-21T12:00:00Z", "online"),
+            ("zoo", "2" * 32, "2026-11-21T11:00:00Z", "stopped"),
+        ):
+            devices.send(f"edge/v1/{site}/kiosk-1/status", status(state, boot, since), retain=True)
+            devices.send(f"edge/v1/{site}/kiosk-1/health", {**HEALTH, "boot_id": boot}, retain=True)
+        process = Process(tmp_path, broker.port)
+        for _ in range(2):
+            process.start()
+            devices.send("edge/v1/lobby/kiosk-9/health", HEALTH)  # live, and after all that was retained
+            until(lambda: process.ask("SELECT 1 FROM fleet WHERE device = 'kiosk-9'"), "all has come", process)
+            found = process.ask(
+                "SELECT site, state, json_extract(health, '$.boot_id') FROM fleet WHERE device = 'kiosk-1'"
+            )
+            assert found == [("lobby", "online", "3" * 32)]
+            assert process.end() == 0
+            with open_store(process.store) as store:
+                store.engine.run("DELETE FROM fleet WHERE device = 'kiosk-9'")
+
+
 def test_figures_for_prometheus(tmp_path: Path) -> None:
     port = free_port()
     with Mosquitto(tmp_path) as broker, Devices(broker.port) as devices:

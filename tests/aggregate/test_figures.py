@@ -202,6 +202,34 @@ def test_an_open_gap_keeps_a_day_provisional_until_it_is_filled(tmp_path: Path) 
         assert (after.state, after.missing) == ("final", 0)
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_days_of_which_every_window_was_lost_stay_provisional_until_they_come(tmp_path: Path, *, known: bool) -> None:
+    """Runs b to e never came; run f says how far e had come: what is missing lies after the last window of run a."""
+    f = [window(n + 1, start=DAY + timedelta(days=5, hours=n), boot="f" * 32, prev=("e" * 32, 12)) for n in range(24)]
+    f[-1]["payload"]["flush"] = True
+    lines = [*(a_day() if known else ()), *f, window(25, start=DAY + timedelta(days=6), boot="f" * 32)]
+    lost = [window(n + 1, start=DAY + timedelta(days=1, hours=8 * n), boot="e" * 32, flush=True) for n in range(12)]
+    with stored(tmp_path, lines) as store:
+        of_days = [days(DAY + timedelta(days=n)) for n in range(6)]
+        before = [figures(store, day, ["lobby"])[0].state for day in of_days]
+        assert before == ["provisional"] * 6
+        months_ago = figures(store, days(DAY - timedelta(days=40)), ["lobby"])[0]
+        assert months_ago.state == "final"
+        ingest_files(store, [write_log(tmp_path / "late", lost)])
+        after = [figures(store, day, ["lobby"])[0] for day in of_days]
+        assert {one.state for one in after} == {"final"}
+        assert sum(one.windows for one in after) == (24 if known else 0) + 12 + 24
+
+
+def test_a_device_that_nobody_knew_leaves_days_open_for_no_longer_than_what_it_lost(tmp_path: Path) -> None:
+    lines = [*a_day(), window(25, start=DAY + timedelta(days=4), flush=True)]
+    new = window(2, start=DAY + timedelta(days=4), boot="c" * 32, device="kiosk-9")  # its first never came
+    with stored(tmp_path, [*lines, new, window(26, start=DAY + timedelta(days=5, hours=1))]) as store:
+        states = [figures(store, days(DAY + timedelta(days=n)), ["lobby"])[0].state for n in (0, 1, 2)]
+        assert states == ["final"] * 3
+        assert figures(store, days(DAY + timedelta(days=4)), ["lobby"])[0].state == "provisional"
+
+
 def test_what_a_device_says_is_lost_holds_up_no_day(tmp_path: Path) -> None:
     lines = a_day()
     del lines[7]
@@ -255,7 +283,7 @@ def test_local_days_have_23_and_25_hours_where_clocks_change(tmp_path: Path) -> 
 def test_28_local_days_are_a_month_where_clocks_are_put_forward(tmp_path: Path) -> None:
     with stored(tmp_path, a_day()) as store:
         month = Period(midnight(date(2026, 3, 9), LISBON), midnight(date(2026, 4, 6), LISBON))
-        assert len(week(store, "lobby", month, LISBON)) == 168
+        assert len(week(store, "lobby", month, LISBON).hours) == 168
 
 
 def test_the_period_before_begins_at_a_local_midnight_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -287,7 +315,7 @@ def test_the_week_of_a_place_is_by_its_own_clock(tmp_path: Path) -> None:
         window(2, start=DAY + timedelta(days=30)),
     ]
     with stored(tmp_path, lines) as store:
-        hours = week(store, "lobby", days(DAY, 28), ZoneInfo("Europe/Paris"))
+        hours = week(store, "lobby", days(DAY, 28), ZoneInfo("Europe/Paris")).hours
         found = next(hour for hour in hours if hour.n)
         assert (found.weekday, found.hour, found.index) == (1, 0, 0.25), "Monday 23:00 UTC is Tuesday there"
         with pytest.raises(ConfigError, match="28 days"):

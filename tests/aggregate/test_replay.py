@@ -9,12 +9,16 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from edge_aggregate import subscribe
 from edge_aggregate.cli import main
 from edge_aggregate.commands import replay as replay_command
 from edge_aggregate.commands.subscribe import duration
+from edge_aggregate.decode import milliseconds
 from edge_aggregate.ingest import ingest_files
+from edge_aggregate.metrics import Figures
 from edge_aggregate.replay import Asker
 from edge_aggregate.store import open_store
+from edge_aggregate.store.fleet import HealthRow, StatusRow, read_fleet, write_fleet
 from edge_aggregate.store.replays import drop_lease, note_asked, note_gone, read_gaps, take_lease
 
 from edge.errors import BrokerUnavailable
@@ -279,6 +283,36 @@ def test_one_asker_at_a_time(address: str) -> None:
         assert take_lease(engine, "replay", "two", -100 * hour, hour), "a clock that was far ahead holds up nobody"
 
 
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_kiosk_that_was_moved_is_asked_whatever_its_old_topic_still_says(
+    tmp_path: Path, address: str, *, at_once: bool
+) -> None:
+    """Its `stopped` there is retained, and comes again at each connection; its own end, and its next run's, count."""
+    hour, old, new = 3_600_000, "1" * 32, "2" * 32
+    heard = milliseconds(DAY)
+    online = StatusRow("kiosk-1", "lobby", "online", new, "1", heard - hour, None, heard)
+    left = StatusRow("kiosk-1", "attic", "stopped", old, "1", heard - 2 * hour, None, heard, retained=True)
+    measured = HealthRow("kiosk-1", "attic", "{}", heard, retained=True)
+    with open_store(address, create=True) as store:
+        ingest_files(store, [write_log(tmp_path / "log.jsonl", [window(1), window(9, start=DAY)])])
+        write_fleet(store.engine, [], [measured])
+        write_fleet(store.engine, [left], [])
+        assert read_fleet(store.engine)[0].state == "stopped", "of one that had told its health alone"
+        for statuses in [[online, left]] if at_once else [[online], [left]]:
+            write_fleet(store.engine, statuses, [measured])
+        (gap,) = read_gaps(store.engine)
+        (member,) = read_fleet(store.engine)
+        assert (member.site, gap.state, gap.due(heard)) == ("lobby", "online", True)
+        write_fleet(store.engine, [online._replace(state="stopped", retained=True)], [])
+        assert not read_gaps(store.engine)[0].due(heard), "it ended while nobody listened"
+        again = online._replace(boot_id="3" * 32, since_ms=heard, retained=True)
+        write_fleet(store.engine, [again], [])
+        assert read_gaps(store.engine)[0].due(heard), "and began again"
+        ahead = online._replace(state="stopped", since_ms=heard + 400 * 24 * hour)
+        write_fleet(store.engine, [ahead, again], [])
+        assert read_gaps(store.engine)[0].due(heard), "a clock that was far ahead holds up nobody"
+
+
 def test_when_a_gap_is_due(tmp_path: Path, address: str) -> None:
     with open_store(address, create=True) as store:
         engine = store.engine
@@ -301,7 +335,31 @@ def test_when_a_gap_is_due(tmp_path: Path, address: str) -> None:
         assert sorted((gap.first_seq, gap.lost) for gap in read_gaps(engine)) == [(2, True), (5, True), (10, False)]
 
 
-@pytest.mark.parametrize(("text", "seconds"), [("15m", 900), ("60s", 60), ("2h", 7200)])
+class Caught:
+    """In the place of a subscriber: what it would have been given."""
+
+    task: Asker | None
+
+    def __init__(self, *given: Any) -> None:  # noqa: ANN401
+        Caught.task, self.figures = given[-1], Figures()
+
+    def run(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("options", "every"), [((), 900), (("1h",), 3600), (("off",), None)])
+def test_a_subscriber_asks_every_quarter_of_an_hour_unless_told_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], every: float | None
+) -> None:
+    """Whoever copies the first command of a page must not find out after 30 days that nothing was asked for."""
+    monkeypatch.setattr(subscribe, "Subscriber", Caught)
+    said = [f"--replay-every={option}" for option in options]
+    ingest = ["ingest", "--broker", "localhost", "--store", str(tmp_path / "s.db"), "--landing", str(tmp_path / "l")]
+    assert main([*ingest, *said]) == 0
+    assert (None if Caught.task is None else Caught.task._every) == every
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("15m", 900), ("60s", 60), ("2h", 7200), ("off", 0)])
 def test_a_time_between_rounds(text: str, seconds: int) -> None:
     assert duration(text) == seconds
 

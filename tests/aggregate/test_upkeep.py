@@ -13,8 +13,9 @@ from edge_aggregate.ingest import ingest_files
 from edge_aggregate.periods import Period, last, zone
 from edge_aggregate.profile import week
 from edge_aggregate.sites import Sites
-from edge_aggregate.store import open_store
+from edge_aggregate.store import Store, open_store
 from edge_aggregate.store import store as store_module
+from edge_aggregate.store.days import renew_spans, spans_summed
 from edge_aggregate.store.fleet import HealthRow, StatusRow, read_fleet, write_fleet
 from edge_aggregate.store.schema import VERSION
 from edge_aggregate.store.upkeep import backup, check_store, restore, retain
@@ -118,9 +119,7 @@ def test_retention_says_what_it_drops_and_changes_no_figure(tmp_path: Path, addr
             retain(store, 30)
 
 
-def test_one_clock_far_ahead_makes_retention_drop_a_day_more_at_most(
-    tmp_path: Path, address: Callable[[], str]
-) -> None:
+def test_one_clock_far_ahead_makes_retention_drop_nothing_more(tmp_path: Path, address: Callable[[], str]) -> None:
     ahead = window(101, start=DAY + timedelta(days=100), received=DAY.replace(year=2099))
     done = []
     for newest in (window(101, start=DAY + timedelta(days=100)), ahead):
@@ -130,30 +129,42 @@ def test_one_clock_far_ahead_makes_retention_drop_a_day_more_at_most(
             more = write_log(tmp_path / "more.jsonl", [window(102, start=DAY + timedelta(days=101))])
             assert ingest_files(store, [more]).merged.windows == 1
     assert done[0].windows
-    assert done[1] == done[0]._replace(before_ms=done[0].before_ms + 86_400_000), "and a day"
+    assert done[1] == done[0]
 
 
 def test_one_clock_far_ahead_blanks_no_page(tmp_path: Path, address: Callable[[], str]) -> None:
     ahead = window(101, start=DAY + timedelta(days=100), received=DAY.replace(year=2099))
     with open_store(address(), create=True) as store:
         ingest_files(store, [write_log(tmp_path / "log.jsonl", [*old_and_new(), ahead])])
-        assert store.newest_ms == milliseconds(DAY + timedelta(days=101)), "a day after the newest window began"
+        assert store.newest_ms == milliseconds(DAY + timedelta(days=100, hours=2)), "an hour after the window ended"
         heard = milliseconds(DAY + timedelta(days=100))
         write_fleet(store.engine, [StatusRow("kiosk-9", "lobby", "online", None, "1", heard, None, heard)], [])
         (week_,) = figures(store, last("7d", store.newest_ms))
         assert (week_.windows, week_.state) == (7, "provisional")
         devices = views.fleet(store, Sites({}))["devices"]
-        assert {one["device"] for one in devices} == {"kiosk-1", "kiosk-9"}
+        silent = {one["device"]: one["silent_h"] > 7 * 24 for one in devices}
+        assert silent == {"kiosk-1": False, "kiosk-2": True, "kiosk-9": False}
 
 
-def test_before_there_is_a_window_the_clock_is_what_was_received_and_nothing_is_old(
-    tmp_path: Path, address: Callable[[], str]
-) -> None:
-    absurd = window(10**7, received=DAY.replace(year=2099))  # a dead letter: it leaves out too many
+def test_once_received_far_ahead_the_last_day_is_the_last_day(tmp_path: Path, address: Callable[[], str]) -> None:
+    """Whatever comes after it, and however long that clock would have held."""
+    first = window(1, start=DAY, received=DAY + timedelta(days=400))
+    rest = [window(hour + 1, start=DAY + timedelta(hours=hour)) for hour in range(1, 101)]
     with open_store(address(), create=True) as store:
-        assert store.newest_ms == 0
+        ingest_files(store, [write_log(tmp_path / "log.jsonl", [first])])
+        for batch, lines in enumerate((rest[:60], rest[60:])):
+            ingest_files(store, [write_log(tmp_path / f"{batch}.jsonl", lines)])
+        assert store.newest_ms == milliseconds(DAY + timedelta(hours=101, seconds=1))
+        (figure,) = figures(store, last("24h", store.newest_ms))
+        assert figure.windows == 23, "the clock is a second after the last window's end"
+
+
+def test_what_is_no_window_moves_no_clock_and_makes_nothing_old(tmp_path: Path, address: Callable[[], str]) -> None:
+    ahead = DAY.replace(year=2099)
+    absurd = window(10**7, start=ahead, received=ahead)  # a dead letter: it leaves out too many
+    with open_store(address(), create=True) as store:
         ingest_files(store, [write_log(tmp_path / "log.jsonl", [absurd])])
-        assert store.newest_ms == milliseconds(DAY.replace(year=2099))
+        assert store.newest_ms == 0
         assert retain(store, 70)[1:] == (0, 0, 0, 0, 0, 0)
         merged = ingest_files(store, [write_log(tmp_path / "more.jsonl", [window(1)])]).merged
         assert (merged.windows, merged.dead) == (1, 0)
@@ -218,16 +229,44 @@ def test_an_older_store_is_brought_up_once_and_all_or_nothing(
         open_store(place)
 
 
+def as_before(store: Store, version: int) -> None:
+    """Take away what a store of an older version did not have."""
+    newer = {
+        1: ("DROP TABLE spans", "DELETE FROM meta WHERE key = 'spans'"),
+        2: ("DROP INDEX segments_by_content",),
+        3: ("DROP INDEX terms_by_value", "ALTER TABLE terms DROP COLUMN device"),
+    }
+    for statement in (statement for at, some in newer.items() if at >= version for statement in some):
+        store.engine.run(statement)
+    store.engine.run("UPDATE meta SET value = ? WHERE key = 'schema'", (version,))
+
+
+def test_a_store_whose_clock_was_far_ahead_is_put_right_once(tmp_path: Path, address: Callable[[], str]) -> None:
+    place = address()
+    late = window(101, start=DAY + timedelta(days=100), received=DAY.replace(year=2099))
+    with open_store(place, create=True) as store:
+        ingest_files(store, [write_log(tmp_path / "log.jsonl", [*old_and_new(), late])])
+        before, right, spans = dump(store), store.newest_ms, spans_summed(store.engine)
+        with store.engine.writing():  # as it would have been
+            store.engine.run(
+                "UPDATE meta SET value = ? WHERE key = 'newest_ms'", (milliseconds(DAY.replace(year=2099)),)
+            )
+            renew_spans(store.engine, ())
+        assert spans_summed(store.engine) > spans + 1000
+        as_before(store, 3)
+    with open_store(place) as store:
+        assert (store.newest_ms, spans_summed(store.engine)) == (right, spans)
+        assert (dump(store), check_store(store)) == (before, [])
+        assert store.engine.fetch("SELECT COUNT(*) FROM terms WHERE device IS NULL") == [(1,)]
+
+
 def test_a_store_without_spans_gets_them_and_says_the_same(tmp_path: Path, address: Callable[[], str]) -> None:
     place, month = address(), Period(milliseconds(DAY), milliseconds(DAY + timedelta(days=60)))
     with open_store(place, create=True) as store:
         ingest_files(store, [write_log(tmp_path / "log.jsonl", old_and_new())])
         before, found = dump(store), figures(store, month)
         assert before["spans"]
-        store.engine.run("DROP TABLE spans")
-        store.engine.run("DROP INDEX segments_by_content")
-        store.engine.run("DELETE FROM meta WHERE key = 'spans'")
-        store.engine.run("UPDATE meta SET value = 1 WHERE key = 'schema'")
+        as_before(store, 1)
     with open_store(place) as store:
         assert (figures(store, month), check_store(store)) == (found, [])
         assert not dump(store)["spans"]
@@ -241,8 +280,7 @@ def test_a_store_that_cannot_look_contents_up_learns_to(tmp_path: Path, address:
     with open_store(place, create=True) as store:
         ingest_files(store, [write_log(tmp_path / "log.jsonl", old_and_new())])
         before = dump(store)
-        store.engine.run("DROP INDEX segments_by_content")
-        store.engine.run("UPDATE meta SET value = 2 WHERE key = 'schema'")
+        as_before(store, 2)
     with open_store(place) as store:
         assert store.engine.version() == VERSION
         assert dump(store) == before

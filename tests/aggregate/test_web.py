@@ -13,14 +13,12 @@ from urllib.request import urlopen
 
 import pytest
 from edge_aggregate.cli import main
-from edge_aggregate.decode import milliseconds
 from edge_aggregate.export import dead_letters
 from edge_aggregate.figures import figures
 from edge_aggregate.ingest import ingest_files
 from edge_aggregate.periods import last
 from edge_aggregate.sites import read_sites
 from edge_aggregate.store import open_store
-from edge_aggregate.store.fleet import HealthRow, StatusRow, write_fleet
 from edge_aggregate.store.upkeep import retain
 from edge_aggregate.web import atlas, charts, views
 from edge_aggregate.web.app import make_app
@@ -151,17 +149,6 @@ def test_times_are_those_of_utc_wherever_the_server_stands(client: TestClient, m
     finally:
         monkeypatch.undo()
         time.tzset()
-
-
-def test_the_fleet_is_who_was_heard_of_in_the_last_seven_days(folder: Path, client: TestClient) -> None:
-    long_ago, lately = (milliseconds(DAY + timedelta(days=3 - days)) for days in (8, 6))
-    with open_store(str(folder / "store.db")) as store:
-        statuses = [StatusRow(f"kiosk-{n}", "lobby", "offline", None, "1", 0, None, long_ago) for n in (1, 7, 8)]
-        write_fleet(store.engine, statuses, [HealthRow("kiosk-8", "lobby", "{}", lately)])
-    text = client.get("/fleet").text
-    assert "kiosk-7" not in text
-    assert "kiosk-8" in text, "its health is newer than its status"
-    assert text.count('<span class="state offline">') == 2, "what is known of a device that counts is shown"
 
 
 def test_days_that_were_dropped_are_holes(folder: Path, client: TestClient) -> None:

@@ -21,7 +21,7 @@ _OF_PHOTO = "leave out with --image, which is one photograph"
 _OF_OWN = "leave out with --input, whose masks are drawn by lot"
 _OF_DATA_SET = "of your own pictures: give --image or --input, or leave out"
 LOOKS = (("--kind", "n95"), ("--tone", "190"), ("--hue", "30"), ("--saturation", ".5"), ("--slip", ".2"))
-RENDERING = (("--folder", "f"), ("--renderings", "3"), ("--again",), ("--freeze",))
+RENDERING = (("--folder", "f"), ("--renderings", "3"), ("--freeze",))
 
 
 @pytest.mark.parametrize(
@@ -31,13 +31,14 @@ RENDERING = (("--folder", "f"), ("--renderings", "3"), ("--again",), ("--freeze"
             (VERIFY, option, f"{option[0]}: {_OF_CHECK}")
             for option in (
                 *(("--runs", "r"), ("--name", "n"), ("--out", "o"), ("--only", "gate"), ("--rest-from", "b")),
-                *(("--max-loss", "1"), ("--sign-key", "k"), ("--password-file", "p")),
+                *(("--max-loss", "1"), ("--license", "MIT"), ("--sign-key", "k"), ("--password-file", "p")),
             )
         ),
         (("bundle",), ("--public-key", "k.pub"), "--public-key: only of --verify"),
         (("bundle",), ("--password-file", "p"), f"--password-file: {_OF_SIGNING}"),
         (("compile", "--bundle", "models/none"), ("--password-file", "p"), f"--password-file: {_OF_SIGNING}"),
         *((PHOTO, option, f"{option[0]}: {_OF_PHOTO}") for option in (*RENDERING, ("--input", "faces"))),
+        (PHOTO, ("--again",), f"--again: {_OF_PHOTO}"),
         (PHOTO, ("--processes", "3"), f"--processes: {_OF_PHOTO}"),
         (PHOTO, ("--template", "t.png", "--kind", "n95"), "--kind: is of the masks that are drawn"),
         (PHOTO, ("--saturation", ".5"), "--saturation: is of a colour: give --hue too"),

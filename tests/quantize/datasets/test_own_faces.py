@@ -71,3 +71,20 @@ def test_another_encoding_is_named(tmp_path: Path, encoding: str, says: str) -> 
     path = csv(tmp_path, f"3,{ROW},für", encoding=encoding)
     with pytest.raises(SourceError, match=f"not UTF-8 text.*{says}.*save it as UTF-8"):
         faces_of(path)
+
+
+def test_what_is_meant_for_a_test_is_told_however_it_is_written(tmp_path: Path) -> None:
+    written = ("Training", "", "publictest", "PrivateTest ")
+    faces = faces_of(csv(tmp_path, *(f"3,{ROW},{usage}" for usage in written)))
+    assert [face.usage for face in faces] == ["training", "", "publictest", "privatetest"]
+    assert [face.name for face in faces] == ["2", "3", "publictest/4", "privatetest/5"]
+    with pytest.raises(SourceError, match="line 3, column Usage: 'validation' is none of Training, PublicTest"):
+        faces_of(csv(tmp_path, f"3,{ROW},Training", f"3,{ROW},Validation"))
+
+
+def test_a_folder_holds_faces_to_test_on(tmp_path: Path) -> None:
+    for name in ("happy/1.png", "happy/PublicTest/1.png", "happy/anna/2.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    told = {face.name: face.usage for face in faces_of(tmp_path)}
+    assert told == {"1": "", "PublicTest/1": "publictest", "anna/2": ""}

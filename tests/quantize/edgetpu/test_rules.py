@@ -142,6 +142,15 @@ def test_a_grouped_convolution_of_version_6_refuses_the_file() -> None:
     assert "Didn't find op for builtin opcode 'CONV_2D' version '6'" in str(report.refused)
 
 
+@pytest.mark.parametrize(("name", "version"), [("TRANSPOSE_CONV", 4), ("QUANTIZE", 3), ("FULLY_CONNECTED", 12)])
+def test_an_operator_newer_than_the_compiler_refuses_the_file(name: str, version: int) -> None:
+    built = graph(("RELU", (0,), 1), (name, (1,), 2))
+    for other, refused in ((version, True), (version - 1, name == "FULLY_CONNECTED")):
+        newer = Graph(built.tensors, (built.ops[0], replace(built.ops[1], version=other)), built.inputs, built.outputs)
+        told = f"Didn't find op for builtin opcode '{name}' version '{other}'"
+        assert (told in str(check(newer).refused)) == refused
+
+
 def test_a_reshape_by_a_computed_shape_refuses_the_file() -> None:
     shape = tensor((2,), "int32")
     op = Op("RESHAPE", 1, (0, 1), (2,), Table(), np.zeros(0, np.uint8), 0)

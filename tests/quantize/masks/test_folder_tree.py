@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from edge_quantize.cli import main
 from edge_quantize.datasets.own_faces import faces_of
+from edge_quantize.masks import folder_tree
 from edge_quantize.masks.templates import read_template
 
 from edge.errors import SourceError
@@ -75,6 +76,35 @@ def test_a_tree_is_masked_in_its_own_colours_and_not_twice(
     assert (out / "happy" / "colour.png").stat().st_mtime_ns == kept
     assert (out / "happy" / "turned.png").exists()
     assert len((out / "refused.jsonl").read_text(encoding="utf-8").splitlines()) == 2
+
+    first = (out / "happy" / "colour.png").read_bytes()
+    assert main([*command, "--seed", "2"]) == SourceError.exit_code
+    assert "holds masks of another --seed, --template or version: --again draws all anew" in capsys.readouterr().err
+    assert (out / "happy" / "colour.png").read_bytes() == first
+    assert main([*command, "--seed", "2", "--again"]) == 0
+    assert (out / "happy" / "colour.png").read_bytes() != first
+    assert len((out / "refused.jsonl").read_text(encoding="utf-8").splitlines()) == 2
+    (out / "lots.json").unlink()  # as a version before left it: nobody knows of which seed they are
+    assert main([*command, "--seed", "2"]) == SourceError.exit_code
+
+
+def test_masks_drawn_anew_leave_nothing_of_those_before_though_it_is_broken_off(
+    tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "masked"
+    command = ["masks", "--input", str(tree), "--out", str(out), "--processes", "1"]
+    assert main(command) == 0
+    (out / "happy" / "publictest").mkdir()
+    (out / "happy" / "publictest" / "9.png").write_bytes(b"of a picture that is no more")
+
+    def broken_off(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(folder_tree, "get_context", broken_off)
+    with pytest.raises(KeyboardInterrupt):
+        folder_tree.mask_tree(tree, out, seed=2, again=True)
+    assert not list(out.glob("*/**/*.png"))
+    assert json.loads((out / "lots.json").read_text(encoding="utf-8"))["seed"] == 2
 
 
 def test_a_csv_has_fer2013_s_own_order_of_classes(tmp_path: Path) -> None:

@@ -89,6 +89,41 @@ def test_own_faces_are_split_with_copies_on_one_side(faces: Path, capsys: pytest
     assert np.array_equal(found.targets[:, 1] == 1, bright)
 
 
+def test_a_face_stays_on_its_side_when_others_come(faces: Path) -> None:
+    before = own_samples(replace(TINY, data=str(faces)))
+    cv2.imwrite(str(faces / "masked" / "0.png"), np.random.default_rng(9).integers(0, 256, (48, 48)).astype(np.uint8))
+    after = own_samples(replace(TINY, data=str(faces)))
+    trained_on = {chip.tobytes() for chip in before.chips}
+    assert not trained_on & {chip.tobytes() for chip in after.validation.chips}
+
+
+def test_masked_versions_are_on_the_side_of_their_faces(faces: Path, tmp_path: Path) -> None:
+    """As `masks --input` leaves them: class and name as they were, other pixels, some left out."""
+    (faces / "masked" / "again.png").unlink()
+    for k, path in enumerate(sorted(faces.rglob("*.png"))):
+        if k % 3 == 0:
+            continue
+        other = tmp_path / "other" / path.relative_to(faces)
+        other.parent.mkdir(parents=True, exist_ok=True)
+        image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+        assert image is not None
+        image[30:] = image[:30][::-1]
+        cv2.imwrite(str(other), image)
+    bare, worn = (own_samples(replace(TINY, data=str(tmp_path / name))) for name in ("faces", "other"))
+    held, learned = ([chip[:20].mean() for chip in one] for one in (worn.validation.chips, bare.chips))
+    assert held
+    # Grey levels of colours are rounded otherwise, so not to the bit.
+    assert all(min(abs(one - other) for other in learned) > 0.02 for one in held)
+
+
+def test_a_class_without_pictures_is_told(faces: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for k, name in enumerate(("happy", "sad")):
+        (faces / ("unmasked", "masked")[k]).rename(faces / name)
+    own_samples(replace(TINY, role="fer_unmasked", net="fer-cpu", data=str(faces)))
+    said = capsys.readouterr().err
+    assert "of angry, disgust, fear, neutral, surprise there is no picture to learn it from" in said
+
+
 def test_own_faces_that_cannot_be_used_are_refused(faces: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (faces / "masked" / "broken.png").write_bytes(b"no picture")
     own_samples(replace(TINY, data=str(faces)))
@@ -120,9 +155,15 @@ def test_each_fold_is_held_out_and_scored(faces: Path, tmp_path: Path, monkeypat
     assert (out / "fold-0" / "final.npz").stat().st_mtime_ns == before, "a finished fold is kept"
     with pytest.raises(ConfigError, match="2 or more"):
         train.train_folds(recipe, 1, out, tmp_path)
+    (out / "fold-1" / "result.json").unlink()
+    (out / "fold-1" / "checkpoint.npz").unlink()
+    monkeypatch.setattr(train, "train", lambda *_, **__: {"stopped_at_step": 1})
+    assert train.train_folds(recipe, 2, out, tmp_path, resume=True) == {"stopped_at_step": 1, "fold": 1}
     with pytest.raises(ConfigError, match="a run of another recipe"):
         train.train_folds(replace(recipe, seed=2), 2, out, tmp_path, resume=True)
     assert (out / "fold-0" / "final.npz").stat().st_mtime_ns == before
+    assert train.train_folds(recipe, 2, out, tmp_path, again=True) == {"stopped_at_step": 1, "fold": 0}
+    assert not list(out.glob("fold-*/final.npz")), "no fold of the time before is taken for one of this"
 
 
 def test_a_fold_does_not_start_from_a_net_that_has_seen_its_faces(tmp_path: Path) -> None:
@@ -133,6 +174,23 @@ def test_a_fold_does_not_start_from_a_net_that_has_seen_its_faces(tmp_path: Path
         train.train_folds(replace(TINY, init="weights.npz"), 2, tmp_path / "gate", tmp_path)
     with pytest.raises(ConfigError, match="leave it out with folds"):
         train.train_folds(replace(TINY, worn_share=0.5), 2, tmp_path / "gate", tmp_path)
+
+
+def test_a_fold_of_own_faces_starts_from_fer2013_s_nets_or_from_its_own_fold(tmp_path: Path) -> None:
+    own = replace(TINY, data="faces", init="other")
+    RunFolder(tmp_path / "other").start(TINY)
+    assert train._one_fold(own, 2, 0, tmp_path).init == "other"
+    assert train._one_fold(replace(own, init="weights.npz"), 2, 0, tmp_path).init == "weights.npz"
+    RunFolder(tmp_path / "between").start(replace(TINY, init="other"))
+    assert train._one_fold(replace(own, init="between"), 2, 0, tmp_path).init == "between"
+    RunFolder(tmp_path / "other").start(replace(TINY, data="faces"))
+    with pytest.raises(ConfigError, match="has seen the faces held out"):
+        train._one_fold(replace(own, init="between"), 2, 0, tmp_path)
+    with pytest.raises(ConfigError, match="has seen the faces held out: first train --recipe other --folds 2"):
+        train._one_fold(own, 2, 0, tmp_path)
+    RunFolder(tmp_path / "other" / "fold-0").start(replace(TINY, data="faces", folds=2))
+    (tmp_path / "other" / "recipe.json").unlink()  # as train_folds leaves it
+    assert train._one_fold(own, 2, 0, tmp_path).init == "other/fold-0"
 
 
 def test_a_run_that_gets_no_better_ships_its_best_weights(

@@ -17,7 +17,7 @@ from edge_quantize import cli
 from edge_quantize.training import nets
 from edge_quantize.training.augment import Augment
 from edge_quantize.training.labelled import Labelled, Samples
-from edge_quantize.training.recipe import Recipe
+from edge_quantize.training.recipe import Recipe, load_recipe
 from edge_quantize.training.run_folder import RunFolder, load_all
 from edge_quantize.training.weights import deepened, seeded_weights
 
@@ -131,6 +131,70 @@ def test_resuming_goes_on_where_the_run_stood(samples: Samples, tmp_path: Path) 
         train.train(TINY, RunFolder(tmp_path / "none"), tmp_path, resume=True)
 
 
+def test_a_resumed_run_is_the_one_that_was_begun(samples: Samples, tmp_path: Path) -> None:
+    assert len(samples.chips)
+    run = RunFolder(tmp_path / "run")
+    train.train(TINY, run, tmp_path)
+    for change, named in (({"seed": 5}, "seed = 1, not 5"), ({"data": "faces"}, "data = None, not 'faces'")):
+        with pytest.raises(ConfigError, match=f"was begun with {named}"):
+            train.train(replace(TINY, **change), run, tmp_path, resume=True)
+    train.train(replace(TINY, budget_minutes=0.003), run, tmp_path, resume=True)
+    assert run.recipe().budget_minutes == 0.003
+
+
+def test_resuming_takes_what_is_not_given_from_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Recipe] = []
+
+    def note(recipe: Recipe, *_: Any, **__: Any) -> dict[str, Any]:  # noqa: ANN401
+        asked.append(recipe)
+        return {}
+
+    monkeypatch.setattr(train, "train", note)
+    begun = replace(load_recipe("gate"), seed=5, data=str(tmp_path), budget_minutes=120.0)
+    RunFolder(tmp_path / "run").start(begun)
+    command = ["train", "--recipe", "gate", "--out", str(tmp_path / "run"), "--resume"]
+    assert cli.main(command) == 0
+    assert cli.main([*command, "--budget-minutes", "130"]) == 0
+    assert asked == [begun, replace(begun, budget_minutes=130.0)]
+
+
+def test_a_run_is_not_removed_unasked(samples: Samples, tmp_path: Path) -> None:
+    assert len(samples.chips)
+    run = RunFolder(tmp_path / "run")
+    train.train(TINY, run, tmp_path)
+    for name in ("final.npz", "checkpoint.npz"):  # finished, and stopped before its end
+        with pytest.raises(ConfigError, match="holds a run: --resume goes on with it, --again removes it"):
+            train.train(replace(TINY, seed=2), run, tmp_path)
+        assert run.recipe() == TINY
+        (run.path / name).unlink()
+    train.train(TINY, run, tmp_path)
+    train.train(replace(TINY, seed=2), run, tmp_path, again=True)
+    assert run.recipe().seed == 2
+
+
+def test_two_trainings_do_not_write_into_one_folder(samples: Samples, tmp_path: Path) -> None:
+    assert len(samples.chips)
+    run = RunFolder(tmp_path / "run")
+    with run.locked():
+        for _ in range(2):  # the second that is refused takes the folder from under nobody
+            with pytest.raises(ConfigError, match="another training writes there"):
+                train.train(TINY, run, tmp_path)
+        assert run.path.exists()
+    assert not run.path.exists(), "nothing came of it"
+
+
+def test_a_loss_that_is_no_number_ends_the_run_before_a_checkpoint_holds_it(
+    samples: Samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert len(samples.chips)
+    run = RunFolder(tmp_path / "run")
+    train.train(TINY, run, tmp_path)
+    monkeypatch.setattr(loop, "make_step", lambda *_: lambda *_: (torch.tensor(torch.nan), torch.tensor(0.0)))
+    with pytest.raises(ConfigError, match=r"tiny: the loss is nan after .* steps: lower peak_rate"):
+        train.train(replace(TINY, budget_minutes=0.004), run, tmp_path, resume=True)
+    assert all(np.isfinite(array).all() for array in run.load_checkpoint()[0].values())
+
+
 def test_a_resumed_average_goes_on_and_does_not_begin_anew() -> None:
     net = replace(nets.NETS["gate"], dropout=0.0)
     start, x, targets = seeded_weights(net), torch.zeros(4, 1, 48, 48), torch.eye(2)[[0, 1, 0, 1]]
@@ -171,10 +235,10 @@ def test_weights_that_do_not_fit_leave_the_run_before_as_it_was(samples: Samples
         RunFolder(tmp_path / name).save_final(seeded_weights(nets.NETS[net]))
     for init in ("one", "one + two"):
         with pytest.raises(ConfigError, match="are not of gate"):
-            train.train(replace(TINY, init=init), run, tmp_path)
+            train.train(replace(TINY, init=init), run, tmp_path, again=True)
     for change in ({"init": "none"}, {"teacher": "none", "teacher_weight": 0.5, "teacher_views": "agreeing"}):
         with pytest.raises(SourceError, match="none"):
-            train.train(replace(TINY, **change), run, tmp_path)
+            train.train(replace(TINY, **change), run, tmp_path, again=True)
     assert run.result() == before
     assert run.final_weights()
     assert len(samples.chips)

@@ -68,7 +68,7 @@ class Batches:
         self._retry_at = self._failing_since = 0.0
         self._wait = BACKOFF_S[0]
         self._statuses: list[StatusRow] = []
-        self._healths: dict[str, HealthRow] = {}
+        self._healths: dict[tuple[str, str], HealthRow] = {}
         self._fleet_at = 0.0
 
     @property
@@ -107,8 +107,9 @@ class Batches:
     def add_fleet(self, found: HealthRow | StatusRow) -> None:
         """Take what a device said of itself."""
         if isinstance(found, HealthRow):
-            if len(self._healths) < FLEET_ROWS or found.device in self._healths:
-                self._healths[found.device] = found
+            key = found.device, found.site  # of a kiosk that was moved, both places' are retained
+            if len(self._healths) < FLEET_ROWS or key in self._healths:
+                self._healths[key] = found
         elif len(self._statuses) < FLEET_ROWS:
             self._statuses.append(found)
 
@@ -240,7 +241,9 @@ class Batches:
         figures.conflicts += merged.conflicts
         if (late := merged.dead - told) > 0:
             figures.dead["refused"] += late
-            self._teller.say("refused", f"{late} windows refused: absurd gaps, or older than what is kept", more=late)
+            self._teller.say(
+                "refused", f"{late} windows refused: absurd gaps, too many terms, or older than what is kept", more=late
+            )
         if merged.conflicts:
             text = f"{merged.conflicts} conflicts: two payloads claim one window: `export --dead-letters` lists them"
             self._teller.say("conflict", text, level=logging.ERROR, more=merged.conflicts)

@@ -44,7 +44,7 @@ def check_log(*paths: Path) -> Findings:
             (name, line, f"{device} {boot_id}/{seq}")
             for name, line, device, boot_id, seq in fetch(
                 "SELECT s.name, v.line, d.name, b.boot_id, v.seq FROM variants v JOIN boots b ON b.id = v.boot"
-                " JOIN devices d ON d.id = b.device JOIN segments s ON s.id = v.segment"
+                " JOIN devices d ON d.id = b.device JOIN segments s ON s.id = v.segment WHERE v.digest <> ''"
             )
         )
     for name, line, reason in sorted(dead):

@@ -25,8 +25,8 @@ FIGURES: Final = {
     **dict.fromkeys(("site", "granularity", "zone", "from", "to"), "string"),
     **dict.fromkeys(("happy", "n"), "int64"),
     **dict.fromkeys(("index", "low", "high", "index_corrected", "low_corrected", "high_corrected"), "float64"),
-    "coverage": "float64",
-    **dict.fromkeys(("windows", "unsynced", "duplicates", "missing"), "int64"),
+    **dict.fromkeys(("coverage", "told"), "float64"),
+    **dict.fromkeys(("devices", "windows", "unsynced", "duplicates", "missing"), "int64"),
     "state": "string",
     **dict.fromkeys(CELL_COLUMNS, "int64"),
 }
@@ -57,29 +57,32 @@ def rows_of(found: Iterable[Figure], place: tzinfo, granularity: str) -> list[di
     return rows
 
 
-def dead_letters(store: Store) -> list[dict[str, Any]]:
-    """The newest dead letters, and every payload that lost its key to another; with the line each came in.
+def dead_letters(store: Store, newest: int | None = None) -> list[dict[str, Any]]:
+    """The newest dead letters, and the payloads that lost their key to another; with the line each came in.
 
-    In the order in which they were received; a line that does not say when stays behind the one before it.
+    In the order in which they were received; a line that does not say when stays behind the one before it. `newest`:
+    the last so many.
     """
     rows: list[tuple[int, tuple[Any, ...]]] = []
     at = 0
+    limit = "" if newest is None else f" LIMIT {newest:d}"
     for row in store.engine.fetch(
         "SELECT d.kind, d.reason, d.topic, d.received_ms, s.name, d.line, d.excerpt FROM dead d"
-        " JOIN segments s ON s.id = d.segment ORDER BY d.id"
-    ):
+        f" JOIN segments s ON s.id = d.segment ORDER BY d.id DESC{limit}"
+    )[::-1]:
         at = at if row[3] is None else row[3]
         rows.append((at, row))
     for device, boot_id, seq, received_ms, name, line, payload in store.engine.fetch(
         "SELECT d.name, b.boot_id, v.seq, v.received_ms, s.name, v.line, v.payload FROM variants v"
         " JOIN boots b ON b.id = v.boot JOIN devices d ON d.id = b.device JOIN segments s ON s.id = v.segment"
-        " ORDER BY v.received_ms, v.digest"
-    ):
+        f" WHERE v.digest <> '' ORDER BY v.received_ms DESC, v.digest DESC{limit}"
+    )[::-1]:
         reason = f"another payload is kept of {device} {boot_id}/{seq}"
         rows.append((received_ms, ("conflict", reason, None, received_ms, name, line, payload[:1000])))
+    rows = sorted(rows, key=itemgetter(0))
     return [
         dict(zip(LETTERS, (*row[:3], None if row[3] is None else utc_text(instant(row[3])), *row[4:]), strict=True))
-        for _, row in sorted(rows, key=itemgetter(0))
+        for _, row in (rows if newest is None else rows[-newest:])
     ]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from edge_aggregate.states import State, States
 from edge_aggregate.statistics import as_read, changed, city, corrected
 from edge_aggregate.statistics.parts import votes
 from edge_aggregate.sums import Sums, site_sums, sums_of
+from edge_aggregate.told import Known, OpenTime, told_share
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from edge_aggregate.calibration import Correction
     from edge_aggregate.periods import Period
-    from edge_aggregate.sites import Site, Sites
+    from edge_aggregate.sites import Sites
     from edge_aggregate.statistics import Band, Change
     from edge_aggregate.statistics.estimates import Key
     from edge_aggregate.store import Store
@@ -34,9 +34,10 @@ class Figure:
 
     `happy` of `n`: released votes, `uncertain` left out; `index`, `low`, `high`: the share as the classifier reads it
     and its 95 % band; `…_corrected`: the share of happy visitors, with the band that holds for it (None where a model
-    that counted is unknown). `coverage`: of the seconds that windows told of, how many were looked at. `windows`
-    counts all, `unsynced` those of them that no figure has; `missing` never came. n ≤ 0 gives no shares. `cells`: the
-    16 released sums, unmasked's eight in `edge.types.CELLS` order, then masked's.
+    that counted is unknown). `coverage`: of the seconds that windows told of, how many were looked at; `told`: of the
+    period, or its opening hours, as often as there are `devices`, how much windows told of at all. `windows` counts
+    all, `unsynced` those of them that no figure has; `missing` never came. n ≤ 0 gives no shares. `cells`: the 16
+    released sums, unmasked's eight in `edge.types.CELLS` order, then masked's.
     """
 
     site: str
@@ -51,12 +52,19 @@ class Figure:
     low_corrected: float | None
     high_corrected: float | None
     coverage: float | None
+    told: float | None
+    devices: int
     windows: int
     unsynced: int
     duplicates: int
     missing: int
     state: State
     cells: tuple[int, ...]
+
+    @property
+    def uncorrected(self) -> bool:
+        """Whether there is a share as read, and none corrected."""
+        return self.n > 0 and self.index_corrected is None
 
     def json(self) -> dict[str, Any]:
         """For programs: `from` and `to` are instants, UTC."""
@@ -73,19 +81,24 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """A period of a store, read once: sums of sites, and what figures are made with. `known`: whoever sent anything."""
+    """A period of a store, read once: sums of sites, and what figures are made with. `known`: sites ever heard of."""
 
     period: Period
     sums: dict[str, Sums]
     known: frozenset[str]
     tables: Mapping[Key, Correction]
     states: States
+    devices: Known
 
     def figures(self, sites: Iterable[str] | None = None) -> list[Figure]:
         """One per site, in the order of names: of all that were read, or of some of them."""
         return [
-            _figure(name, self.period, self.sums[name], self.tables, self.states.period(name, self.period))
+            _told(
+                _figure(name, self.period, sums, self.tables, self.states.period(name, self.period)),
+                *(self.devices, [name], self.period, sums.milliseconds),
+            )
             for name in (self.sums if sites is None else sites)
+            for sums in [self.sums[name]]
         ]
 
     def city(self, name: str, sites: Iterable[str], weights: Mapping[str, Fraction | int] | None) -> City | None:
@@ -113,6 +126,7 @@ class Reading:
             weighted = [(weights[site], one.part_list()) for site, one in found.items()]
             bands = city(weighted, self.tables, [one.held_tuple() for one in found.values()])
             figure = _shown(name, self.period, whole, bands.read, bands.corrected, state)
+        figure = _told(figure, self.devices, sites, self.period, whole.milliseconds)
         return City(figure, [site for site in sites if site not in found or not found[site].windows], len(sites))
 
     def changes(self, before: Mapping[str, Sums]) -> dict[str, Change | None]:
@@ -139,7 +153,8 @@ def read(store: Store, period: Period, sites: Iterable[str] | None = None) -> Re
     with store.engine.reading():
         known = frozenset(name for (name,) in store.engine.fetch("SELECT name FROM sites"))
         states = States(store, period.days, sites, whole=True)
-        return Reading(period, site_sums(store, period, sites), known, corrections(store), states)
+        devices = Known(store, period.days, sites, whole=True)
+        return Reading(period, site_sums(store, period, sites), known, corrections(store), states, devices)
 
 
 def figures(
@@ -147,59 +162,37 @@ def figures(
 ) -> list[Figure]:
     """One figure per site, in the order of names: of the sites named, or of all with windows in the period.
 
-    Where `places` knows when a site is open, its coverage is that of the hours in which it is. Its counts are not cut:
-    what was counted while it was open may be released after.
+    Where `places` knows when a site is open, coverage and `told` are of those hours. Its counts are not cut: what was
+    counted while it was open may be released after.
     """
     return while_open(store, read(store, period, sites).figures(), places)
 
 
 def while_open(store: Store, found: Sequence[Figure], places: Sites | None) -> list[Figure]:
-    """The same, with the coverage of opening hours. The windows of each site are read once."""
+    """The same, with coverage and `told` of opening hours. The windows of each site are read once."""
     if places is None:
         return list(found)
     of_site: dict[str, list[Figure]] = {}
     for one in found:
         if places[one.site].hours:
             of_site.setdefault(one.site, []).append(one)
-    looked = {site: _OpenTime(store, site, figures, places[site]) for site, figures in of_site.items()}
-    return [replace(one, coverage=looked[one.site].coverage(one)) if one.site in looked else one for one in found]
+    looked = {site: OpenTime(store, site, figures, places[site]) for site, figures in of_site.items()}
+    return [looked[one.site].of(one) if one.site in looked else one for one in found]
 
 
 def city_while_open(store: Store, reading: Reading, figure: Figure, members: Iterable[str], places: Sites) -> Figure:
-    """A city's figure, with the coverage of its sites' opening hours: of the time that all of them together told of."""
-    length = covered = 0
+    """A city's figure, with coverage and `told` of its sites' opening hours: of the time of all of them together."""
+    length = covered = possible = 0
     for site in members:
-        if (sums := reading.sums.get(site)) is None:
-            continue
+        sums, time_ms = reading.sums.get(site) or Sums(), reading.devices.length_ms(reading.period)
         if places[site].hours:
-            whole = _OpenTime(store, site, [figure], places[site])
+            whole = OpenTime(store, site, [figure], places[site])
             length, covered = length + whole.length[-1], covered + whole.covered[-1]
+            time_ms = whole.open_ms(figure)
         else:
             length, covered = length + sums.milliseconds, covered + sums.covered_ppm_s
-    return replace(figure, coverage=covered / (length * 1000) if length else None)
-
-
-class _OpenTime:
-    """Windows that began while a site was open, in the time of some figures: sums up to each of them, from 0 on."""
-
-    def __init__(self, store: Store, site: str, figures: Sequence[Figure], place: Site) -> None:
-        self.starts: list[int] = []
-        self.length, self.covered = [0], [0]
-        for start_ms, milliseconds, covered_ppm_s in store.engine.fetch(
-            "SELECT w.start_ms, w.milliseconds, w.covered_ppm_s FROM windows w JOIN sites s ON s.id = w.site"
-            " WHERE s.name = ? AND w.start_ms >= ? AND w.start_ms < ? ORDER BY w.start_ms",
-            (site, min(one.start_ms for one in figures), max(one.end_ms for one in figures)),
-        ):
-            if place.is_open(instant(start_ms)):
-                self.starts.append(start_ms)
-                self.length.append(self.length[-1] + milliseconds)
-                self.covered.append(self.covered[-1] + covered_ppm_s)
-
-    def coverage(self, figure: Figure) -> float | None:
-        """Of the open time that windows of a figure told of, how much was looked at."""
-        first, last = (bisect_left(self.starts, edge) for edge in (figure.start_ms, figure.end_ms))
-        length = self.length[last] - self.length[first]
-        return (self.covered[last] - self.covered[first]) / (length * 1000) if length else None
+        possible += time_ms * reading.devices.devices(site, reading.period.days)
+    return replace(figure, coverage=covered / (length * 1000) if length else None, told=told_share(length, 1, possible))
 
 
 def series(
@@ -211,10 +204,11 @@ def series(
     with store.engine.reading():
         tables = corrections(store)
         whole = range(min(one.days.start for one in periods), max(one.days.stop for one in periods))
-        states = States(store, whole, sites)
+        states, devices = States(store, whole, sites), Known(store, whole, sites)
         for period, found in zip(periods, sums_of(store, periods, sites, holes=holes), strict=True):
             for name, sums in found.items():
-                shown.append(_figure(name, period, sums, tables, states.period(name, period)))
+                figure = _figure(name, period, sums, tables, states.period(name, period))
+                shown.append(_told(figure, devices, [name], period, sums.milliseconds))
     return shown
 
 
@@ -234,6 +228,11 @@ def local_series(
 def corrections(store: Store) -> dict[tuple[str, str], Correction]:
     """What undoes each registered confusion table, by (role, digest)."""
     return {table.key: correct(table) for table in store.tables()}
+
+
+def _told(figure: Figure, known: Known, sites: Iterable[str], period: Period, milliseconds: int) -> Figure:
+    devices = sum(known.devices(site, period.days) for site in sites)
+    return replace(figure, devices=devices, told=told_share(milliseconds, devices, known.length_ms(period)))
 
 
 def _figure(
@@ -259,6 +258,8 @@ def _shown(name: str, period: Period, sums: Sums, read: Band | None, true: Band 
         low_corrected=None if true is None else true.low,
         high_corrected=None if true is None else true.high,
         coverage=sums.covered_ppm_s / (sums.milliseconds * 1000) if sums.milliseconds else None,
+        told=None,
+        devices=0,
         windows=sums.windows,
         unsynced=sums.unsynced,
         duplicates=sums.duplicates,

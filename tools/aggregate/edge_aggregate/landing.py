@@ -136,7 +136,6 @@ class Landing:
                 lines.append(line)
                 found = decode_message(message.topic, message.received_ms, body)
             mids.append(message.mid)
-            batch.newest_ms = max(batch.newest_ms, message.received_ms)
             batch.add(number, found)
         lines.append(b"")
         data = b"\n".join(lines)

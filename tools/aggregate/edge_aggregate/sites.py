@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -22,10 +23,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from edge.contract import ID_PATTERN
 from edge.errors import ConfigError
 from edge.toml import read_toml
+from edge_aggregate.decode import instant, milliseconds
 from edge_aggregate.periods import zone
 
 if TYPE_CHECKING:
-    from datetime import datetime, tzinfo
     from pathlib import Path
     from typing import Self
 
@@ -84,6 +85,26 @@ class Site(BaseModel):
         local = moment.astimezone(self.place)
         minute = local.hour * 60 + local.minute
         return any(start <= minute < end for start, end in self._open[local.weekday()])
+
+    def open_ms(self, start_ms: int, end_ms: int) -> int:
+        """For how many milliseconds it is open from one moment to another, by its own clock."""
+        if end_ms <= start_ms:
+            return 0
+        if self.hours is None:
+            return end_ms - start_ms
+        first, last = (instant(ms).astimezone(self.place).date() for ms in (start_ms, end_ms))
+        total, day = 0, first
+        while day <= last:
+            for opens, closes in self._open[day.weekday()]:
+                begin, end = (self._at(day, minute) for minute in (opens, closes))
+                total += max(0, min(end, end_ms) - max(begin, start_ms))
+            day += timedelta(days=1)
+        return total
+
+    def _at(self, day: date, minute: int) -> int:
+        """A minute of a local day; where the clocks skip it, when they do."""
+        local = datetime.combine(day, time(), self.place) + timedelta(minutes=minute)  # by the clock on the wall
+        return milliseconds(local.astimezone(UTC))
 
     @cached_property
     def _open(self) -> list[list[Open]]:

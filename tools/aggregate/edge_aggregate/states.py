@@ -2,12 +2,13 @@
 
 A day of a site is `final` once every device that was heard of in the 30 days before its end has left nothing in its
 accumulators at or after that end and no number is missing around it (but those that a device says it lost), or once 30
-days have passed. It is `restated` when windows came after that: more than 30 days late, or from a device that nobody
-knew of.
+days have passed. Of a run of which nothing came, around it is from the device's last window before on. It is `restated`
+when windows came after that: more than 30 days late, or from a device that nobody knew of.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal
@@ -74,13 +75,21 @@ class States:
         ):
             of_boots[device] = closed_ms, first_ms
             waited_for |= closed_ms < days.stop * DAY_MS and (last_ms or 0) >= (since - PATIENCE_DAYS) * DAY_MS
-        for site, after_ms, before_ms in engine.fetch(
-            "SELECT g.site, COALESCE(g.after_ms, g.before_ms), g.before_ms FROM gaps g"
-            f" WHERE g.{of_sites} AND g.before_ms >= ?"
+        gaps = engine.fetch(
+            "SELECT g.site, b.device, g.after_ms, g.before_ms, g.last_seq - g.first_seq + 1 FROM gaps g"
+            f" JOIN boots b ON b.id = g.boot WHERE g.{of_sites} AND g.before_ms >= ?"
             " AND NOT EXISTS (SELECT 1 FROM replays r WHERE r.boot = g.boot AND r.gone = 1"
             " AND r.first_seq <= g.first_seq AND r.last_seq >= g.last_seq)",
             (since * DAY_MS,),
-        ):
+        )
+        runs = _last_starts(engine, {device for _, device, after_ms, *_ in gaps if after_ms is None})
+        for site, device, after_ms, before_ms, missing in gaps:
+            if after_ms is None:  # whole days may be lost, and runs before this one of which nobody told yet
+                ends = runs[device]
+                at = bisect_left(ends, before_ms)
+                # Of a device that nobody knew before, no more than its numbers tell: a window is a day at most.
+                longest_ms = min(missing, PATIENCE_DAYS) * DAY_MS
+                after_ms = ends[at - 1] if at else before_ms - longest_ms  # noqa: PLW2901
             self._sites[names[site]].gaps.append((after_ms, before_ms))
         if waited_for:
             heard = max(since - PATIENCE_DAYS, summed * SPAN_DAYS)
@@ -136,6 +145,19 @@ class States:
             if any(self.day(site, day) == "provisional" for day in reversed(recent)):
                 return "provisional"
         return "restated" if any(day in days for day in found.late) else "final"
+
+
+def _last_starts(engine: Engine, devices: set[int]) -> dict[int, list[int]]:
+    """Of each device when the last window of each of its runs began, in order of time."""
+    found: dict[int, list[int]] = defaultdict(list)
+    for device, last_ms in engine.match(
+        "boots", ("device",), [(device,) for device in sorted(devices)], ("device", "last_start_ms")
+    ):
+        if last_ms is not None:
+            found[device].append(last_ms)
+    for ends in found.values():
+        ends.sort()
+    return found
 
 
 def _late(

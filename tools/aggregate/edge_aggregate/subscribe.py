@@ -283,9 +283,9 @@ class Subscriber:
         if not message.retain:
             self._heard[key] = now
         elif isinstance(found, StatusRow):  # of one never heard of nothing else is known than when it began
-            found = found._replace(status_ms=self._heard.get(key, min(found.since_ms, now)))
+            found = found._replace(status_ms=self._heard.get(key, min(found.since_ms, now)), retained=True)
         else:
-            found = found._replace(health_ms=self._heard.get(key, 0))
+            found = found._replace(health_ms=self._heard.get(key, 0), retained=True)
         self.batches.add_fleet(found)
 
     def _tend(self, connection: Connection) -> None:

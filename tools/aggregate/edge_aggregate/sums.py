@@ -17,7 +17,6 @@ from edge_aggregate.decode import UNSYNCED, instant
 from edge_aggregate.edges import cut, torn
 from edge_aggregate.periods import Period
 from edge_aggregate.statistics import Part
-from edge_aggregate.statistics.parts import votes
 from edge_aggregate.store.days import DAY_MS, spans_summed
 from edge_aggregate.store.merge import kept_from
 from edge_aggregate.store.read import read_terms
@@ -65,12 +64,6 @@ class Sums:
         if len(rows) == 1:  # nearly always
             return tuple(rows[0])
         return tuple(map(sum, zip(*rows, strict=True))) or (0,) * CELLS_OF_A_WINDOW
-
-    @property
-    def index(self) -> float | None:
-        """The share as read; None where n ≤ 0."""
-        happy, n = votes(self.cells())
-        return happy / n if n > 0 else None
 
     def held_tuple(self) -> tuple[int, ...]:
         """`()` where nothing is held back."""

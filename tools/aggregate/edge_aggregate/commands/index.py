@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from edge.errors import ConfigError
 from edge_aggregate.commands.periods import add_period, asked_sites, read_period, read_place
@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     from edge_aggregate.periods import Period
     from edge_aggregate.sites import Sites
     from edge_aggregate.store import Store
+
+
+_TOLD: Final = (
+    "told of: of the period (or the opening hours in --sites), how much windows told of; coverage: of that, how much "
+    "was looked at"
+)
 
 
 def add(commands: argparse._SubParsersAction[Any]) -> None:
@@ -63,6 +69,7 @@ def run(args: argparse.Namespace) -> int:
             found = while_open(store, reading.figures(), sites)
             changes = _changes(store, reading, place) if args.compare else []
         until = "" if found else _until(store)
+        lacking = _lacking(store, period, found, sites.cities.get(args.city, []))
     if args.json:
         rows = [figure.json() for figure in found]
         for row, told in zip(rows, changes, strict=False):
@@ -72,6 +79,8 @@ def run(args: argparse.Namespace) -> int:
     if not found:
         print(f"no windows in this period{until}")
     show(found, place, by_day=args.by == "day")
+    for text in lacking:
+        print(text)
     for figure, told in zip(found, changes, strict=False):
         print(_told(figure, told))
     return 0
@@ -86,6 +95,17 @@ def _until(store: Store) -> str:
     if newest is None:
         return ": the store is empty: `edge-aggregate ingest` fills it"
     return f": the newest began {utc_text(instant(newest))}"
+
+
+def _lacking(store: Store, period: Period, found: list[Figure], members: list[str]) -> list[str]:
+    """Why shares are not corrected: a line for each model without a table. `members`: the sites of a city."""
+    from edge_aggregate.uncorrected import named, without_table
+
+    bare = [site for figure in found if figure.uncorrected for site in (members or [figure.site])]
+    return [
+        f"– corrected: no confusion table of {one}: `edge-aggregate calibrate` with its bundle's manifest"
+        for one in named(without_table(store, period.days, bare))
+    ]
 
 
 def _fits(args: argparse.Namespace) -> None:
@@ -106,10 +126,10 @@ def _fits(args: argparse.Namespace) -> None:
 
 
 def _week(args: argparse.Namespace, store: Store, period: Period, place: tzinfo) -> int:
-    from edge_aggregate.profile import week
+    from edge_aggregate.profile import told_flushed, week
     from edge_aggregate.sites import DAYS
 
-    hours = week(store, args.site[0], period, place)
+    hours, flushed = week(store, args.site[0], period, place)
     if args.json:
         rows = [
             {
@@ -123,12 +143,17 @@ def _week(args: argparse.Namespace, store: Store, period: Period, place: tzinfo)
             for h in hours
         ]
         print(json.dumps(rows))
+        if flushed:
+            print(told_flushed(flushed), file=sys.stderr)
         return 0
     print(f"{args.site[0]}: share of happy as read, in percent, by hour of the week ({place})")
     print("     " + "".join(f"{hour:5d}" for hour in range(24)))
     for day, name in enumerate(DAYS):
         row = hours[day * 24 : day * 24 + 24]
         print(f"{name}  " + "".join("    –" if h.index is None else f"{100 * h.index:5.0f}" for h in row))
+    print("–: no votes, or too few for the noise in them")
+    if flushed:
+        print(told_flushed(flushed))
     if period.end_ms >= store.newest_ms:
         print("up to the newest message: the last of these days will still change")
     return 0
@@ -193,7 +218,7 @@ def show(found: list[Figure], place: tzinfo, *, by_day: bool = False) -> None:
     if not found:
         return
     rows: list[tuple[str, ...]] = [
-        ("site", "happy of n", "as read, 95 % band", "corrected, 95 % band", "coverage", "windows", "state")
+        ("site", "happy of n", "as read, 95 % band", "corrected, 95 % band", "coverage", "told of", "windows", "state")
     ]
     if by_day:
         rows = [("day", *rows[0])]
@@ -207,6 +232,7 @@ def show(found: list[Figure], place: tzinfo, *, by_day: bool = False) -> None:
                 _band(f.index, f.low, f.high),
                 _band(f.index_corrected, f.low_corrected, f.high_corrected),
                 "–" if f.coverage is None else f"{f.coverage:.0%}",
+                "–" if f.told is None else f"{f.told:.0%}",
                 _windows(f),
                 f.state + (" *" if f.state == "provisional" else ""),
             )
@@ -220,10 +246,7 @@ def show(found: list[Figure], place: tzinfo, *, by_day: bool = False) -> None:
         print("* not over, or not all of it has come: it will change")
     if any(f.unsynced for f in found):
         print("unsynced: counted by a clock that was not set: in no share")
-    if any(f.n > 0 and f.index_corrected is None for f in found):
-        print(
-            "– corrected: a model that counted is not known here: `edge-aggregate calibrate` with its bundle's manifest"
-        )
+    print(_TOLD)
 
 
 def _windows(f: Figure) -> str:

@@ -24,6 +24,8 @@ OPTIONS = (
     *("root", "landing", "client_id", "share", "batch", "every", "replay_every", "metrics_port"),
 )
 """All but `--store` and `--broker`."""
+REPLAY_S = 900.0
+"""Between two rounds of asking. A device keeps what it sent for 30 days: who never asks has lost it then."""
 BATCH_MOST = 20_000
 """As many lines as a batch of `ingest --files` has: a segment is counted whole or not at all."""
 
@@ -45,8 +47,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--replay-every",
         type=duration,
+        default=REPLAY_S,
         metavar="TIME",
-        help="ask devices for what never came, so often: 15m, 1h; of several subscribers one does",
+        help="ask devices for what never came, so often: 15m (if not said), 1h, off; of several subscribers one does",
     )
     parser.add_argument(
         "--metrics-port", type=int, metavar="PORT", help="figures for Prometheus on 127.0.0.1:PORT/metrics"
@@ -54,13 +57,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def duration(text: str) -> float:
-    """Seconds of `90s`, `15m`, `1h`, a minute or more."""
+    """Seconds of `90s`, `15m`, `1h`, a minute or more; 0 of `off`."""
     import argparse
 
+    if text == "off":
+        return 0.0
     match = re.fullmatch(r"([0-9]{1,6})([smh])", text)
     seconds = int(match[1]) * {"s": 1, "m": 60, "h": 3600}[match[2]] if match else 0
     if not 60 <= seconds <= 7 * 86_400:
-        msg = f"{text!r} is no time between a minute and a week: 15m, 1h"
+        msg = f"{text!r} is no time between a minute and a week: 15m, 1h, or off"
         raise argparse.ArgumentTypeError(msg)
     return float(seconds)
 

@@ -27,7 +27,11 @@ ENGINES: Final = {"postgres": "grafana-postgresql-datasource", "sqlite": "frser-
 _IN_TIME: Final = "day_s >= $__from / 1000 AND day_s < $__to / 1000"
 _HAPPY: Final = " + ".join(f"{route}_happy" for route in ROUTES)
 _CLASSES: Final = " + ".join(f"{route}_{emotion}" for route in ROUTES for emotion in EMOTIONS)
-_SHARE: Final = f"SUM({_HAPPY}) * 1.0 / NULLIF(SUM({_CLASSES}), 0)"
+_SHARE: Final = (
+    f"CASE WHEN SUM({_CLASSES}) > 0 THEN CASE WHEN SUM({_HAPPY}) < 0 THEN 0.0"
+    f" WHEN SUM({_HAPPY}) > SUM({_CLASSES}) THEN 1.0 ELSE SUM({_HAPPY}) * 1.0 / SUM({_CLASSES}) END END"
+)
+"""Noise may leave a sum below 0, or happy above all: that is no share. (`LEAST` is no function of SQLite's.)"""
 _SITES: Final = "site IN (${site:sqlstring})"
 
 QUERIES: Final[dict[str, str]] = {
@@ -101,7 +105,11 @@ def build(engine: str) -> dashboard.Dashboard:
         )
         .with_panel(_panel(stat.Panel(), "Happy, as read, so far", source, ask("happy"), 6, 5).unit(share).decimals(1))
         .with_panel(_panel(stat.Panel(), "Votes", source, ask("votes"), 6, 5).unit("short"))
-        .with_panel(_panel(stat.Panel(), "Coverage", source, ask("coverage"), 6, 5).unit(share).decimals(0))
+        .with_panel(
+            _panel(stat.Panel(), "Coverage, of the time that windows told of", source, ask("coverage"), 6, 5)
+            .unit(share)
+            .decimals(0)
+        )
         .with_panel(_panel(barchart.Panel(), "Refused, by kind", source, ask("refused"), 6, 5))
         .with_panel(
             _panel(

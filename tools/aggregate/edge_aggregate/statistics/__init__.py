@@ -9,7 +9,7 @@ from edge_aggregate.statistics.changes import Change, Difference, changed, disco
 from edge_aggregate.statistics.estimates import corrected
 from edge_aggregate.statistics.parts import Band, Part, counted
 from edge_aggregate.statistics.shares import as_read
-from edge_aggregate.statistics.sites import CityBands, city
+from edge_aggregate.statistics.sites import CityBands, bare_share, city, full_share
 
 __all__ = [
     "Band",
@@ -18,9 +18,11 @@ __all__ = [
     "Difference",
     "Part",
     "as_read",
+    "bare_share",
     "changed",
     "city",
     "corrected",
     "counted",
     "discoveries",
+    "full_share",
 ]

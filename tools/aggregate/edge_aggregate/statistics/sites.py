@@ -8,7 +8,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Final
 
 from edge_aggregate.statistics.estimates import calibration_variance, corrected, estimate, faces, votes_of
-from edge_aggregate.statistics.parts import wald
+from edge_aggregate.statistics.parts import clip, wald
 from edge_aggregate.statistics.shares import as_read, inner, share, wilson
 
 if TYPE_CHECKING:
@@ -19,6 +19,20 @@ if TYPE_CHECKING:
 
 FULL: Final = 3.0
 """Standard deviations of noise in n: below, a share is a ratio of noise, and one closed shop would hide a city."""
+
+
+def bare_share(happy: int, n: int, noise: float) -> float | None:
+    """A share that stands without a band: into [0, 1], and none where n is not `FULL` above nothing.
+
+    `noise`: the variance of the noise in n.
+    """
+    return clip(happy / n) if n > FULL * math.sqrt(noise) else None
+
+
+def full_share(parts: Sequence[Part]) -> float | None:
+    """The same of one place, as read."""
+    found = share(parts)
+    return None if found is None else bare_share(found.happy, found.n, found.noise_all)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from typing import TYPE_CHECKING, Final, NamedTuple
+import time
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from edge.contract import ContractError, Health, Status, decode, encode, parse_topic
 from edge_aggregate.decode import milliseconds
+from edge_aggregate.said import REMOVED, shown, spoke_ms
+from edge_aggregate.store.merge import count_merge
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -16,11 +18,14 @@ if TYPE_CHECKING:
 HEALTH_LIMIT: Final = 16_384
 """Bytes of a health as it is kept; a device's has some hundred."""
 
+HEARD: Final = "heard_ms"
+"""In `meta`: when the newest status or health came."""
+
 _HOUR_MS: Final = 3_600_000
 
 
 class StatusRow(NamedTuple):
-    """A device's `status`; times are milliseconds since 1970, UTC."""
+    """A device's `status`; times are milliseconds since 1970, UTC. `retained`: a broker repeats what was said once."""
 
     device: str
     site: str
@@ -30,6 +35,7 @@ class StatusRow(NamedTuple):
     since_ms: int
     trouble: str | None
     status_ms: int
+    retained: bool = False
 
 
 class HealthRow(NamedTuple):
@@ -39,6 +45,7 @@ class HealthRow(NamedTuple):
     site: str
     health: str
     health_ms: int
+    retained: bool = False
 
 
 class Member(NamedTuple):
@@ -59,6 +66,10 @@ class Member(NamedTuple):
 def read_message(topic: str, payload: bytes, received_ms: int) -> StatusRow | HealthRow | None:
     """A message on `status` or `health`; None for another of the contract's topics. Raises ContractError."""
     topics, leaf = parse_topic(topic)
+    if not payload and leaf in ("status", "health"):  # what was retained is taken away, as `remove.yml` does
+        if leaf == "health":
+            return None
+        return StatusRow(topics.device, topics.site, REMOVED, None, "", received_ms, None, received_ms)
     if leaf == "status":
         status = decode(Status, payload)
         if not f"{status.version}{status.trouble}".isprintable():  # a NUL is no text to a database
@@ -102,27 +113,89 @@ _LATE_WILL: Final = (
 )
 """A will says the boot and the time of its own birth: that of an earlier connection is none of the one that is."""
 
-_STATUS: Final = _changes(StatusRow._fields, f"NOT {_LATE_WILL} AND {_newer('status_ms')}")
-_HEALTH: Final = _changes(HealthRow._fields, _newer("health_ms"))
+_MOVED: Final = f"(excluded.state = '{REMOVED}' AND excluded.site <> fleet.site)"
+"""What was retained at the site where a device stood before goes, and the device stays."""
+
+_LEFT_BEHIND: Final = (
+    "(fleet.state IS NOT NULL AND excluded.since_ms < fleet.since_ms"
+    f" AND fleet.since_ms <= fleet.status_ms + {_HOUR_MS}"
+    " AND (excluded.site <> fleet.site OR COALESCE(excluded.boot_id, '') <> COALESCE(fleet.boot_id, '')))"
+)
+"""Retained, where a kiosk stood before or by a run before: a broker repeats it at each connection, for ever.
+
+A row that was true only after it was heard is of a clock that was ahead, and holds up nothing.
+"""
+_ELSEWHERE: Final = "(fleet.state IS NOT NULL AND excluded.site <> fleet.site)"
+"""A health does not say since when it is so: where a device is now, its status says."""
+
+_STATUS_COLUMNS: Final = StatusRow._fields[:-1]
+_HEALTH_COLUMNS: Final = HealthRow._fields[:-1]
+_STATUS: Final = f"NOT {_LATE_WILL} AND NOT {_MOVED} AND {_newer('status_ms')}"
+_HEALTH: Final = _newer("health_ms")
+_STATUS_CHANGES: Final = [
+    _changes(_STATUS_COLUMNS, _STATUS),
+    _changes(_STATUS_COLUMNS, f"NOT {_LEFT_BEHIND} AND {_STATUS}"),
+]
+_HEALTH_CHANGES: Final = [
+    _changes(_HEALTH_COLUMNS, _HEALTH),
+    _changes(_HEALTH_COLUMNS, f"NOT {_ELSEWHERE} AND {_HEALTH}"),
+]
+"""Of what is said now, and of what is retained."""
 
 
 def write_fleet(engine: Engine, statuses: Iterable[StatusRow], healths: Iterable[HealthRow]) -> None:
-    """Take what came, in its order, in one transaction; one health of a device. Raises StorageError."""
+    """Take what came, in its order, in one transaction, statuses first. Raises StorageError.
+
+    It counts as a merge where the page of the fleet shows something else after it, and only there.
+    """
+    statuses, healths = list(statuses), list(healths)
+    devices = sorted({row.device for row in statuses} | {row.device for row in healths})
     with engine.writing():
-        for rows in _rounds(statuses):
-            engine.upsert("fleet", StatusRow._fields, ["device"], _STATUS, rows)
-        engine.upsert("fleet", HealthRow._fields, ["device"], _HEALTH, list(healths))
+        before = _members(engine, devices)
+        for retained, said in _rounds(statuses):
+            engine.upsert("fleet", _STATUS_COLUMNS, ["device"], _STATUS_CHANGES[retained], [row[:-1] for row in said])
+        for retained, measured in _rounds(healths):
+            rows = [row[:-1] for row in measured]
+            engine.upsert("fleet", _HEALTH_COLUMNS, ["device"], _HEALTH_CHANGES[retained], rows)
+        after = _members(engine, devices)
+        _note_heard(engine, max(map(spoke_ms, after.values()), default=0))
+        if any(name not in before or _differs(before[name], one) for name, one in after.items()):
+            count_merge(engine)
 
 
-def _rounds(statuses: Iterable[StatusRow]) -> list[list[StatusRow]]:
-    """Each device once in a round, its statuses in their order."""
-    rounds: list[list[StatusRow]] = []
-    turn: Counter[str] = Counter()
-    for row in statuses:
-        if turn[row.device] == len(rounds):
-            rounds.append([])
-        rounds[turn[row.device]].append(row)
-        turn[row.device] += 1
+def _members(engine: Engine, devices: list[str]) -> dict[str, Member]:
+    found = engine.match("fleet", ("device",), [(name,) for name in devices], Member._fields)
+    return {row[0]: Member(*row) for row in found}
+
+
+def _differs(was: Member, one: Member) -> bool:
+    return was != one and shown(was) != shown(one)
+
+
+def _note_heard(engine: Engine, at_ms: int) -> None:
+    """Note when the newest message came, for the pages; what lies ahead of this clock was noted by a wrong one."""
+    engine.run(
+        "INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value ="
+        f" CASE WHEN meta.value > ? THEN excluded.value ELSE {engine.greatest}(meta.value, excluded.value) END",
+        (HEARD, at_ms, time.time_ns() // 1_000_000 + _HOUR_MS),
+    )
+
+
+_Said = TypeVar("_Said", StatusRow, HealthRow)
+
+
+def _rounds(said: Iterable[_Said]) -> list[tuple[bool, list[_Said]]]:
+    """Each device once in a round, all it said in its order; what is retained in rounds of its own."""
+    rounds: list[tuple[bool, list[_Said]]] = []
+    turn: dict[str, int] = {}
+    for row in said:
+        at = turn.get(row.device, 0)
+        while at < len(rounds) and rounds[at][0] != row.retained:
+            at += 1
+        if at == len(rounds):
+            rounds.append((row.retained, []))
+        rounds[at][1].append(row)
+        turn[row.device] = at + 1
     return rounds
 
 

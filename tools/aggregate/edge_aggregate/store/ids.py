@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from edge_aggregate.store.boots import BOOT_COLUMNS, Boot
-from edge_aggregate.store.read import read_terms
+from edge_aggregate.store.read import find_terms
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -14,10 +14,16 @@ if TYPE_CHECKING:
     from edge_aggregate.store.engine import Engine
 
 
+TERMS_MOST: Final = 64
+"""Terms that a device may bring which nobody had before: an honest one does at an update, or a change of settings."""
+TOO_MANY_TERMS: Final = f"its device has brought {TERMS_MOST} other privacy statements and models before"
+
+
 class Ids:
     """Sites, terms and runs of devices that the rows of a batch mention; those that are new are written.
 
-    Inside the transaction of the only writer: a new one's number follows the greatest.
+    Inside the transaction of the only writer: a new one's number follows the greatest. `refused`: terms that only
+    devices say which have brought too many.
     """
 
     def __init__(self, engine: Engine, rows: Sequence[Row]) -> None:
@@ -25,16 +31,26 @@ class Ids:
         self.sites: dict[str, int] = {}
         self.terms: dict[Terms, int] = {}
         self.boots: dict[tuple[str, str], Boot] = {}
+        self.refused: set[Terms] = set()
+        self._devices: dict[str, int] = {}
+        self._brought: dict[str, int] = {}
         self.add(rows)
 
-    def add(self, rows: Sequence[Row]) -> None:
-        """Take what these rows mention too: the store's own, which a payload of the batch contradicts."""
+    def add(self, rows: Sequence[Row], *, held: bool = False) -> None:
+        """Take what these rows mention too; `held`: the store's own, which a payload of the batch contradicts."""
         self.sites |= self._named("sites", {row.site for row in rows} - self.sites.keys())
-        said = {id(row.terms): row.terms for row in rows}  # few, and often the same object: none is hashed twice
-        if terms := set(said.values()) - self.terms.keys():
-            self.terms |= self._terms(terms)
         runs = {row[:2] for row in rows} | {(row.device, row.prev_boot) for row in rows if row.prev_boot}
         self.boots |= self._boots(runs - self.boots.keys())
+        said: dict[int, Row] = {}  # few, and often the same object: none is hashed twice
+        for row in rows:
+            said.setdefault(id(row.terms), row)
+        for row in said.values():
+            if row.terms not in self.terms:
+                self._add_terms(row.terms, row.device, held=held)
+        if self.refused:  # by the first device that says them: another one may
+            for row in rows:
+                if row.terms in self.refused and self._may_bring(row.device):
+                    self._add_terms(row.terms, row.device, held=held)
 
     def _named(self, table: str, names: Iterable[str]) -> dict[str, int]:
         wanted = sorted(names)
@@ -53,19 +69,31 @@ class Ids:
             first = max([first, *(boot.id + 1 for boot in self.boots.values())])
         return range(first, first + len(new))
 
-    def _terms(self, wanted: set[Terms]) -> dict[Terms, int]:
-        ids = {known: number for number, known in read_terms(self._engine).items()}
-        new = sorted((terms for terms in wanted if terms not in ids), key=repr)
-        for number, terms in zip(self._free("terms", new), new, strict=True):
-            ids[terms] = number
+    def _add_terms(self, terms: Terms, device: str, *, held: bool) -> None:
+        """Find them, or write them as this device's."""
+        number = find_terms(self._engine, terms)
+        if number is None:
+            if not (self._may_bring(device) or held):
+                self.refused.add(terms)
+                return
+            self._brought[device] += 1
+            (number,) = self._free("terms", [terms])
+            values = [int(value) if isinstance(value, bool) else value for value in terms]
             self._engine.run(
-                f"INSERT INTO terms VALUES ({', '.join('?' * 10)})",
-                (number, *(int(value) if isinstance(value, bool) else value for value in terms)),
+                f"INSERT INTO terms VALUES ({', '.join('?' * 11)})", (number, *values, self._devices[device])
             )
-        return ids
+        self.terms[terms] = number
+        self.refused.discard(terms)
+
+    def _may_bring(self, device: str) -> bool:
+        if device not in self._brought:
+            ((brought,),) = self._engine.fetch("SELECT COUNT(*) FROM terms WHERE device = ?", (self._devices[device],))
+            self._brought[device] = int(brought)
+        return self._brought[device] < TERMS_MOST
 
     def _boots(self, wanted: set[tuple[str, str]]) -> dict[tuple[str, str], Boot]:
-        devices = self._named("devices", {device for device, _ in wanted})
+        self._devices |= self._named("devices", {device for device, _ in wanted} - self._devices.keys())
+        devices = {device: self._devices[device] for device, _ in wanted}
         names = {number: device for device, number in devices.items()}
         boots = {}
         asked = sorted((devices[device], boot_id) for device, boot_id in wanted)

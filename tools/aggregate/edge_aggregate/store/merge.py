@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from edge_aggregate.decode import Dead, Row
 from edge_aggregate.store import boots
 from edge_aggregate.store.days import DAY_MS, DayKey, covered_ppm_s, renew_spans, write_days
-from edge_aggregate.store.ids import Ids, next_id
+from edge_aggregate.store.ids import TOO_MANY_TERMS, Ids, next_id
 from edge_aggregate.store.read import load_cases
 from edge_aggregate.store.schema import WINDOW_COLUMNS
 from edge_aggregate.store.weigh import Case, canonical
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
 SEQ_GAP: Final = 1_000_000
 """A device that leaves out more numbers than this, or says it did, is not believed."""
+
+AHEAD_MS: Final = 3_600_000
+"""The store's clock goes no further beyond the end of a window, whatever the clock by which that was received."""
 
 DEAD_KEPT: Final = 10_000
 """Dead letters that are kept whole; all are counted."""
@@ -49,13 +52,11 @@ class Batch:
     progress: Progress
     rows: list[tuple[int, Row]] = field(default_factory=list)
     dead: list[tuple[int, Dead]] = field(default_factory=list)
-    newest_ms: int = 0
 
     def add(self, number: int, found: Row | Dead | None) -> None:
         """Take what the decoder made of a line."""
         if isinstance(found, Row):
             self.rows.append((number, found))
-            self.newest_ms = max(self.newest_ms, found.received_ms)
         elif found is not None:
             self.dead.append((number, found))
 
@@ -109,6 +110,7 @@ class _Merge:
         self._engine, self._batch = engine, batch
         self._segment, self._done = self._mark()
         self._kept_from = kept_from(engine)
+        self._newest_ms = 0
         self.touched: set[tuple[int, int]] = set()
         self._rows = [found for found in batch.rows if found[0] > self._done]
         self._dead = [found for found in batch.dead if found[0] > self._done]
@@ -146,7 +148,7 @@ class _Merge:
         self._engine.run(
             f"INSERT INTO meta VALUES ('newest_ms', ?) ON CONFLICT (key)"
             f" DO UPDATE SET value = {self._engine.greatest}(meta.value, excluded.value)",
-            (self._batch.newest_ms,),
+            (self._newest_ms,),
         )
         now = self._sums()
         windows, repeated, contradicting = (after - was for after, was in zip(now, before, strict=True))
@@ -163,7 +165,7 @@ class _Merge:
             return
         cases = load_cases(self._engine, sorted(wanted))
         payloads = (payload for case in cases.values() for payload in (case, *(case.others or {}).values()))
-        self._ids.add([payload.row for payload in payloads])
+        self._ids.add([payload.row for payload in payloads], held=True)
         for (device, boot_id, seq), case in cases.items():
             boot = self._boots[device, boot_id]
             boot.cases[seq], boot.held[seq] = case, case.row
@@ -195,19 +197,25 @@ class _Merge:
                     cases[seq] = Case(row, (segment, number))
 
     def _believed(self, boot: Boot, found: list[tuple[int, Row]]) -> tuple[list[tuple[int, Row]], int]:
-        """Rows of a run by their numbers, and the greatest; what is retired or leaves out too many is a dead letter."""
+        """Rows of a run by their numbers, and the greatest; what is retired or absurd is a dead letter."""
         kept_from_ms, floor_seq, top = self._kept_from, boot.floor_seq, boot.top_seq
+        refused, newest_ms = self._ids.refused, self._newest_ms
         believed = []
         for number, row in sorted(found, key=_seq):
             seq = row.seq
-            if row.start_ms < kept_from_ms or seq <= floor_seq:
+            if refused and row.terms in refused:
+                self._dead.append((number, _refused("terms", TOO_MANY_TERMS, row)))
+            elif row.start_ms < kept_from_ms or seq <= floor_seq:
                 self._dead.append((number, _refused("retired", "older than what is kept", row)))
             elif seq - top - 1 > SEQ_GAP:
                 reason = f"seq {seq} follows {top}: a gap over {SEQ_GAP}"
                 self._dead.append((number, _refused("gap", reason, row)))
             else:
                 top = max(top, seq)
+                if row.received_ms > newest_ms:
+                    newest_ms = max(newest_ms, min(row.received_ms, row.end_ms + AHEAD_MS))
                 believed.append((number, row))
+        self._newest_ms = newest_ms
         return believed, top
 
     def _write(self) -> None:
@@ -259,7 +267,7 @@ class _Merge:
             for case in boot.cases.values():
                 repeated += case.lines - 1
                 if case.others:
-                    contradicting += sum(other.lines for other in case.others.values())
+                    contradicting += case.rest + sum(other.lines for other in case.others.values())
         return windows, repeated, contradicting
 
     def _rewrite(self, values: tuple[Any, ...]) -> None:
@@ -267,10 +275,14 @@ class _Merge:
         self._engine.load("windows", WINDOW_COLUMNS, [values])
 
     def _others(self, case: Case, boot: Boot) -> list[tuple[Any, ...]]:
-        """`VARIANT_COLUMNS` of the payloads that lost a key; what was written of them before is dropped."""
+        """`VARIANT_COLUMNS` of the payloads that lost a key; what was written of them before is dropped.
+
+        A row without a digest counts the lines of those that are not kept.
+        """
         seq = case.row.seq
         self._engine.run("DELETE FROM variants WHERE boot = ? AND seq = ?", (boot.id, seq))
-        return [
+        rest = [(boot.id, seq, "", "", case.rest, case.row.received_ms, *case.origin)] if case.rest else []
+        return rest + [
             (boot.id, seq, digest, canonical(p.row).decode(), p.lines, p.row.received_ms, *p.origin)
             for digest, p in sorted((case.others or {}).items())
         ]

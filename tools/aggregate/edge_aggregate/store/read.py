@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from edge.contract import decode_counts
 from edge_aggregate.decode import Row, Terms, row_of
-from edge_aggregate.store.schema import WINDOW_COLUMNS
+from edge_aggregate.store.schema import TERMS_COLUMNS, WINDOW_COLUMNS
 from edge_aggregate.store.weigh import Case, Payload
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from edge_aggregate.store.engine import Engine
 
@@ -25,7 +25,7 @@ class Names:
         self._engine = engine
         self._sites: dict[int, str] = {}
         self._boots: dict[int, tuple[str, str]] = {}
-        self._terms: dict[int, Terms] = {}
+        self._terms = read_terms(engine)
 
     def site(self, number: int) -> str:
         """Its name."""
@@ -44,20 +44,37 @@ class Names:
 
     def terms(self, number: int) -> Terms:
         """Privacy statement and models."""
-        if number not in self._terms:
-            self._terms.update(read_terms(self._engine))
         return self._terms[number]
 
 
-def read_terms(engine: Engine) -> dict[int, Terms]:
-    """All terms by id."""
-    return {
-        row[0]: Terms(row[1], row[2], row[3], row[4], bool(row[5]), *row[6:])
-        for row in engine.fetch(
-            "SELECT id, mechanism, epsilon, unit, min_count, exhausted, gate, fer_unmasked, fer_masked, strategy"
-            " FROM terms"
-        )
-    }
+class _Terms(dict[int, Terms]):
+    """By id, each read when it is first asked for."""
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__()
+        self._engine = engine
+
+    def __missing__(self, number: int) -> Terms:
+        """Look it up. Raises KeyError where it is not there."""
+        found = self._engine.fetch(f"SELECT {', '.join(TERMS_COLUMNS)} FROM terms WHERE id = ?", (number,))
+        if not found:
+            raise KeyError(number)
+        (mechanism, epsilon, unit, min_count, exhausted, *models) = found[0]
+        self[number] = terms = Terms(mechanism, epsilon, unit, min_count, bool(exhausted), *models)
+        return terms
+
+
+def read_terms(engine: Engine) -> Mapping[int, Terms]:
+    """Terms by id. Only those that are asked for are read: how many there are, a stranger may decide."""
+    return _Terms(engine)
+
+
+def find_terms(engine: Engine, terms: Terms) -> int | None:
+    """Their id, by an index; None where nobody brought them yet."""
+    values = {name: int(value) if isinstance(value, bool) else value for name, value in terms._asdict().items()}
+    where = " AND ".join(f"{name} IS NULL" if value is None else f"{name} = ?" for name, value in values.items())
+    found = engine.fetch(f"SELECT id FROM terms WHERE {where}", [v for v in values.values() if v is not None])
+    return int(found[0][0]) if found else None
 
 
 def read_row(names: Names, values: Sequence[Any]) -> Row:
@@ -99,6 +116,9 @@ def load_cases(engine: Engine, wanted: Sequence[tuple[int, int]]) -> dict[tuple[
                 "SELECT digest, payload, lines, received_ms, segment, line FROM variants WHERE boot = ? AND seq = ?",
                 values[:2],
             ):
+                if not digest:
+                    case.rest = lines
+                    continue
                 other = row_of(decode_counts(payload), received_ms)
                 case.others[digest] = Payload(other, (segment, line), lines)
         cases[row[:3]] = case

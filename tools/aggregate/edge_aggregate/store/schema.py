@@ -11,7 +11,7 @@ from typing import Final
 from edge.types import CELLS, ROUTES
 from edge_aggregate.decode import UNSYNCED
 
-VERSION: Final = 3
+VERSION: Final = 4
 """Of the schema. A store of a newer one is refused, one of an older one is migrated by `MIGRATIONS`."""
 
 CELL_COLUMNS: Final = tuple(f"{route}_{cell}" for route in ROUTES for cell in CELLS)
@@ -43,6 +43,14 @@ CREATE TABLE spans (
   first_day BIGINT NOT NULL, last_day BIGINT NOT NULL, told_late_ms BIGINT NOT NULL, late_ms BIGINT NOT NULL,
   PRIMARY KEY ({", ".join(SPAN_KEY)})) /* without rowid */"""
 
+TERMS_COLUMNS: Final = (
+    *("mechanism", "epsilon", "unit", "min_count", "exhausted"),
+    *("gate", "fer_unmasked", "fer_masked", "strategy"),
+)
+"""In the order of `decode.Terms`."""
+_BY_VALUE: Final = (
+    "CREATE INDEX terms_by_value ON terms (min_count, unit, epsilon, fer_unmasked, fer_masked, gate, strategy)"
+)
 _BY_CONTENT: Final = "CREATE INDEX segments_by_content ON segments (bytes, sha256)"
 
 TABLES: Final = tuple(
@@ -58,10 +66,12 @@ CREATE TABLE boots (
   floor_seq BIGINT NOT NULL, closed_ms BIGINT, last_start_ms BIGINT, first_received_ms BIGINT,
   UNIQUE (device, boot_id));
 
+-- device: who brought them; null in a store that was older.
 CREATE TABLE terms (
   id BIGINT PRIMARY KEY, mechanism TEXT NOT NULL, epsilon DOUBLE PRECISION, unit TEXT NOT NULL,
   min_count BIGINT NOT NULL, exhausted BIGINT NOT NULL, gate TEXT, fer_unmasked TEXT, fer_masked TEXT,
-  strategy TEXT NOT NULL);
+  strategy TEXT NOT NULL, device BIGINT);
+{_BY_VALUE};
 
 -- How far each log is read: `bytes` of it, whose digest is `sha256`.
 CREATE TABLE segments (
@@ -80,7 +90,8 @@ CREATE TABLE windows (
   PRIMARY KEY (boot, seq)) /* without rowid */;
 CREATE INDEX windows_by_time ON windows (site, start_ms);
 
--- Other payloads under the key of a window: of those, the smallest (received, digest) is in `windows`.
+-- Other payloads under the key of a window: of those, the smallest (received, digest) is in `windows`. A row without a
+-- digest counts the lines of those that are not kept.
 CREATE TABLE variants (
   boot BIGINT NOT NULL, seq BIGINT NOT NULL, digest TEXT NOT NULL, payload TEXT NOT NULL, lines BIGINT NOT NULL,
   received_ms BIGINT NOT NULL, segment BIGINT NOT NULL, line BIGINT NOT NULL,
@@ -141,5 +152,25 @@ CREATE VIEW site_days AS
 )
 """Statements that make an empty store."""
 
-MIGRATIONS: Final[dict[int, tuple[str, ...]]] = {1: (_SPANS,), 2: (_BY_CONTENT,)}
+_HOUR_MS: Final = 3_600_000
+_DAY_MS: Final = 24 * _HOUR_MS
+_END: Final = f"w.start_ms + w.milliseconds + {_HOUR_MS}"
+_OVER: Final = f"(SELECT (n.value / {_DAY_MS} - 1) / {SPAN_DAYS} FROM meta n WHERE n.key = 'newest_ms')"
+_CLOCK: Final = f"""
+UPDATE meta SET value = COALESCE(
+  (SELECT MAX(CASE WHEN w.received_ms < {_END} THEN w.received_ms ELSE {_END} END) FROM windows w
+   WHERE w.site IN (SELECT id FROM sites) AND w.start_ms >= (SELECT MAX(last_start_ms) FROM boots) - {33 * _DAY_MS}),
+  (SELECT MAX(last_start_ms) FROM boots), 0) WHERE key = 'newest_ms'"""
+"""The store's clock as the merge has it now. A window has 31 days at most: what began earlier ended too early."""
+_SPANS_AHEAD: Final = (
+    f"DELETE FROM spans WHERE span >= {_OVER}",
+    f"UPDATE meta SET value = {_OVER} WHERE key = 'spans' AND value > {_OVER}",
+)
+"""A clock that was far ahead had closed those to come."""
+
+MIGRATIONS: Final[dict[int, tuple[str, ...]]] = {
+    1: (_SPANS,),
+    2: (_BY_CONTENT,),
+    3: ("ALTER TABLE terms ADD COLUMN device BIGINT", _BY_VALUE, _CLOCK, *_SPANS_AHEAD),
+}
 """From a version to the next: the statements, run in one transaction."""

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Final
 
 from edge.errors import StorageError
 from edge_aggregate.calibration import Table
-from edge_aggregate.store.days import DAY_MS
 from edge_aggregate.store.engine import BUSY_S
 from edge_aggregate.store.merge import Merged, Progress, count_merge, merge
 from edge_aggregate.store.schema import MIGRATIONS, TABLES, VERSION
@@ -49,20 +48,13 @@ class Store:
 
     @property
     def newest_ms(self) -> int:
-        """The store's clock: the newest `received` of all, 0 when it is empty.
+        """The store's clock: the newest `received` of all windows, 0 before there is one.
 
-        A day after the newest window began where that is earlier: one message received by a clock far ahead must not
-        blank every page until then.
+        An hour after a window ended where that is earlier: one message received by a clock far ahead must not blank
+        every page until then.
         """
         found = self.engine.fetch("SELECT value FROM meta WHERE key = 'newest_ms'")
-        newest_ms, began_ms = int(found[0][0]) if found else 0, self.began_ms
-        return newest_ms if began_ms is None else min(newest_ms, began_ms + DAY_MS)
-
-    @property
-    def began_ms(self) -> int | None:
-        """When the newest window began, None before there is one."""
-        ((found,),) = self.engine.fetch("SELECT MAX(last_start_ms) FROM boots")
-        return None if found is None else int(found)
+        return int(found[0][0]) if found else 0
 
     @property
     def merges(self) -> int:

@@ -164,10 +164,9 @@ _RETIRED: Final = Retained._fields[1:]
 def retain(store: Store, days: int, *, days_too: bool = False) -> Retained:
     """Drop windows that began more than so many days before the newest `received`, and say what was dropped.
 
-    Their gaps, contradictions and dead letters go with them, and devices not heard of since. The sums of their days
-    stay, unless `days_too`; figures of whole days are as before. What comes later of that time is a dead letter
-    (`retired`). Where no window began in the day before that, they are counted from a day after the newest began: one
-    clock far ahead must not empty a store for good.
+    Their gaps, contradictions and dead letters go with them, devices not heard of since, and terms that nothing was
+    counted under any more. The sums of their days stay, unless `days_too`; figures of whole days are as before. What
+    comes later of that time is a dead letter (`retired`).
 
     Raises ConfigError for less than `RETAIN_LEAST` days, and StorageError.
     """
@@ -176,8 +175,7 @@ def retain(store: Store, days: int, *, days_too: bool = False) -> Retained:
         raise ConfigError(msg)
     engine = store.engine
     with engine.writing():
-        newest_ms = 0 if store.began_ms is None else store.newest_ms  # of no window: nothing bounds a clock far ahead
-        before = max((newest_ms // DAY_MS - days) * DAY_MS, kept_from(engine))
+        before = max((store.newest_ms // DAY_MS - days) * DAY_MS, kept_from(engine))
         counts = [_count(engine, table) for table in _RETIRED]
         for (boot,) in engine.fetch(
             "SELECT boot FROM windows WHERE start_ms < ? UNION SELECT boot FROM gaps WHERE before_ms < ? ORDER BY 1",
@@ -193,6 +191,10 @@ def retain(store: Store, days: int, *, days_too: bool = False) -> Retained:
             cut = before // DAY_MS // SPAN_DAYS  # of this span some days may be left
             engine.run("DELETE FROM spans WHERE span <= ?", (cut,))
             sum_spans(engine, cut, min(cut + 1, spans_summed(engine)))
+        engine.run(
+            "DELETE FROM terms WHERE id NOT IN"
+            " (SELECT terms FROM windows UNION SELECT terms FROM days UNION SELECT terms FROM spans)"
+        )
         engine.run("DELETE FROM meta WHERE key = ?", (KEPT_FROM,))
         engine.run("INSERT INTO meta VALUES (?, ?)", (KEPT_FROM, before))
         count_merge(engine)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from edge.contract import Counts, DrawCells, Draws, Models, Prev, Privacy, Window, encode
 from edge.contract import Rows as WireRows
@@ -18,6 +18,9 @@ from edge_aggregate.decode import QUALITIES, SCENES, instant
 if TYPE_CHECKING:
     from edge_aggregate.decode import Row
 
+
+OTHERS_KEPT: Final = 8
+"""Payloads that lost a key and are kept, those received first: each line that claims it looks at all of them."""
 
 Origin = tuple[int, int]
 """A line of a log: the segment's id and the line's number from 1."""
@@ -42,9 +45,10 @@ class Payload:
 
 @dataclass(slots=True)
 class Case(Payload):
-    """A key: the payload that counts, and by their digests the others that claim it."""
+    """A key: the payload that counts, and by their digests the others that claim it; `rest`: lines of more of them."""
 
     others: dict[str, Payload] | None = None
+    rest: int = 0
 
     def add(self, row: Row, origin: Origin) -> None:
         """Take one more line."""
@@ -64,6 +68,9 @@ class Case(Payload):
             self.others[mine] = Payload(self.row, self.origin, self.lines)
             del self.others[digest]
             self.row, self.origin, self.lines = other.row, other.origin, other.lines
+        if len(self.others) > OTHERS_KEPT:
+            last = max(self.others.items(), key=lambda found: (found[1].row.received_ms, found[0]))[0]
+            self.rest += self.others.pop(last).lines
 
 
 def canonical(row: Row) -> bytes:

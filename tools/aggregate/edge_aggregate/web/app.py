@@ -20,7 +20,7 @@ from starlette.staticfiles import StaticFiles
 from edge.errors import ConfigError, EdgeError
 from edge_aggregate.decode import instant
 from edge_aggregate.store import open_store
-from edge_aggregate.web import charts, views
+from edge_aggregate.web import charts, freshness, views
 from edge_aggregate.web.auth import BasicAuth
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from edge_aggregate.sites import Sites
     from edge_aggregate.store import Store
+    from edge_aggregate.web.freshness import Look
 
 LOOK_S: Final = 1.0
 """How often a watcher asks the store whether anything came."""
@@ -55,7 +56,7 @@ class Pages:
             loader=PackageLoader("edge_aggregate.web"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
         )
         self._templates.globals.update(band_bar=charts.band_bar, lasts=views.LASTS, weightings=views.WEIGHTINGS)
-        self._templates.filters.update(percent=_percent, points=_points, moment=_moment)
+        self._templates.filters.update(percent=_percent, points=_points, moment=_moment, span=freshness.span)
         # A page costs queries; most are looked at again before anything new came.
         self._rendered = lru_cache(64)(self._render)
 
@@ -63,10 +64,10 @@ class Pages:
         """The store. Raises StorageError."""
         return open_store(self._address, read_only=True)
 
-    def version(self) -> int:
-        """Changes whenever something was merged. Raises StorageError."""
+    def version(self) -> Look:
+        """Changes when something was merged, a device says something else, or nothing comes. Raises StorageError."""
         with self.opened() as store:
-            return store.merges
+            return freshness.look(store)
 
     async def answer(
         self, request: Request, template: str, build: Callable[..., dict[str, Any]], **asked: str
@@ -92,15 +93,17 @@ class Pages:
         build: Callable[..., dict[str, Any]],
         part: str,
         asked: tuple[tuple[str, str], ...],
-        version: int,
+        version: Look,
     ) -> str:
         with self.opened() as store:
             newest_ms = store.newest_ms
             if not newest_ms:
                 return self._templates.get_template("empty.html").render(address=self._address, version=version)
+            heard = instant(freshness.heard_ms(store))
             context = build(store, self._sites, **dict(asked))
         page = self._templates.get_template(template)
         context |= {"newest": instant(newest_ms), "sites": self._sites, "asked": dict(asked), "version": version}
+        context |= {"heard": heard, "quiet_h": version.quiet_h}
         if part == "figures":
             return "".join(page.blocks["figures"](page.new_context(context)))
         return page.render(context)
@@ -132,10 +135,12 @@ def make_app(address: str, sites: Sites, passwords: Mapping[str, str] | None = N
         return await pages.answer(request, "quality.html", views.quality)
 
     async def live(request: Request) -> Response:
-        ending, shown = anyio.Event(), request.query_params.get("seen", "")
-        seen = int(shown) if shown.isdecimal() and len(shown) < 20 else None
+        ending, seen = anyio.Event(), request.query_params.get("seen")
         return EventSourceResponse(
-            _changes(pages, request, ending, seen), ping=15, shutdown_event=ending, shutdown_grace_period=2 * LOOK_S
+            _changes(pages, request, ending, seen or None),
+            ping=15,
+            shutdown_event=ending,
+            shutdown_grace_period=2 * LOOK_S,
         )
 
     async def icon(_: Request) -> Response:
@@ -177,17 +182,17 @@ class _Headers:
 
 
 async def _changes(
-    pages: Pages, request: Request, ending: anyio.Event, seen: int | None
+    pages: Pages, request: Request, ending: anyio.Event, seen: str | None
 ) -> AsyncIterator[ServerSentEvent]:
-    """An event whenever something was merged since the page was made; none while the store cannot be read.
+    """An event whenever the version of the page has passed; none while the store cannot be read.
 
     `seen`: the version of which the page was made, so that nothing is missed between the two. Ends with the server.
     """
     while not ending.is_set() and not await request.is_disconnected():
         with suppress(EdgeError):
-            version = await run_in_threadpool(pages.version)
+            version = str(await run_in_threadpool(pages.version))
             if seen is not None and version != seen:
-                yield ServerSentEvent(data=str(version), event="changed")
+                yield ServerSentEvent(data=version, event="changed")
             seen = version
         with anyio.move_on_after(LOOK_S):
             await ending.wait()

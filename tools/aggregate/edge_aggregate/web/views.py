@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from edge.errors import ConfigError
 from edge.types import CELLS, EMOTIONS, ROUTES
@@ -13,15 +12,19 @@ from edge_aggregate.edges import torn
 from edge_aggregate.export import dead_letters
 from edge_aggregate.figures import local_series, read, while_open
 from edge_aggregate.periods import Period, last
-from edge_aggregate.profile import LEAST_DAYS, week
+from edge_aggregate.profile import LEAST_DAYS, told_flushed, week
+from edge_aggregate.said import REMOVED, notes, spoke_ms, taken_away
 from edge_aggregate.sites import DAYS
 from edge_aggregate.states import States
-from edge_aggregate.statistics import discoveries
+from edge_aggregate.statistics import discoveries, full_share
 from edge_aggregate.store.days import DAY_MS
 from edge_aggregate.store.fleet import read_fleet
 from edge_aggregate.store.merge import kept_from
 from edge_aggregate.sums import heard_of, kept, site_sums
+from edge_aggregate.told import told_share
+from edge_aggregate.uncorrected import named, without_table
 from edge_aggregate.web import atlas, charts
+from edge_aggregate.web.freshness import HOUR_MS, heard_ms
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,10 +40,8 @@ WEIGHTINGS: Final = {"votes": "each vote alike", "sites": "each site alike", "po
 PAGE_SITES: Final = 100
 """Rows of the table of sites: more are read by nobody, and cost what they show."""
 NEWEST: Final = 50
-HOT_C: Final = 80
-"""A Pi slows itself from here on."""
-CERTIFICATE_DAYS: Final = 30
-HEARD_DAYS: Final = 7
+COUNTED_DAYS: Final = 7
+"""Of the windows that the fleet's page adds up."""
 RESTATED_DAYS: Final = 90
 """How far back the fleet's page looks for figures that changed after they were final."""
 
@@ -74,7 +75,8 @@ def overview(store: Store, sites: Sites, asked: str, weighting: str, page: str =
     number = min(max(1, int(page)), pages)
     shown = names[(number - 1) * PAGE_SITES : number * PAGE_SITES]
     reading = reading or read(store, period, shown)
-    cities, troubles = [], []
+    cities: list[tuple[Figure, list[str], int, list[str]]] = []
+    troubles = []
     for name, members in sites.cities.items():
         try:
             _, weights = sites.weighed(name, weighting)
@@ -82,21 +84,29 @@ def overview(store: Store, sites: Sites, asked: str, weighting: str, page: str =
             troubles.append(str(error))
             continue
         if (one := reading.city(name, members, weights)) is not None:
-            cities.append((one.figure, [sites.name(silent) for silent in one.silent], one.sites))
+            cities.append((one.figure, [sites.name(silent) for silent in one.silent], one.sites, members))
     dots = [
-        atlas.Dot(place.latitude, place.longitude, sites.name(site), f"/site/{site}", sums.index)
+        atlas.Dot(place.latitude, place.longitude, sites.name(site), f"/site/{site}", full_share(sums.part_list()))
         for site, sums in reading.sums.items()
         if (place := sites[site]).latitude is not None and place.longitude is not None
     ]
+    found = while_open(store, reading.figures(shown), sites)
+    bare = {one.site for one in found if one.uncorrected}
+    of_cities = [members for figure, _, _, members in cities if figure.uncorrected]
+    lacking = without_table(store, period.days, bare.union(*of_cities))
     return {
         "period": period,
-        "found": while_open(store, reading.figures(shown), sites),
+        "found": found,
+        "lacking": named(lacking),
         "moves": _moves(store, reading, shown),
         "page": number,
         "pages": pages,
         "first": (number - 1) * PAGE_SITES + 1,
         "all_sites": len(names),
-        "cities": cities,
+        "cities": [
+            (figure, silent, count, named(one for one in lacking if figure.uncorrected and one.site in members))
+            for figure, silent, count, members in cities
+        ],
         "troubles": troubles,
         "map": atlas.draw("Where the sites are, and their share of happy as read", dots) if dots else None,
     }
@@ -117,6 +127,8 @@ def site(store: Store, sites: Sites, name: str, asked: str) -> dict[str, Any]:
     ]
     context: dict[str, Any] = {
         "figure": figure,
+        "lacking": named(without_table(store, period.days, [name] if figure.uncorrected else [])),
+        "hours": sites[name].hours is not None,
         "moved": _moves(store, reading, [name])[name],
         "period": period,
         "days": list(zip(labels, days, dropped, strict=True)),
@@ -130,8 +142,9 @@ def site(store: Store, sites: Sites, name: str, asked: str) -> dict[str, Any]:
         "Expressions by route", [(route, [(c, share) for c, _, share in row]) for route, row, _ in context["mix"]]
     )
     four_weeks = Period(store.newest_ms - LEAST_DAYS * DAY_MS, store.newest_ms)
-    hours = week(store, name, four_weeks, place)
-    context["week"] = [(DAYS[day], hours[day * 24 : day * 24 + 24]) for day in range(7)]
+    found = week(store, name, four_weeks, place)
+    context["flushed"] = told_flushed(found.flushed) if found.flushed else ""
+    context["week"] = [(DAYS[day], found.hours[day * 24 : day * 24 + 24]) for day in range(7)]
     context["week_chart"] = charts.heat_map(
         "Released votes by hour of the week",
         [(day, [h.n if h.windows else None for h in row]) for day, row in context["week"]],
@@ -156,72 +169,88 @@ def _mix(figure: Figure) -> list[tuple[str, list[tuple[str, int, float]], int]]:
 
 
 def fleet(store: Store, _sites: Sites) -> dict[str, Any]:
-    """Devices heard of in the last `HEARD_DAYS`: what each says of itself, when it was heard, what is missing of it."""
-    newest = store.newest_ms
-    today = newest // DAY_MS
+    """Every device that was heard of: what it says of itself, when it was heard, what its last days hold, what lacks.
+
+    One that is silent stays, until retention drops its last window and its status, or the status is taken from the
+    broker: what is dead must not vanish from where the dead are looked for.
+    """
+    since_day = store.newest_ms // DAY_MS - COUNTED_DAYS
     counted = {
-        device: (site, last_ms, int(windows), int(length), int(covered))
+        device: _Counted(site, last_ms, int(windows), int(length), int(covered))
         for device, site, last_ms, windows, length, covered in store.engine.fetch(
             "SELECT d.name, MAX(w.name), MAX(x.last_ms), SUM(x.windows), SUM(x.length), SUM(x.covered)"
             " FROM devices d JOIN (SELECT device, site, MAX(last_received_ms) AS last_ms, SUM(windows) AS windows,"
             " SUM(milliseconds) AS length, SUM(covered_ppm_s) AS covered FROM days WHERE day >= ?"
             " GROUP BY device, site) x ON x.device = d.id JOIN sites w ON w.id = x.site GROUP BY d.name",
-            (today - HEARD_DAYS,),
+            (since_day,),
         )
     }
+    for device, site, last_ms in store.engine.fetch(_LAST_WINDOWS):
+        if device not in counted:
+            counted[device] = _Counted(site, last_ms)
     missing = dict(
         store.engine.fetch(
             "SELECT d.name, SUM(g.last_seq - g.first_seq + 1) FROM gaps g JOIN boots b ON b.id = g.boot"
             " JOIN devices d ON d.id = b.device WHERE g.before_ms >= ? GROUP BY d.name",
-            (newest - 30 * DAY_MS,),
+            (store.newest_ms - 30 * DAY_MS,),
         )
     )
     members = {member.device: member for member in read_fleet(store.engine)}
-    since = newest - HEARD_DAYS * DAY_MS
-    heard = {name for name, one in members.items() if max(one.status_ms or 0, one.health_ms or 0) >= since}
+    now_ms, told_ms = max(store.newest_ms, heard_ms(store)), store.newest_ms - since_day * DAY_MS
+    rows = [
+        _device(name, members.get(name), counted.get(name), now_ms, told_ms) | {"missing": int(missing.get(name, 0))}
+        for name in sorted(members.keys() | counted.keys())
+        if name not in members or not taken_away(members[name], counted[name].last_ms if name in counted else 0)
+    ]
+    days = range(store.newest_ms // DAY_MS - RESTATED_DAYS, store.newest_ms // DAY_MS + 1)
     return {
-        "devices": [
-            _device(name, members.get(name), counted.get(name), int(missing.get(name, 0)), newest)
-            for name in sorted(heard | counted.keys())
-        ],
+        "devices": rows,
         "restated": {
-            site: [instant(day * DAY_MS).date().isoformat() for day in days]
-            for site, days in States(store, range(today - RESTATED_DAYS, today + 1)).restated().items()
+            site: [instant(day * DAY_MS).date().isoformat() for day in late]
+            for site, late in States(store, days).restated().items()
         },
         "restated_days": RESTATED_DAYS,
-        "heard_days": HEARD_DAYS,
+        "counted_days": COUNTED_DAYS,
     }
 
 
-def _device(
-    name: str, member: Member | None, counted: tuple[str, int, int, int, int] | None, missing: int, newest_ms: int
-) -> dict[str, Any]:
+class _Counted(NamedTuple):
+    """What a device's windows of the last `COUNTED_DAYS` add up to; of one without any, when its last was received."""
+
+    site: str
+    last_ms: int
+    windows: int = 0
+    length_ms: int = 0
+    covered_ppm_s: int = 0
+
+
+_LAST_WINDOWS: Final = (
+    "SELECT d.name, s.name, w.received_ms FROM (SELECT id, device, top_seq,"
+    " ROW_NUMBER() OVER (PARTITION BY device ORDER BY last_start_ms DESC, id DESC) AS place FROM boots"
+    " WHERE last_start_ms IS NOT NULL) AS b"
+    # Not JOIN: SQLite would begin with all windows that are held.
+    " CROSS JOIN windows w JOIN devices d ON d.id = b.device JOIN sites s ON s.id = w.site"
+    " WHERE b.place = 1 AND w.boot = b.id AND w.seq = b.top_seq ORDER BY d.name"
+)
+"""The last window of every device, of those that were not dropped."""
+
+
+def _device(name: str, member: Member | None, counted: _Counted | None, now_ms: int, told_ms: int) -> dict[str, Any]:
     """A row of the fleet. What a device does not say is None."""
-    health = json.loads(member.health) if member is not None and member.health else {}
-    site, last_ms, windows, length, covered = counted or (member.site if member else "", None, 0, 0, 0)
-    heard = [at for at in (last_ms, member and member.status_ms, member and member.health_ms) if at is not None]
-    days = health.get("certificate_days")
-    notes = [
-        *([f"scene {health['scene']}"] if health.get("scene", "ok") != "ok" else []),
-        *(["paused"] if health.get("paused") else []),
-        *([f"frames: {health['rate']}"] if health.get("rate", "ok") != "ok" else []),
-        *([f"{health['outbox']['unsent']} rows unsent"] if health.get("outbox", {}).get("unsent") else []),
-        *([f"{health['soc_c']:.0f} °C"] if (health.get("soc_c") or 0) >= HOT_C else []),
-        *(["supply too weak"] if health.get("under_voltage") else []),
-        *([f"certificate ends in {days:.0f} days"] if days is not None and days < CERTIFICATE_DAYS else []),
-        *([member.trouble] if member is not None and member.trouble else []),
-    ]
+    found = counted or _Counted(member.site if member else "", 0)
+    heard = max(found.last_ms, 0 if member is None else spoke_ms(member))
+    said = None if member is None or member.state == REMOVED else member
     return {
         "device": name,
-        "site": site,
-        "state": None if member is None else member.state,
-        "version": None if member is None else member.version,
-        "heard": instant(max(heard)),
-        "silent_h": max(0, newest_ms - max(heard)) / 3_600_000,
-        "windows": windows,
-        "coverage": covered / (length * 1000) if length else None,
-        "missing": missing,
-        "notes": notes,
+        "site": found.site,
+        "state": None if said is None else said.state,
+        "version": None if said is None else said.version,
+        "heard": instant(heard),
+        "silent_h": max(0, now_ms - heard) / HOUR_MS,
+        "windows": found.windows,
+        "coverage": found.covered_ppm_s / (found.length_ms * 1000) if found.length_ms else None,
+        "told": told_share(found.length_ms, 1, told_ms),
+        "notes": [] if member is None else notes(member),
     }
 
 
@@ -233,6 +262,6 @@ def quality(store: Store, _sites: Sites) -> dict[str, Any]:
         "kinds": fetch("SELECT kind, lines FROM dead_kinds ORDER BY lines DESC, kind"),
         "conflicts": conflicts,
         "duplicates": int(fetch("SELECT COALESCE(SUM(duplicates), 0) FROM days")[0][0]),
-        "letters": dead_letters(store)[-NEWEST:][::-1],
+        "letters": dead_letters(store, NEWEST)[::-1],
         "missing": int(fetch("SELECT COALESCE(SUM(last_seq - first_seq + 1), 0) FROM gaps")[0][0]),
     }

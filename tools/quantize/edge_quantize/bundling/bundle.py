@@ -22,6 +22,7 @@ from edge_quantize.bundling.sign import sign_bundle
 from edge_quantize.evaluation import metrics, score
 from edge_quantize.evaluation.chips import for_role, real_held_out
 from edge_quantize.progress import bar
+from edge_quantize.training.origins import OWN, has_own_faces, kept_own
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 ROLES: Final = ("gate", "fer_unmasked", "fer_masked")
 LICENSE: Final = "Apache-2.0"
+"""Of the shipped nets; others' may have another."""
 CROP: Final = {
     "haar": {"scale": 1.0, "dy": 0.0},
     "blazeface": {"scale": 1.18, "dy": -0.106},
@@ -51,6 +53,7 @@ def _figures(role: str, data: RoleChips, raw: np.ndarray[Any, np.dtype[np.int8]]
         real = real_held_out()
         answer = score.outputs(interpreter, real.images).argmax(axis=1)
         out["real_photos_held_out"] = metrics.share(answer == real.label)
+        out["real_photos_held_out_by_photo"] = metrics.photos(answer == real.label, real.photo)
     return out
 
 
@@ -129,8 +132,12 @@ def build(
     max_loss: float = convert.MAX_LOSS,
     key: SecretKey | None = None,
     rest: Path | None = None,
+    terms: str | None = None,
 ) -> None:
     """Make a bundle.
+
+    Ranges, temperature, thresholds, `confusion`, golden answers and figures come from FER2013's faces, whatever the
+    nets were trained on.
 
     Args:
         sources: .keras file (logits) of each role; of `detector`, BlazeFace's `.tflite`.
@@ -139,14 +146,21 @@ def build(
         max_loss: points int8 may lose against float.
         key: minisign key that signs the manifest.
         rest: a bundle whose other models are taken over byte for byte.
+        terms: licence of the weights, as SPDX names it; that of the shipped nets where it is not given.
 
     Raises:
-        ConfigError: the folder is there already.
+        ConfigError: the folder is there already, or a net was trained on own faces and no licence is given.
         SourceError: a source, or the data, is missing.
         BundleError: a model cannot be quantised well enough.
 
     """
     refuse_taken(folder)
+    own = {role for role, one in sources.items() if has_own_faces(one.parent.name, one.parent.parent)}
+    of_rest = set() if rest is None else (kept_own(rest) & set(ROLES)) - set(sources)
+    if terms is None and own | of_rest:
+        named = ", ".join(sorted(own | of_rest))
+        msg = f"{named}: trained on own faces: say under which --license the weights are given away"
+        raise ConfigError(msg)
     draft = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
@@ -162,6 +176,7 @@ def build(
             entry, some = detector.make(sources[role], draft / "detector_int8.tflite")
         else:
             entry, some, errors = _entry(role, sources[role], draft, max_loss)
+            entry |= {"trained_on": OWN} if role in own else {}
         if errors is not None:
             layers[role] = errors
         entries.append(entry)
@@ -169,8 +184,8 @@ def build(
     np.savez_compressed(draft / "golden.npz", **answers)
     manifest = {
         "schema": "edge.bundle/1", "name": folder.name, "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "license": LICENSE, "models": entries, "preprocess": {"id": "gray48/1", "crop": CROP}, "golden": "golden.npz",
-        "golden_sha256": hashlib.sha256((draft / "golden.npz").read_bytes()).hexdigest(),
+        "license": terms or LICENSE, "models": entries, "preprocess": {"id": "gray48/1", "crop": CROP},
+        "golden": "golden.npz", "golden_sha256": hashlib.sha256((draft / "golden.npz").read_bytes()).hexdigest(),
     }  # fmt: skip
     (draft / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     quant_error.write_report(draft / "QUANTISATION.md", layers)

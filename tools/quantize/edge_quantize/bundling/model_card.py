@@ -7,6 +7,7 @@ import zipfile
 from typing import TYPE_CHECKING, Any, Final
 
 from edge_quantize.training.nets import NETS
+from edge_quantize.training.origins import OWN
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,12 +52,13 @@ the public domain.
 """
 
 _BODY = """
-- FER2013 PublicTest (the official one); nothing that is pictured in a test split was trained on. The masked
+- FER2013 PublicTest (the official one). {unseen} The masked
   set is PublicTest behind the frozen synthetic masks of this project; a fifth of them belong to a family
   never trained on, all to shapes never trained on. Faces on which no mask could be placed are left out.
 - Temperature and `uncertain_below` were fitted on half A of PublicTest (fixed seed). `confusion` counts all
   of PublicTest.
-- The photographs were split by photo, one in five held out.
+- The photographs were split by photo, one in five held out. Crops of one photo are no independent trials: the interval
+  to go by is the one by photo, told by the majority of its crops.
 - PublicTest was looked at between training cycles, so its figures lean to the bright side. The official PrivateTest was
   not used.
 
@@ -78,7 +80,7 @@ FER2013 (28,707 training images of which duplicates of test images and blank one
 to be noisy: FER+ annotators disagree with about a third), FER+ votes as soft targets, masks drawn by this
 project, and real photographs of people with and without masks for the gate. Most faces were found by web
 search; they are not a sample of any population.
-
+{own}
 ## Intended use
 
 Anonymised counts of facial *appearances* over many visitors at a place that says so, after the privacy stage
@@ -98,6 +100,16 @@ differs between groups; other classifiers trained on such data are known to do w
 and the old. Also not measured: real masked faces with known expressions (masked figures are on drawn masks),
 thermal or infrared cameras, and acted against spontaneous expressions. In the dark, answers lean towards
 *sad*.
+"""
+
+
+_UNSEEN = "Nothing that is pictured in a test split was trained on."
+_MAYBE_SEEN = """Whether its pictures were among the own faces
+  that {roles} {were} trained on is not known here: if they were, the figures are too good."""
+
+_OWN = """
+{roles} {were} trained on **own faces** of whoever made this bundle, about which nothing is known here. Int8 ranges,
+temperature, `uncertain_below`, `confusion` and every figure above are of FER2013's faces all the same.
 """
 
 
@@ -148,5 +160,10 @@ def write_card(folder: Path, manifest: dict[str, Any]) -> None:
     sizes = [f"`{m['role']}` {m['params']:,} parameters, {m['macs'] / 1e6:.1f} M multiply-accumulates"
              + (f", uncertain below {m['uncertain_below']:.3f}" if "uncertain_below" in m else "")
              for m in manifest["models"]]  # fmt: skip
-    body = _BODY.format(quantised="\n".join(quantised) + "\n\nSize: " + "; ".join(sizes) + ".")
+    own = [f"`{m['role']}`" for m in manifest["models"] if m.get("trained_on") == OWN]
+    named = {"roles": " and ".join(own), "were": "were" if len(own) > 1 else "was"}
+    unseen, of_own = (_MAYBE_SEEN.format(**named), _OWN.format(**named)) if own else (_UNSEEN, "")
+    body = _BODY.format(
+        unseen=unseen, own=of_own, quantised="\n".join(quantised) + "\n\nSize: " + "; ".join(sizes) + "."
+    )
     (folder / "MODEL_CARD.md").write_text(text + body, encoding="utf-8")

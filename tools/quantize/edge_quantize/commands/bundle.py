@@ -16,7 +16,7 @@ from edge_quantize.bundling.sign import read_secret_key
 if TYPE_CHECKING:
     import argparse
 
-_OF_MAKING = ("runs", "name", "out", "only", "rest_from", "max_loss", "sign_key", "password_file")
+_OF_MAKING = ("runs", "name", "out", "only", "rest_from", "max_loss", "license", "sign_key", "password_file")
 
 
 def command(args: argparse.Namespace) -> int:
@@ -41,7 +41,7 @@ def command(args: argparse.Namespace) -> int:
         raise ConfigError(msg)
     made = args.only or (*ROLES, "detector")
     sources = {role: weights_file() if role == "detector" else args.runs / role / "final.keras" for role in made}
-    build(sources, args.out / args.name, args.max_loss, key, args.rest_from)
+    build(sources, args.out / args.name, args.max_loss, key, args.rest_from, args.license)
     manifest = json.loads((args.out / args.name / "manifest.json").read_text(encoding="utf-8"))
     for model in manifest["models"]:
         for where, figure in model["metrics"].items():
@@ -62,6 +62,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
                         help="make these models alone, with --rest-from")  # fmt: skip
     parser.add_argument("--rest-from", type=Path, metavar="BUNDLE", help="take the other models from it, byte for byte")
     parser.add_argument("--max-loss", type=float, default=convert.MAX_LOSS, help="points int8 may lose against float")
+    parser.add_argument("--license", metavar="SPDX", help="of the weights, where nets were trained on your own faces")
     parser.add_argument("--verify", type=Path, metavar="BUNDLE", help="only check this bundle")
     parser.add_argument("--public-key", metavar="KEY", help="with --verify: it must be signed by this minisign key")
     parser.add_argument("--sign-key", type=Path, metavar="FILE", help="sign the bundle with this minisign secret key")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from edge_quantize.datasets.fer2013 import Fer2013
     from edge_quantize.masks.landmarks import Landmarks
 
-_OF_DATA_SET = ("folder", "renderings", "again", "freeze")
+_OF_DATA_SET = ("folder", "renderings", "freeze")
 _OF_PHOTO = ("kind", "tone", "hue", "saturation", "slip")
 
 
@@ -161,7 +161,9 @@ def _worn(args: argparse.Namespace, fer: Fer2013, marks: Landmarks) -> None:
 def command(args: argparse.Namespace) -> int:
     """Run `edge-quantize masks`."""
     if args.image is not None:
-        refuse_options(args, (*_OF_DATA_SET, "processes", "input"), "leave out with --image, which is one photograph")
+        refuse_options(
+            args, (*_OF_DATA_SET, "again", "processes", "input"), "leave out with --image, which is one photograph"
+        )
         if args.template is not None:
             refuse_options(args, ("kind",), "is of the masks that are drawn: leave it out with --template")
         if args.hue is None:
@@ -184,7 +186,7 @@ def _tree(args: argparse.Namespace) -> int:
         raise ConfigError(msg)
     with bar(args.input.name) as show:
         done = mask_tree(args.input, args.out, seed=args.seed, templates=args.template, processes=args.processes,
-                         progress=show)  # fmt: skip
+                         again=args.again, progress=show)  # fmt: skip
     sys.stdout.write(f"{done.made} of {done.faces} faces masked ({done.share:.1%}) in {args.out}\n")
     for label, reasons in done.refused.items():
         if reasons:
@@ -200,7 +202,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--renderings", type=int, default=2, help="different renderings of the training split")
     parser.add_argument("--seed", type=int, default=1, help="of the lots drawn")
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--again", action="store_true", help="write renderings anew that are there already")
+    parser.add_argument("--again", action="store_true", help="write masks anew that are there already")
     parser.add_argument("--freeze", action="store_true", help="draw the masked PublicTest anew: figures from before "
                         "are then no longer comparable")  # fmt: skip
     own = parser.add_argument_group("your own faces")

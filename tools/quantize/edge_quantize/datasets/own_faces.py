@@ -1,6 +1,7 @@
 """Faces of other data sets: a folder for each class, or a CSV in the form of FER2013's.
 
 faces/happy/001.png          any picture OpenCV reads, grey or colour, one face filling it (AffectNet's 96 × 96, say)
+faces/happy/publictest/1.png one to test on, as a row of the CSV whose Usage is PublicTest; or `privatetest/`
 fer2013.csv                  emotion,pixels,Usage with 48 × 48 numbers a row
 """
 
@@ -28,26 +29,32 @@ if TYPE_CHECKING:
     from edge.types import U8
 
 COLUMNS: Final = ("emotion", "pixels")
+USAGES: Final = ("", "training", "publictest", "privatetest")
+"""What a CSV's `Usage` may say, in upper or lower case; the first two are to train on."""
+_TESTS: Final = USAGES[2:]
 _SIDE: Final = 48
 _PIXEL: Final = re.compile(r"0*[0-9]{1,3}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
 class Face:
-    """One face to come: its class, a name that is unique in the class, and where it lies."""
+    """One face to come: its class, a name that is unique in the class, and where it lies.
+
+    A face to test on has its usage before its name, `publictest/1`, so that its masked version is to test on, too.
+    """
 
     label: str
     name: str
     source: Path
     pixels: str | None = None
-    """The row's numbers when the source is a CSV; the place in it is the name."""
+    """The row's numbers when the source is a CSV; its line is the last part of the name."""
     usage: str = ""
-    """The CSV's `Usage`: Training, PublicTest or PrivateTest."""
+    """One of `USAGES`."""
 
     def read(self) -> U8:
         """Its picture, u8 (H, W) grey or (H, W, 3) BGR. Raises SourceError for one that cannot be read."""
         if self.pixels is not None:
-            return _row(self.pixels, f"{self.source}, line {self.name}")
+            return _row(self.pixels, f"{self.source}, line {self.name.rpartition('/')[2]}")
         image = read_still(self.source)
         plain = (image[..., 0] == image[..., 1]).all() and (image[..., 0] == image[..., 2]).all()
         return np.ascontiguousarray(image[..., 0]) if plain else image
@@ -96,7 +103,9 @@ def _of_folder(folder: Path) -> Iterator[Face]:
     names = [path.relative_to(folder).with_suffix("").as_posix() for path in paths]
     often = Counter(names)
     for path, name in zip(paths, names, strict=True):
-        yield Face(folder.name, name if often[name] == 1 else path.relative_to(folder).as_posix(), path)
+        first = path.relative_to(folder).parts[0].lower()
+        usage = first if first in _TESTS else ""
+        yield Face(folder.name, name if often[name] == 1 else path.relative_to(folder).as_posix(), path, usage=usage)
 
 
 def _of_csv(path: Path) -> Iterator[Face]:
@@ -117,7 +126,15 @@ def _of_csv(path: Path) -> Iterator[Face]:
                 if label not in _FER2013_LABELS:
                     msg = f"{path}, line {rows.line_num}, column emotion: {label!a:.40}, not 0 to {len(EMOTIONS) - 1}"
                     raise SourceError(msg)
-                yield Face(_FER2013[int(label)], str(rows.line_num), path, row["pixels"] or "", row.get("Usage") or "")
+                usage = (row.get("Usage") or "").strip().lower()
+                if usage not in USAGES:  # or rows meant for a test would be trained on
+                    msg = (
+                        f"{path}, line {rows.line_num}, column Usage: {usage!a:.40} is none of Training, PublicTest, "
+                        "PrivateTest"
+                    )
+                    raise SourceError(msg)
+                name = f"{usage}/{rows.line_num}" if usage in _TESTS else str(rows.line_num)
+                yield Face(_FER2013[int(label)], name, path, row["pixels"] or "", usage)
     except UnicodeDecodeError as error:
         msg = f"{path}: not UTF-8 text (Latin-1 or Windows-1252?): save it as UTF-8"
         raise SourceError(msg) from error

@@ -11,8 +11,21 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from edge_quantize.edgetpu.graph import Graph, Op
 
-REGISTERED: Final = {"CONV_2D": 5}
-"""Newest version the compiler reads at all; grouped convolutions are version 6 (#631)."""
+REGISTERED: Final = {
+    "CONV_2D": (5, "#631: use plain, ungrouped convolutions"),
+    "TRANSPOSE_CONV": (3, "#845: a fused activation is version 4"),
+    "QUANTIZE": (2, "#879"),
+    "EXP": (1, "google-coral/libedgetpu#71"),
+    # Not told by a log, but newer than TensorFlow Lite 2.7's own tables (`lite/kernels/register.cc`).
+    **{
+        name: (newest, "TensorFlow Lite 2.7 has no newer one")
+        for name, newest in {
+            "FULLY_CONNECTED": 9, "DEPTHWISE_CONV_2D": 6, "ADD": 4, "SUB": 5, "MUL": 5, "BATCH_MATMUL": 4, "SLICE": 5,
+            "STRIDED_SLICE": 6, "CAST": 4, "SOFTMAX": 3, "LOGISTIC": 3, "MEAN": 3, "PAD": 4, "CONCATENATION": 3,
+        }.items()
+    },
+}  # fmt: skip
+"""Newest version the compiler reads at all, and where that is told."""
 ALWAYS_DYNAMIC: Final = frozenset({"WHERE", "UNIQUE"})
 """How much these make is known from the values only."""
 SHAPED_BY: Final[dict[str, tuple[int, ...]]] = {
@@ -38,10 +51,11 @@ def refusal(graph: Graph) -> str | None:
 
 def _unregistered(graph: Graph) -> str | None:
     for op in graph.ops:
-        if op.version > REGISTERED.get(op.name, op.version):
+        newest, told = REGISTERED.get(op.name, (op.version, ""))
+        if op.version > newest:
             return (
-                f"Didn't find op for builtin opcode '{op.name}' version '{op.version}' (#631: "
-                f"{REGISTERED[op.name]} is the newest; use plain, ungrouped convolutions or an older converter)"
+                f"Didn't find op for builtin opcode '{op.name}' version '{op.version}' ({told}; {newest} is the "
+                "newest: convert with an older TensorFlow)"
             )
     return None
 

@@ -149,12 +149,10 @@ def _gate(
     worn_right = said.worn["gate"].argmax(axis=1) == 1
     real = metrics.classifier(said.real, real_label, ROUTES)
     right = said.real.argmax(axis=1) == real_label
-    # Crops of one photo are no independent trials: the interval is that of the photos, by the majority of their crops.
-    photos = np.array([right[photo == number].mean() > 0.5 for number in np.unique(photo)])
     return {
         "synthetic": synthetic,
         "synthetic_by_kind": {name: metrics.share(worn_right[kind == k]) for k, name in enumerate(KINDS)},
-        "real_held_out": {**real, "by_photo": metrics.share(photos),
+        "real_held_out": {**real, "by_photo": metrics.photos(right, photo),
                           "tight": metrics.share(right[scale < TIGHT]), "loose": metrics.share(right[scale >= TIGHT])},
     }  # fmt: skip
 

@@ -6,12 +6,14 @@ and faces that were refused, are not tried twice.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import zlib
 from collections import Counter
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import cv2
@@ -26,12 +28,13 @@ from edge_quantize.masks.templates import KINDS, read_template
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from edge.types import U8
 
 REFUSED: Final = "refused.jsonl"
 """Faces without a mask, one JSON object a line: class, name, reason."""
+LOTS: Final = "lots.json"
+"""What the masks of a folder were drawn with: those of one folder are not half of one seed, half of another."""
 _LARGE: Final = 160
 """From this side on a picture is searched as a photograph."""
 _SHEET: Final = 12
@@ -111,6 +114,22 @@ def _known_refusals(path: Path) -> dict[tuple[str, str], str]:
     return known
 
 
+def _note_lots(out: Path, seed: int, templates: tuple[str, ...]) -> None:
+    """Write what masks are drawn with. Raises SourceError where those of the folder were drawn with something else."""
+    digests = [hashlib.sha256(Path(one).read_bytes()).hexdigest() for one in templates]
+    wanted, path = {"seed": seed, "templates": digests}, out / LOTS
+    try:
+        before = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:  # a folder of an earlier version does not tell
+        before = None if (out / REFUSED).exists() else wanted
+    except (OSError, ValueError):
+        before = None
+    if before != wanted:
+        msg = f"{out}: holds masks of another --seed, --template or version: --again draws all anew; or another --out"
+        raise SourceError(msg)
+    path.write_text(json.dumps(wanted) + "\n", encoding="utf-8")
+
+
 def mask_tree(
     source: Path,
     out: Path,
@@ -118,6 +137,7 @@ def mask_tree(
     seed: int = 1,
     templates: Path | None = None,
     processes: int = 2,
+    again: bool = False,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Masked:
     """Put a mask on each face of a folder tree or CSV.
@@ -128,10 +148,11 @@ def mask_tree(
         seed: another seed, other masks.
         templates: own masks, one PNG or a folder of them, instead of the drawn ones.
         processes: worker processes.
+        again: remove what a run before has left there, and begin anew.
         progress: told (faces done, faces in all).
 
     Raises:
-        SourceError: nothing to read, a bad template, or the target cannot be written.
+        SourceError: nothing to read, a bad template, or the target cannot be written, or holds other masks.
 
     """
     here, there = source.resolve(), out.resolve()
@@ -144,6 +165,13 @@ def mask_tree(
     except OSError as error:
         msg = f"{out}: {error.strerror}: give another --out"
         raise SourceError(msg) from error
+    if again and (out / REFUSED).exists():  # all of them, before anything new: a run may be broken off
+        for label in {face.label for face in faces}:
+            for path in (out / label).rglob("*.png"):
+                path.unlink()
+        (out / REFUSED).unlink()
+        (out / LOTS).unlink(missing_ok=True)
+    _note_lots(out, seed, made_of)
     refused = _known_refusals(out / REFUSED)
     todo = [f for f in faces if (f.label, f.name) not in refused and not target(out, f).exists()]
     shown: dict[int, list[Face]] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 import time
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - PyTorch's own usage
 
+from edge.errors import ConfigError
 from edge_quantize.progress import training_bar
 from edge_quantize.training.augment import Augment
 from edge_quantize.training.device_augment import augment
@@ -110,6 +112,8 @@ def run_steps(
     SIGTERM and SIGINT set `state.stopping`. A checkpoint is written every `SAVE_EVERY` seconds and at the end. A
     `teacher` sees the very chip that the student sees (Beyer et al. 2022, "Knowledge distillation: a good teacher is
     patient and consistent"), mixed and degraded like it.
+
+    Raises ConfigError when the loss is no number any more; the last checkpoint is from before.
     """
     budget = recipe.budget_minutes * 60
     step = make_step(recipe, model, average, state.step)
@@ -132,6 +136,9 @@ def run_steps(
                 x, targets = next(feed)
                 rate = recipe.rate(state.step, state.seconds / budget, state.watch.falls)
                 loss, right = step(x, targets, rate)
+                if not math.isfinite(loss):  # before a checkpoint holds it
+                    msg = f"{recipe.name}: the loss is {float(loss)} after {state.step} steps: lower peak_rate, --again"
+                    raise ConfigError(msg)
                 sums += (float(loss), float(right), 1)
                 state.step += 1
                 now = time.monotonic()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import zlib
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -12,7 +13,7 @@ import numpy as np
 from edge.errors import SourceError
 from edge.types import EMOTIONS, ROUTES, CropSpec, FaceBox
 from edge.vision.preprocess import chip
-from edge_quantize.datasets.fer2013 import fold_numbers, take_groups
+from edge_quantize.datasets.near_copies import near_copies
 from edge_quantize.datasets.own_faces import faces_of
 from edge_quantize.progress import bar
 from edge_quantize.training.labelled import Labelled, Samples
@@ -31,34 +32,33 @@ OTHER_NAMES: Final = {
 """Class names of AffectNet, RAF-DB and FER+ copies, and ours."""
 LEFT_OUT: Final = ("contempt",)
 """Classes of other data sets that the nets do not tell."""
-HELD_OUT_AT_MOST: Final = 800
+HELD_OUT: Final = 0.1
 _EXAMPLES: Final = 3
-_SPLIT_SEED: Final = 7
 
 
 def own_samples(recipe: Recipe) -> Samples:
     """Samples of `recipe.data`, cut to chips as the device does with a box that is the picture.
 
-    Pictures that are the same to the pixel stay on one side of every split, and those that stand in a CSV's test rows
-    too are not trained on. Held out are a fold, or a fifth of the faces but at most 800.
+    Copies, near copies and mirror images (`near_copies`) stay on one side of every split, and those of test rows are
+    not trained on. Held out are a fold, or about a tenth of the faces. A face's side follows from its name
+    alone: it stays where it is when others come, and its masked version is on the same.
 
     Raises:
-        SourceError: nothing to read, a folder that is no class of the role, or a class in no picture held for training.
+        SourceError: nothing to read, a folder that is no class of the role, or fewer than two classes to train on.
 
     """
     source = Path(str(recipe.data))
     names = ROUTES if recipe.role == "gate" else EMOTIONS
     faces = _of_known_classes(faces_of(source), names, source)
-    chips, labels, usage = _read(faces, source)
-    numbers: dict[bytes, int] = {}
-    groups = np.array([numbers.setdefault(one.tobytes(), len(numbers)) for one in chips], np.int32)
-    tested = {name: usage == use for name, use in (("public", "PublicTest"), ("private", "PrivateTest"))}
+    chips, labels, usage, lots = _read(faces, source)
+    with bar(f"{source.name}: copies") as show:
+        groups = near_copies(chips, show)
+    lots = lots[groups]  # that of the first copy
+    tested = {name: usage == use for name, use in (("public", "publictest"), ("private", "privatetest"))}
     in_tests = np.any(list(tested.values()), axis=0)
     rows = np.flatnonzero(~np.isin(groups, groups[in_tests]))
-    if recipe.folds:
-        held = fold_numbers(groups[rows], recipe.folds, _SPLIT_SEED) == recipe.fold
-    else:
-        held = take_groups(groups[rows], min(HELD_OUT_AT_MOST, len(rows) // 5), _SPLIT_SEED)
+    fold = np.floor(lots[rows] * recipe.folds) == recipe.fold
+    held = fold if recipe.folds else lots[rows] < HELD_OUT
     train, watched = rows[~held], rows[held]
     present = np.bincount(labels[train], minlength=len(names))
     if not len(watched) or (present > 0).sum() < 2:
@@ -66,9 +66,19 @@ def own_samples(recipe: Recipe) -> Samples:
         raise SourceError(msg)
     counts = ", ".join(f"{name} {n}" for name, n in zip(names, present, strict=True))
     sys.stderr.write(f"{source}: to train on {counts}; held out {len(watched)}\n")
+    shown = np.bincount(labels[watched], minlength=len(names))
+    for lacking, what in ((present, "to learn it from"), (shown, "held out: its errors are not seen")):
+        absent = [name for name, n in zip(names, lacking, strict=True) if n == 0]
+        if absent:
+            sys.stderr.write(f"{source}: of {', '.join(absent)} there is no picture {what}\n")
     tests = {name: Labelled(chips[seen], labels[seen]) for name, seen in tested.items() if seen.any()}
     targets = np.eye(len(names), dtype=np.float32)[labels[train]]
     return Samples(chips[train], targets, np.full(len(train), -1), Labelled(chips[watched], labels[watched]), tests)
+
+
+def _lot(name: str) -> float:
+    """A number in [0, 1) that a face's name draws."""
+    return zlib.crc32(name.encode()) / 2**32
 
 
 def _of_known_classes(faces: list[Face], names: tuple[str, ...], source: Path) -> list[tuple[Face, int]]:
@@ -89,9 +99,9 @@ def _of_known_classes(faces: list[Face], names: tuple[str, ...], source: Path) -
     return kept
 
 
-def _read(faces: list[tuple[Face, int]], source: Path) -> tuple[U8, I64, NDArray[np.str_]]:
-    """Chips u8 (N, 48, 48), class numbers int64 (N,) and the CSV's usage (N,) of what can be read."""
-    chips, labels, usage, broken = [], [], [], []
+def _read(faces: list[tuple[Face, int]], source: Path) -> tuple[U8, I64, NDArray[np.str_], NDArray[np.float64]]:
+    """Chips u8 (N, 48, 48), class numbers int64 (N,), the CSV's usage (N,) and lots (N,) of what can be read."""
+    chips, labels, usage, lots, broken = [], [], [], [], []
     with bar(source.name) as show:
         for k, (face, label) in enumerate(faces):
             try:
@@ -103,6 +113,7 @@ def _read(faces: list[tuple[Face, int]], source: Path) -> tuple[U8, I64, NDArray
             chips.append(chip(image, FaceBox(0, 0, float(width), float(height)), CropSpec(1.0, 0.0)))
             labels.append(label)
             usage.append(face.usage)
+            lots.append(_lot(face.name))
             show(k + 1, len(faces))
     if broken:
         sys.stderr.write(f"{source}: {len(broken)} of {len(faces)} pictures cannot be read and are left out:\n")
@@ -110,4 +121,4 @@ def _read(faces: list[tuple[Face, int]], source: Path) -> tuple[U8, I64, NDArray
     if not chips:
         msg = f"{source}: none of {len(faces)} pictures can be read"
         raise SourceError(msg)
-    return np.stack(chips), np.array(labels, np.int64), np.array(usage)
+    return np.stack(chips), np.array(labels, np.int64), np.array(usage), np.array(lots)

@@ -11,6 +11,7 @@ from typing import Any, Final, Literal, get_args
 from edge.config.text import decode_text
 from edge.errors import ConfigError
 from edge.toml import read_toml
+from edge.types import EMOTIONS, ROUTES
 from edge_quantize.training.augment import Augment
 from edge_quantize.training.nets import NETS
 
@@ -152,40 +153,85 @@ def check_recipe(recipe: Recipe, where: str) -> None:
         if getattr(recipe, key) not in known:
             msg = f"{where}: {key} = {getattr(recipe, key)!r} is not one of {', '.join(known)}"
             raise ConfigError(msg)
-    wrong = {
-        "budget_minutes and batch must be positive, ema in [0, 1)": (
-            not 0 < recipe.budget_minutes < math.inf or recipe.batch < 1 or not 0 <= recipe.ema < 1
+    for wrong in (_wrong_numbers(recipe), _wrong_ranges(recipe.augment), _wrong_together(recipe)):
+        for message, is_wrong in wrong.items():
+            if is_wrong:
+                msg = f"{where}: {message}"
+                raise ConfigError(msg)
+
+
+def _wrong_numbers(recipe: Recipe) -> dict[str, Any]:
+    """What each number must be, and whether it is not. `not a < x` is true of NaN, too."""
+    return {
+        "budget_minutes and batch must be positive": not 0 < recipe.budget_minutes < math.inf or recipe.batch < 1,
+        "peak_rate must be a positive number, warmup_steps and l2 not negative": (
+            not 0 < recipe.peak_rate < math.inf or recipe.warmup_steps < 0 or not 0 <= recipe.l2 < math.inf
         ),
-        "init and beside go with a net of two trunks, beside with no other": (
-            (recipe.beside is None) != (not NETS[recipe.net].beside) or (recipe.beside and not recipe.init)
+        "momentum, smoothing and ema must be in [0, 1)": (
+            not all(0 <= share < 1 for share in (recipe.momentum, recipe.smoothing, recipe.ema))
+        ),
+        "votes_weight, teacher_weight and geometry_only_tail must be in [0, 1], teacher_temperature positive": (
+            not all(0 <= share <= 1 for share in (recipe.votes_weight, recipe.teacher_weight))
+            or not 0 <= recipe.geometry_only_tail <= 1
+            or not 0 < recipe.teacher_temperature < math.inf
         ),
         "beside_share must be between 0 and 1": not 0 < recipe.beside_share < 1,
         "decay_share must be above 0 and at most 1, mixup not negative": (
-            not 0 < recipe.decay_share <= 1 or recipe.mixup < 0
+            not 0 < recipe.decay_share <= 1 or not 0 <= recipe.mixup < math.inf
         ),
         "plateau_factor must be between 0 and 1, plateau_patience positive, patience in [0, 1)": (
-            not 0 < recipe.plateau_factor < 1 or recipe.plateau_patience <= 0 or not 0 <= recipe.patience < 1
+            not 0 < recipe.plateau_factor < 1 or not recipe.plateau_patience > 0 or not 0 <= recipe.patience < 1
         ),
         f"worn_share must be in [0, 1], hard_repeats not negative, renderings from 1 to {RENDERINGS}": (
             not 0 <= recipe.worn_share <= 1 or recipe.hard_repeats < 0 or not 1 <= recipe.renderings <= RENDERINGS
         ),
-        "seen is of FER2013's faces and expression nets: leave it out of a gate's recipe and with data": (
-            recipe.seen and (recipe.role == "gate" or recipe.data is not None)
-        ),
-        "worn_share is of masked faces: leave it out of a recipe for bare ones": (
-            recipe.worn_share > 0 and recipe.role == "fer_unmasked"
-        ),
-        "worn_share is of masks drawn for one validation split: leave it out with folds": (
-            recipe.folds and recipe.worn_share > 0 and recipe.data is None
-        ),
+        "real_repeats must not be negative": recipe.real_repeats < 0,
         "folds must be 2 or more, fold from 0 to folds - 1": (
             (recipe.folds or recipe.fold) and not (recipe.folds >= 2 and 0 <= recipe.fold < recipe.folds)
         ),
     }
-    for message, is_wrong in wrong.items():
-        if is_wrong:
-            msg = f"{where}: {message}"
-            raise ConfigError(msg)
+
+
+def _wrong_ranges(augment: Augment) -> dict[str, Any]:
+    """The same of what chips are augmented by."""
+    shares = (augment.flip, augment.p_light, augment.p_camera, augment.p_erase, augment.side)
+    above = (augment.scale, augment.gamma, augment.contrast, augment.gain)
+    return {
+        "flip, p_light, p_camera, p_erase and side must be in [0, 1]": not all(0 <= share <= 1 for share in shares),
+        "scale, gamma, contrast and gain must be ranges above 0, the lesser end first": (
+            not all(0 < low <= high < math.inf for low, high in above)
+        ),
+        "erase must be a range in [0, 1], the lesser end first": (not 0 <= augment.erase[0] <= augment.erase[1] <= 1),
+        "rotate, shift and noise must not be negative": (
+            not all(0 <= one < math.inf for one in (augment.rotate, augment.shift, augment.noise))
+        ),
+    }
+
+
+def _wrong_together(recipe: Recipe) -> dict[str, Any]:
+    """What does not go together: it would end in numpy's words, or do nothing without a word."""
+    classes, gate = len(ROUTES if recipe.role == "gate" else EMOTIONS), recipe.role == "gate"
+    return {
+        f"{recipe.net} tells {NETS[recipe.net].classes} classes, {recipe.role} has {classes}": (
+            NETS[recipe.net].classes != classes
+        ),
+        "renderings, hard_repeats and fit_threshold are a gate's: leave them out": (
+            not gate and (recipe.renderings > 1 or recipe.hard_repeats or recipe.fit_threshold)
+        ),
+        "teacher and teacher_weight go together": (recipe.teacher is None) != (recipe.teacher_weight == 0),
+        "init and beside go with a net of two trunks, beside with no other": (
+            (recipe.beside is None) != (not NETS[recipe.net].beside) or (recipe.beside and not recipe.init)
+        ),
+        "seen is of FER2013's faces and expression nets: leave it out of a gate's recipe and with data": (
+            recipe.seen and (gate or recipe.data is not None)
+        ),
+        "worn_share is of masked faces of FER2013: leave it out of a recipe for bare ones and with data": (
+            recipe.worn_share > 0 and (recipe.role == "fer_unmasked" or recipe.data is not None)
+        ),
+        "worn_share is of masks drawn for one validation split: leave it out with folds": (
+            recipe.folds and recipe.worn_share > 0
+        ),
+    }
 
 
 def _check_types(values: dict[str, Any], cls: type, where: str) -> None:

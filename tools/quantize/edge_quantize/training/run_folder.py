@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import fcntl
 import json
 import os
 import platform
 import subprocess
 import sys
 import zipfile
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -23,7 +25,7 @@ from edge_quantize.datasets.fer2013 import load_arrays
 from edge_quantize.training.recipe import Recipe, recipe_from
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from numpy.typing import NDArray
 
@@ -38,15 +40,61 @@ class RunFolder:
 
     path: Path
 
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder, which is made, against a second training. Raises ConfigError while another holds it."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        held = os.open(self.path, os.O_RDONLY)
+        try:
+            try:
+                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                msg = f"{self.path}: another training writes there: wait for its end, or give another --out"
+                raise ConfigError(msg) from None
+            try:
+                yield
+            finally:
+                with suppress(OSError):  # stays, unless nothing came of it
+                    self.path.rmdir()
+        finally:
+            os.close(held)
+
+    def refuse_taken(self) -> None:
+        """Raise ConfigError where a run is that `start` would remove."""
+        if any((self.path / name).exists() for name in ("final.npz", "checkpoint.npz")):
+            msg = (
+                f"{self.path} holds a run: --resume goes on with it, --again removes it and begins anew, --out names "
+                "another folder"
+            )
+            raise ConfigError(msg)
+
+    def go_on_with(self, recipe: Recipe) -> None:
+        """Take another time budget for the run.
+
+        Raises ConfigError where there is nothing to resume, or where anything else is not as it was begun.
+        """
+        self._checkpoint()
+        begun = self.recipe()
+        for key in (one.name for one in dataclasses.fields(Recipe) if one.name not in {"name", "budget_minutes"}):
+            was, now = getattr(begun, key), getattr(recipe, key)
+            if was != now:
+                msg = f"{self.path} was begun with {key} = {was!r}, not {now!r}: give the same, or another --out"
+                raise ConfigError(msg)
+        _write_json(self.path / "recipe.json", dataclasses.asdict(recipe))
+
     def start(self, recipe: Recipe) -> None:
         """Create the folder with the recipe as used and what is needed to repeat the run."""
         self.path.mkdir(parents=True, exist_ok=True)
-        for old in ("result.json", "best.npz", "checkpoint.npz", "final.npz", "final.keras"):
-            (self.path / old).unlink(missing_ok=True)
+        self.clear()
         _write_json(self.path / "recipe.json", dataclasses.asdict(recipe))
         _write_json(self.path / "origin.json", origin())
         with (self.path / "log.csv").open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerow(LOG_COLUMNS)
+
+    def clear(self) -> None:
+        """Remove what a run before has left: weights and result."""
+        for old in ("result.json", "best.npz", "checkpoint.npz", "final.npz", "final.keras"):
+            (self.path / old).unlink(missing_ok=True)
 
     def recipe(self) -> Recipe:
         """The recipe as used. Raises SourceError when the folder holds no run."""
@@ -76,14 +124,17 @@ class RunFolder:
 
     def load_checkpoint(self) -> tuple[Weights, Weights, int, float]:
         """Live weights, averaged weights, step and seconds. Raises ConfigError when there is none."""
+        found = load_all(self._checkpoint())
+        live = {k.removeprefix("live:"): v for k, v in found.items() if k.startswith("live:")}
+        averaged = {k.removeprefix("average:"): v for k, v in found.items() if k.startswith("average:")}
+        return live, averaged, int(found["step"]), float(found["seconds"])
+
+    def _checkpoint(self) -> Path:
         path = self.path / "checkpoint.npz"
         if not path.exists():
             msg = f"nothing to resume in {self.path}"
             raise ConfigError(msg)
-        found = load_all(path)
-        live = {k.removeprefix("live:"): v for k, v in found.items() if k.startswith("live:")}
-        averaged = {k.removeprefix("average:"): v for k, v in found.items() if k.startswith("average:")}
-        return live, averaged, int(found["step"]), float(found["seconds"])
+        return path
 
     def rewind(self, step: int) -> list[tuple[float, float]]:
         """Forget what was logged after a step; returns (seconds, validation loss) of the lines that stay.

@@ -18,6 +18,7 @@ from edge_quantize.training.keras_net import load_keras, save_keras
 from edge_quantize.training.loop import State, estimate_normalisation, run_steps
 from edge_quantize.training.memory import keep_freed_memory
 from edge_quantize.training.nets import NETS
+from edge_quantize.training.origins import has_own_faces
 from edge_quantize.training.predict import probabilities, score
 from edge_quantize.training.recipe import check_recipe
 from edge_quantize.training.run_folder import RunFolder, load_all
@@ -67,7 +68,7 @@ def _weights_of(init: str, runs: Path) -> Weights:
 
 
 def train(
-    recipe: Recipe, run: RunFolder, masks: Path, *, resume: bool = False, runs: Path | None = None
+    recipe: Recipe, run: RunFolder, masks: Path, *, resume: bool = False, again: bool = False, runs: Path | None = None
 ) -> dict[str, Any]:
     """Train by a recipe into a run folder and return its result (also `result.json` there).
 
@@ -78,14 +79,24 @@ def train(
         run: folder to write.
         masks: folder of rendered masks and real crops.
         resume: go on from the last checkpoint.
+        again: remove a run that is there.
         runs: where `init` and `teacher` are looked for, if not beside the run.
 
     Raises:
         SourceError: data are missing.
-        ConfigError: there is nothing to resume, or the recipe does not fit its data or the weights it starts from.
+        ConfigError: there is nothing to resume, or a run of another recipe; a run is there, or going on; the recipe
+            does not fit its data or the weights it starts from; the loss is no number any more.
 
     """
-    runs = runs or run.path.parent
+    with run.locked():
+        if resume:
+            run.go_on_with(recipe)
+        elif not again:
+            run.refuse_taken()
+        return _train(recipe, run, masks, resume, runs or run.path.parent)
+
+
+def _train(recipe: Recipe, run: RunFolder, masks: Path, resume: bool, runs: Path) -> dict[str, Any]:  # noqa: FBT001
     keep_freed_memory()
     torch.manual_seed(recipe.seed)
     samples = load_samples(recipe, masks)
@@ -142,11 +153,13 @@ def finish(
     return result
 
 
-def train_folds(recipe: Recipe, folds: int, out: Path, masks: Path, *, resume: bool = False) -> dict[str, Any]:
+def train_folds(
+    recipe: Recipe, folds: int, out: Path, masks: Path, *, resume: bool = False, again: bool = False
+) -> dict[str, Any]:
     """Train once for each part of the faces, which is held out and scored; images of one picture stay together.
 
-    Finished runs are kept with `resume`. Returns, and writes to `folds.json`, the accuracy of each
-    held-out part, its size, and their mean and standard deviation (n - 1).
+    Finished runs are kept with `resume`, removed with `again`. Returns, and writes to `folds.json`, the accuracy of
+    each held-out part, its size, and their mean and standard deviation (n - 1).
 
     Raises:
         ConfigError: fewer than two folds, runs of another recipe to resume, or a net to start from that has seen the
@@ -157,19 +170,19 @@ def train_folds(recipe: Recipe, folds: int, out: Path, masks: Path, *, resume: b
     if folds < 2:
         msg = f"--folds must be 2 or more, not {folds}"
         raise ConfigError(msg)
+    runs = [RunFolder(out / f"fold-{fold}") for fold in range(folds)]
+    if again:  # all at once: a --resume after a stop would take later folds of the time before for finished ones
+        for run in runs:
+            run.clear()
     scores = []
-    for fold in range(folds):
-        run = RunFolder(out / f"fold-{fold}")
+    for fold, run in enumerate(runs):
         one = _one_fold(recipe, folds, fold, out.parent)
-        there = resume and (run.path / "recipe.json").exists()
-        if there and run.recipe() != one:
-            msg = (
-                f"{run.path} holds a run of another recipe: leave --resume out to train it anew, or give another --out"
-            )
+        done = run.result() if resume else None
+        if done is not None and run.recipe() != one:
+            msg = f"{run.path} holds a run of another recipe: --again trains anew, --out names another folder"
             raise ConfigError(msg)
-        done = run.result() if there else None
         if done is None:
-            going_on = there and (run.path / "checkpoint.npz").exists()
+            going_on = resume and (run.path / "checkpoint.npz").exists()
             done = train(one, run, masks, resume=going_on, runs=out.parent)
         if "scores" not in done:
             return done | {"fold": fold}
@@ -187,15 +200,18 @@ def train_folds(recipe: Recipe, folds: int, out: Path, masks: Path, *, resume: b
 
 
 def _one_fold(recipe: Recipe, folds: int, fold: int, runs: Path) -> Recipe:
-    """The recipe of one fold. Nets it starts from or learns from must not have seen the faces held out."""
+    """The recipe of one fold. Nets it starts from or learns from must not have seen the faces held out.
+
+    With own faces they are nets of FER2013, or of the same folds: a face's masked version is of its fold.
+    """
     one = dataclasses.replace(recipe, name=f"{recipe.name}-fold-{fold}", folds=folds, fold=fold)
     check_recipe(one, recipe.name)
-    if recipe.data is not None:
-        return one
     changes: dict[str, Any] = {}
     for key in ("init", "beside", "teacher"):
         named = getattr(recipe, key)
         if named is None or named == imagenet.NAME:
+            continue
+        if recipe.data is not None and _has_not_seen_own(named, runs):
             continue
         if Path(named).suffix in {".npz", ".keras"}:
             msg = f"{key} = {named!r} has seen the faces held out: give a recipe that starts from a run, or from none"
@@ -206,3 +222,10 @@ def _one_fold(recipe: Recipe, folds: int, fold: int, runs: Path) -> Recipe:
             msg = f"{key} = {named!r} has seen the faces held out: first train --recipe {named} --folds {folds}"
             raise ConfigError(msg)
     return dataclasses.replace(one, **changes)
+
+
+def _has_not_seen_own(named: str, runs: Path) -> bool:
+    """Whether what an `init` names is there, and neither it nor what it came from was trained on own faces."""
+    files = {".npz", ".keras"}
+    there = (Path(one).suffix in files or (runs / one / "recipe.json").exists() for one in named.split(" + "))
+    return all(there) and not has_own_faces(named, runs)
