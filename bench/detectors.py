@@ -1,6 +1,6 @@
 """Which faces each detector finds, what else it takes for one, and what a frame costs: docs/detectors.md.
 
-    .venv/bin/python bench/detectors.py --bundle models/fer-2027.08 [--faces N] [--plot docs/detectors.png | --shipped]
+    .venv/bin/python bench/detectors.py --bundle models/fer-2027.09 [--faces N] [--plot docs/detectors.png | --shipped]
 
 Real photos with and without masks (EDGE_DATA), none of which BlazeFace's int8 kernels were fitted on, are set into
 frames of the clips (480×270) at several sizes and, at one size, several brightness levels of the whole frame. A face is

@@ -1,6 +1,6 @@
 """How long somebody new waits until they are found, and what an empty, still scene costs: docs/decisions/0026.
 
-    .venv/bin/python bench/newcomers.py --bundle models/fer-2027.08 [--faces N] [--wide] [--before d52c8f32]
+    .venv/bin/python bench/newcomers.py --bundle models/fer-2027.09 [--faces N] [--wide] [--before d52c8f32]
 
 Streams are the clips (EDGE_DATA), frame by frame, into which faces are pasted as in `detectors.py`, for twelve frames
 each. A wait is the number of frames before the one in which a face is first found, 12 if it never is. Still scenes are

@@ -1,6 +1,6 @@
 """What it is worth to level a face by the roll of the eyes that BlazeFace finds: docs/decisions/0014-blazeface.md.
 
-    .venv/bin/python bench/roll.py --bundle models/fer-2027.08 [--faces N]
+    .venv/bin/python bench/roll.py --bundle models/fer-2027.09 [--faces N]
 
 Faces of PublicTest half A, bare and masked, are set into scenes, every other one turned the other way. Each one found
 is read as the box stands, and levelled where the eyes lean by so many degrees or more: points won and their 95 %

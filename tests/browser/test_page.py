@@ -31,7 +31,7 @@ def test_the_page_shows_and_refreshes(browser: Chromium, tmp_path: Path) -> None
     bench, web = Bench(tmp_path), Web(WebSection(port=0))
     url = f"http://127.0.0.1:{web.port}/"
     bench.commit(14, 31)
-    figures = vision_file().model_copy(update={"versions": {"edge": "<b>1</b>", "bundle": "fer-2027.08"}})
+    figures = vision_file().model_copy(update={"versions": {"edge": "<b>1</b>", "bundle": "fer-2027.09"}})
     web.tell(bench.take(figures))
     for phone in (True, False):
         for dark in (True, False):

@@ -371,6 +371,22 @@ def test_a_teacher_with_agreeing_views_answers_the_students_own_chip(
         assert torch.allclose(rest, rest.round(), atol=1e-5), "half the answer, half a label of 0 and 1"
 
 
+def test_several_teachers_answer_together(tmp_path: Path) -> None:
+    net, x = nets.NETS["gate"], torch.randn(4, 1, 48, 48)
+    for name, seed in (("a", 1), ("b", 2)):
+        RunFolder(tmp_path / name).start(TINY)
+        RunFolder(tmp_path / name).save_final(seeded_weights(net, seed))
+    said = []
+    for named in ("a", "b", "a + b"):
+        recipe = replace(TINY, teacher=named, teacher_weight=0.5, teacher_views="agreeing")
+        answering = teacher.consistent_teacher(recipe, tmp_path)
+        assert answering is not None
+        with torch.no_grad():
+            said.append(answering(x))
+    assert not torch.allclose(said[0], said[1])
+    assert torch.allclose(said[2], (said[0] + said[1]) / 2, atol=1e-5)
+
+
 def test_the_teacher_enters_the_targets(tmp_path: Path) -> None:
     samples = two_classes(4)
     logits = np.zeros((2, 40, 2), np.float32)

@@ -41,7 +41,7 @@ def command(args: argparse.Namespace) -> int:
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Register `crop`."""
     parser = subparsers.add_parser("crop", help="measure which crop around the detector's box is read best")
-    parser.add_argument("--bundle", type=Path, required=True, help="bundle folder, e.g. models/fer-2027.08")
+    parser.add_argument("--bundle", type=Path, required=True, help="bundle folder, e.g. models/fer-2027.09")
     parser.add_argument("--detector", choices=KINDS, default="haar")
     parser.add_argument("--faces", type=int, default=in_scene.FACES, help="faces of PublicTest half A to set in scenes")
     parser.add_argument("--json", action="store_true", help="print JSON")

@@ -34,7 +34,7 @@ def command(args: argparse.Namespace) -> int:
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Register `evaluate`."""
     parser = subparsers.add_parser("evaluate", help="score a bundle's int8 files and write a report")
-    parser.add_argument("--bundle", type=Path, required=True, help="bundle folder, e.g. models/fer-2027.08")
+    parser.add_argument("--bundle", type=Path, required=True, help="bundle folder, e.g. models/fer-2027.09")
     parser.add_argument("--out", type=Path, default=Path("build/report"))
     parser.add_argument("--runs", type=Path, help=f"folder of training runs, for their curves; {RUNS} if it is there")
     parser.add_argument("--json", action="store_true", help="print JSON instead of Markdown")

@@ -51,7 +51,7 @@ def command(args: argparse.Namespace) -> int:
 def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Register `scenes`."""
     parser = subparsers.add_parser("scenes", help="set training faces into scenes and cut them as the device does")
-    parser.add_argument("--bundle", type=Path, required=True, help="whose detector looks, e.g. models/fer-2027.08")
+    parser.add_argument("--bundle", type=Path, required=True, help="whose detector looks, e.g. models/fer-2027.09")
     parser.add_argument("--folder", type=Path, default=Path("build/masks"), help="of the masked renderings")
     parser.add_argument("--again", action="store_true", help="write anew what is there already")
     parser.set_defaults(func=command)

@@ -7,7 +7,7 @@ import signal
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import numpy as np
 import torch
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from edge_quantize.training.recipe import Recipe
     from edge_quantize.training.run_folder import RunFolder
     from edge_quantize.training.torch_net import TorchNet
+
+Teacher: TypeAlias = "Callable[[Tensor], Tensor]"
+"""From chips float (N, 1, 48, 48) to logits (N, classes)."""
 
 SAVE_EVERY: Final = 180.0
 """Seconds between checkpoints."""
@@ -105,7 +108,7 @@ def run_steps(
     model: TorchNet,
     average: TorchNet,
     state: State,
-    teacher: TorchNet | None = None,
+    teacher: Teacher | None = None,
 ) -> None:
     """Train `model`, and the running `average` of its weights, until the budget, the patience or a signal ends it.
 
@@ -160,13 +163,12 @@ def run_steps(
     save()
 
 
-def batches(
-    recipe: Recipe, samples: Samples, state: State, teacher: TorchNet | None
-) -> Iterator[tuple[Tensor, Tensor]]:
+def batches(recipe: Recipe, samples: Samples, state: State, teacher: Teacher | None) -> Iterator[tuple[Tensor, Tensor]]:
     """Endless batches as the recipe wants them now: chips float (N, 1, 48, 48) and targets (N, classes)."""
     chips, labels = torch.from_numpy(samples.chips).to(DEVICE), torch.from_numpy(samples.targets).to(DEVICE)
     rng = np.random.default_rng(recipe.seed + state.step)
     torch.manual_seed(recipe.seed + state.step)
+    half = recipe.bf16 and knows_bf16()
     order = torch.empty(0, dtype=torch.long, device=DEVICE)
     while True:
         if len(order) < min(recipe.batch, len(chips)):
@@ -178,8 +180,8 @@ def batches(
             x, targets = mixed(x, targets, float(rng.beta(recipe.mixup, recipe.mixup)))
         x = on_device(x)
         if teacher is not None:
-            with torch.no_grad():
-                answer = F.softmax(teacher(x) / recipe.teacher_temperature, 1)
+            with torch.no_grad(), torch.autocast(DEVICE.type, torch.bfloat16, enabled=half):
+                answer = F.softmax(teacher(x).float() / recipe.teacher_temperature, 1)
             targets = (1 - recipe.teacher_weight) * targets + recipe.teacher_weight * answer
         yield x, targets
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 
 from edge.errors import ConfigError, SourceError
 from edge_quantize.datasets.fer2013 import load_arrays, load_fer2013
@@ -17,6 +18,7 @@ from edge_quantize.training.torch_net import torch_net
 
 if TYPE_CHECKING:
     from edge_quantize.training.labelled import F32, U8, Samples
+    from edge_quantize.training.loop import Teacher
     from edge_quantize.training.recipe import Recipe
     from edge_quantize.training.torch_net import TorchNet
 
@@ -52,16 +54,16 @@ def with_teacher(recipe: Recipe, samples: Samples, runs: Path) -> Samples:
     return replace(samples, targets=(1 - w) * samples.targets + w * answers[back])
 
 
-def consistent_teacher(recipe: Recipe, runs: Path) -> TorchNet | None:
-    """The net that answers the student's own chips in the loop; None where the recipe wants none.
+def consistent_teacher(recipe: Recipe, runs: Path) -> Teacher | None:
+    """What answers the student's own chips in the loop with logits; None where the recipe wants none.
 
-    Raises SourceError when it is not there or not finished.
+    Several nets (`a + b`) answer together, with the mean of their logits. Raises SourceError when one is not there or
+    not finished.
     """
     if recipe.teacher is None or not recipe.teacher_weight or recipe.teacher_views != "agreeing":
         return None
-    model = load_run(runs / recipe.teacher)
-    model.eval()
-    return model
+    nets = [load_run(runs / name).eval() for name in recipe.teacher.split(" + ")]
+    return lambda x: torch.stack([net(x) for net in nets]).mean(0)
 
 
 def both_ways(model: TorchNet, faces: U8) -> F32:
