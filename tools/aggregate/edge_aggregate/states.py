@@ -84,13 +84,8 @@ class States:
         )
         runs = _last_starts(engine, {device for _, device, after_ms, *_ in gaps if after_ms is None})
         for site, device, after_ms, before_ms, missing in gaps:
-            if after_ms is None:  # whole days may be lost, and runs before this one of which nobody told yet
-                ends = runs[device]
-                at = bisect_left(ends, before_ms)
-                # Of a device that nobody knew before, no more than its numbers tell: a window is a day at most.
-                longest_ms = min(missing, PATIENCE_DAYS) * DAY_MS
-                after_ms = ends[at - 1] if at else before_ms - longest_ms  # noqa: PLW2901
-            self._sites[names[site]].gaps.append((after_ms, before_ms))
+            since_ms = _lost_since(runs[device], before_ms, missing) if after_ms is None else after_ms
+            self._sites[names[site]].gaps.append((since_ms, before_ms))
         if waited_for:
             heard = max(since - PATIENCE_DAYS, summed * SPAN_DAYS)
             for site, device, first_day, last_day in engine.fetch(
@@ -145,6 +140,16 @@ class States:
             if any(self.day(site, day) == "provisional" for day in reversed(recent)):
                 return "provisional"
         return "restated" if any(day in days for day in found.late) else "final"
+
+
+def _lost_since(ends: list[int], before_ms: int, missing: int) -> int:
+    """From when on a run is lost of which nothing came: whole days may be, and runs before it that nobody told of yet.
+
+    `ends`: when the last windows of the device's runs began. Of a device that nobody knew before, no more is lost than
+    its numbers tell: a window is a day at most.
+    """
+    at = bisect_left(ends, before_ms)
+    return ends[at - 1] if at else before_ms - min(missing, PATIENCE_DAYS) * DAY_MS
 
 
 def _last_starts(engine: Engine, devices: set[int]) -> dict[int, list[int]]:

@@ -93,10 +93,10 @@ def train(
             run.go_on_with(recipe)
         elif not again:
             run.refuse_taken()
-        return _train(recipe, run, masks, resume, runs or run.path.parent)
+        return _train(recipe, run, masks, runs or run.path.parent, resume=resume)
 
 
-def _train(recipe: Recipe, run: RunFolder, masks: Path, resume: bool, runs: Path) -> dict[str, Any]:  # noqa: FBT001
+def _train(recipe: Recipe, run: RunFolder, masks: Path, runs: Path, *, resume: bool) -> dict[str, Any]:
     keep_freed_memory()
     torch.manual_seed(recipe.seed)
     samples = load_samples(recipe, masks)
