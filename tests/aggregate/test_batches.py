@@ -22,7 +22,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.support.broker import Mosquitto, free_port, needs_mosquitto
 from tests.support.subscriber import Devices, Process, environment_with, unacknowledged, until
-from tests.support.windows import BOOT, window
+from tests.support.windows import HEALTH, window
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -202,23 +202,6 @@ def status(state: str, boot: str | None, since: str, **more: Any) -> dict[str, A
     return {"state": state, "boot_id": boot, "version": "1.0", "since": since, **more}
 
 
-HEALTH = {
-    "boot_id": BOOT,
-    "backend": "cpu",
-    "rate": "ok",
-    "invoke_ms": {"p50": 3.0, "p95": 5.0},
-    "drops": {},
-    "restarts": 0,
-    "outbox": {"unsent": 0, "oldest_s": 0},
-    "soc_c": 50.5,
-    "scene": "ok",
-    "time_quality": "synced",
-    "paused": False,
-    "versions": {"edge": "1.0"},
-    "unknown": "left out",
-}
-
-
 def test_the_fleet_is_what_each_device_said_last(tmp_path: Path) -> None:
     """A retained status is known at once; a will of an earlier connection does not cover a newer birth."""
     topic = "edge/v1/lobby/kiosk-1/{}"
@@ -236,7 +219,7 @@ def test_the_fleet_is_what_each_device_said_last(tmp_path: Path) -> None:
             devices.send(topic.format("status"), status("online", new, "2026-11-21T11:00:00Z"))
             until(lambda: state() == ("online", new), "the birth", process)
             devices.send(topic.format("status"), status("offline", old, "2026-11-21T10:00:00Z"))
-            devices.send(topic.format("health"), HEALTH)
+            devices.send(topic.format("health"), {**HEALTH, "unknown": "left out"})
             until(lambda: process.ask("SELECT health_ms FROM fleet") != [(None,)], "health", process)
             assert state() == ("online", new), "the late will"
             devices.send(topic.format("status"), status("online", new, "2026-11-21T11:30:00Z"))  # connected again

@@ -18,7 +18,7 @@ from edge_aggregate.web.app import Pages, make_app
 from starlette.testclient import TestClient
 
 from edge.contract import Health, encode
-from tests.support.windows import BOOT, DAY, window, write_log
+from tests.support.windows import BOOT, DAY, HEALTH, window, write_log
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,21 +61,7 @@ def says(store: str, device: str, state: str, at: datetime, site: str = "lobby")
 
 
 def health(at: datetime, device: str = ALIVE, **said: Any) -> HealthRow:  # noqa: ANN401 - fields of a payload
-    body: dict[str, Any] = {
-        "boot_id": BOOT,
-        "backend": "cpu",
-        "rate": "ok",
-        "invoke_ms": {"p50": 3.0, "p95": 5.0},
-        "drops": {},
-        "restarts": 0,
-        "outbox": {"unsent": 0, "oldest_s": 0},
-        "soc_c": None,
-        "scene": "ok",
-        "time_quality": "synced",
-        "paused": False,
-        "versions": {},
-    }
-    return HealthRow(device, "lobby", encode(Health(**body | said)).decode(), milliseconds(at))
+    return HealthRow(device, "lobby", encode(Health(**HEALTH | said)).decode(), milliseconds(at))
 
 
 def row_of(text: str, device: str) -> str:

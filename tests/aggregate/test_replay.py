@@ -313,6 +313,19 @@ def test_a_kiosk_that_was_moved_is_asked_whatever_its_old_topic_still_says(
         assert read_gaps(store.engine)[0].due(heard), "a clock that was far ahead holds up nobody"
 
 
+def test_a_health_of_where_a_kiosk_stood_before_goes_when_its_status_comes(address: str) -> None:
+    """A broker may repeat what is retained in any order, and two writes may part it."""
+    heard = milliseconds(DAY)
+    online = StatusRow("kiosk-1", "lobby", "online", "2" * 32, "1", heard, None, heard, retained=True)
+    here, before = (HealthRow("kiosk-1", site, f'{{"of": "{site}"}}', 0, retained=True) for site in ("lobby", "zoo"))
+    with open_store(address, create=True) as store:
+        for healths, kept in (([here, before], None), ([here, before], here.health), ([], here.health)):
+            write_fleet(store.engine, [], healths)
+            write_fleet(store.engine, [online], [])
+            (member,) = read_fleet(store.engine)
+            assert (member.site, member.health) == ("lobby", kept)
+
+
 def test_when_a_gap_is_due(tmp_path: Path, address: str) -> None:
     with open_store(address, create=True) as store:
         engine = store.engine

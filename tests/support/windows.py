@@ -23,6 +23,21 @@ MODELS: Final = {
     "fer_masked": "sha256:" + "3" * 64,
     "route": "gate",
 }
+HEALTH: Final[dict[str, Any]] = {
+    "boot_id": BOOT,
+    "backend": "cpu",
+    "rate": "ok",
+    "invoke_ms": {"p50": 3.0, "p95": 5.0},
+    "drops": {},
+    "restarts": 0,
+    "outbox": {"unsent": 0, "oldest_s": 0},
+    "soc_c": 50.5,
+    "scene": "ok",
+    "time_quality": "synced",
+    "paused": False,
+    "versions": {"edge": "1.0"},
+}
+"""What a kiosk says of itself, where all is well."""
 
 
 def window(  # noqa: PLR0913 - fields of a payload

@@ -185,7 +185,8 @@ class Subscriber:
         options = self._options
         every = f"{options.root}/v1/+/+"
         shared = f"$share/{options.share}/" if options.share else ""
-        wanted = [(f"{shared}{every}/counts", 1), (f"{shared}{every}/health", 0), (f"{every}/status", 0)]
+        # Of what is retained, statuses first: they say at which site a device is now.
+        wanted = [(f"{shared}{every}/counts", 1), (f"{every}/status", 0), (f"{shared}{every}/health", 0)]
         self._wanted = wanted
         if self._task is not None:
             wanted += self._task.topics()

@@ -99,6 +99,13 @@ def _changes(columns: tuple[str, ...], where: str) -> dict[str, str]:
     return {name: f"CASE WHEN {where} THEN excluded.{name} ELSE fleet.{name} END" for name in columns[1:]}
 
 
+def _status_changes(where: str) -> dict[str, str]:
+    """As `_changes`. A health of another site goes: one that came before the first status may be of any."""
+    elsewhere = f"{where} AND excluded.site <> fleet.site"
+    gone = {name: f"CASE WHEN {elsewhere} THEN NULL ELSE fleet.{name} END" for name in ("health", "health_ms")}
+    return _changes(_STATUS_COLUMNS, where) | gone
+
+
 def _newer(column: str) -> str:
     """Of two subscribers the slower one must not undo; a clock that was far ahead must not hold up for ever."""
     return (
@@ -132,10 +139,7 @@ _STATUS_COLUMNS: Final = StatusRow._fields[:-1]
 _HEALTH_COLUMNS: Final = HealthRow._fields[:-1]
 _STATUS: Final = f"NOT {_LATE_WILL} AND NOT {_MOVED} AND {_newer('status_ms')}"
 _HEALTH: Final = _newer("health_ms")
-_STATUS_CHANGES: Final = [
-    _changes(_STATUS_COLUMNS, _STATUS),
-    _changes(_STATUS_COLUMNS, f"NOT {_LEFT_BEHIND} AND {_STATUS}"),
-]
+_STATUS_CHANGES: Final = [_status_changes(_STATUS), _status_changes(f"NOT {_LEFT_BEHIND} AND {_STATUS}")]
 _HEALTH_CHANGES: Final = [
     _changes(_HEALTH_COLUMNS, _HEALTH),
     _changes(_HEALTH_COLUMNS, f"NOT {_ELSEWHERE} AND {_HEALTH}"),
