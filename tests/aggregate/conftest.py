@@ -1,4 +1,4 @@
-"""A PostgreSQL server for this folder's tests, started when the first asks for it."""
+"""For this folder's tests: a PostgreSQL server, started when the first asks for it, and stores of either engine."""
 
 from __future__ import annotations
 
@@ -23,3 +23,9 @@ def postgres() -> Iterator[Postgres]:
         pytest.skip(reason)
     with Postgres() as server:
         yield server
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def address(request: pytest.FixtureRequest) -> str:
+    """An empty store of either engine."""
+    return ":memory:" if request.param == "sqlite" else str(request.getfixturevalue("postgres").address())

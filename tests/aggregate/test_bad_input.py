@@ -38,8 +38,8 @@ def store(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("pattern", ["**x", "x" * 5000, ""])
 def test_patterns_that_are_none_are_told(pattern: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "give paths" in (told := refused(capsys, "ingest", "--store", tmp_path / "s", "--files", pattern)) or (
-        "is a folder" in told
+    assert "give paths" in (message := refused(capsys, "ingest", "--store", tmp_path / "s", "--files", pattern)) or (
+        "is a folder" in message
     )
 
 
@@ -99,7 +99,7 @@ def test_a_store_without_a_name_is_told(tmp_path: Path, capsys: pytest.CaptureFi
     ],
 )
 def test_times_at_the_end_of_time_are_told(arguments: str, store: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "years" in (told := refused(capsys, "index", "--store", store, *arguments.split())) or "days" in told
+    assert "years" in (message := refused(capsys, "index", "--store", store, *arguments.split())) or "days" in message
 
 
 @pytest.mark.parametrize("listen", ["127.0.0.1:\u00b2", "127.0.0.1:" + "9" * 5000, "127.0.0.1:65536"])
@@ -109,8 +109,10 @@ def test_ports_that_are_none_are_told(listen: str, store: Path, capsys: pytest.C
 
 def test_a_certificate_that_is_none_is_told(store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "log.jsonl"
-    told = refused(capsys, "serve", "--store", store, "--tls-cert", path, "--tls-key", path, "--listen", "127.0.0.1:0")
-    assert "give a PEM certificate" in told
+    message = refused(
+        capsys, "serve", "--store", store, "--tls-cert", path, "--tls-key", path, "--listen", "127.0.0.1:0"
+    )
+    assert "give a PEM certificate" in message
 
 
 @pytest.mark.parametrize("name", ["a:b", "", "#a", "a\nb", " a"])

@@ -132,10 +132,10 @@ def test_what_is_no_manifest_is_one_line_that_says_where(text: str, reason: str,
     path.write_text(text)
     with pytest.raises(ContractError) as caught:
         read_manifest(path)
-    told = str(caught.value)
-    assert told.startswith(f"{path}: ")
-    assert reason in told
-    assert told.isprintable()
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ")
+    assert reason in message
+    assert message.isprintable()
 
 
 def test_what_is_no_file_of_a_sane_size_is_one_line(tmp_path: Path) -> None:

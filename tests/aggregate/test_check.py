@@ -10,7 +10,6 @@ import pytest
 from edge_aggregate.cli import main
 
 from edge.contract import counts_payload, encode
-from edge.vision.privacy import nothing_held
 from tests.support.appliance import EXACT, closing
 
 if TYPE_CHECKING:
@@ -21,7 +20,7 @@ BOOT, OLD = "a" * 32, "b" * 32
 
 def entry(seq: int, *, boot: str = BOOT, prev: tuple[str, int] | None = None, **changes: Any) -> dict[str, Any]:  # noqa: ANN401
     """A log line of one window; `changes` overwrite fields of the payload."""
-    report, _ = closing((), EXACT)(nothing_held(), None)
+    report, _ = closing((), EXACT)({}, None)
     payload = counts_payload(
         report,
         site="lobby",
@@ -119,8 +118,8 @@ def test_dead_letters_that_are_not_listed_are_counted(
     found = run(tmp_path / "log", [entry(1), entry(1, coverage=0.5), *["no"] * 12], capsys)
     assert (len(found["dead"]), found["unlisted"]) == (5, 7)
     assert main(["check", str(tmp_path / "log")]) == 0
-    told = capsys.readouterr().out.splitlines()[-1]
-    assert told.endswith("1 conflicts, 0 missing, 12 dead letters, the first 7 of them not listed")
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.endswith("1 conflicts, 0 missing, 12 dead letters, the first 7 of them not listed")
 
 
 def test_a_log_that_is_not_there_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,12 +15,14 @@ from bench import coverage, coverage_page
 from bench.coverage import KINDS
 from bench.coverage_simulation import ROOT, WINDOWS, Crowd, Redraws, held_back, released, simulate
 from edge.types import CELLS, ROUTES
-from edge.vision.privacy import Policy, flush_day, flush_due, nothing_held, release
+from edge.vision.privacy import Policy, flush_day, flush_due, release
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from fractions import Fraction
     from pathlib import Path
+
+    from edge.vision.privacy import Accumulators
 
 KINDS_OF = ("as read", "corrected")
 
@@ -39,7 +41,8 @@ def test_the_simulation_releases_as_the_appliance_does(draws: Redraws) -> None:
     policy, midnight = Policy("discrete-laplace", 1, 10), datetime(2026, 11, 21, tzinfo=UTC)
     seen = set()
     for run in range(len(votes)):
-        held, last = nothing_held(), flush_day(midnight)
+        held: Accumulators = {}
+        last = flush_day(midnight)
         for w in range(2 * WINDOWS):
             turn = iter(noise[run, w].tolist())
             counts = {

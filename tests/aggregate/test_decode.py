@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import pytest
 from edge_aggregate import decode
-from edge_aggregate.decode import LINE_LIMIT, Dead, Row, _decode_parts, decode_line, decode_message, decode_usual
+from edge_aggregate.decode import LINE_LIMIT, Dead, Row, _decode_parts, decode_fast, decode_line, decode_message
 
 from edge.contract import decode_counts, encode
 from tests.support.windows import BOOT, DAY, window
@@ -105,8 +105,8 @@ def test_so_they_do_on_each_field_that_another_takes_the_place_of(field: bytes) 
 def test_what_a_device_sends_is_read_the_usual_way(monkeypatch: pytest.MonkeyPatch) -> None:
     payload = encode(decode_counts(json.loads(LINE)["payload"]))
     topic, received_ms = "edge/v1/lobby/kiosk-1/counts", decode.milliseconds(DAY + timedelta(hours=2))
-    assert decode_usual(topic, received_ms, payload) == decode_message(topic, received_ms, payload)
-    assert isinstance(decode_usual(topic, received_ms, payload), Row), "a field of the contract is not in `usual`"
+    assert decode_fast(topic, received_ms, payload) == decode_message(topic, received_ms, payload)
+    assert isinstance(decode_fast(topic, received_ms, payload), Row), "a field of the contract is not in `fast_decode`"
     monkeypatch.setattr(decode, "_decode_parts", lambda _: None)
     assert isinstance(decode_line(LINE.encode()), Row)
 

@@ -365,7 +365,7 @@ def test_a_city_counts_without_its_silent_sites_and_says_which_they_are(
 
 
 @pytest.mark.parametrize(
-    ("text", "place", "told"),
+    ("text", "place", "message"),
     [
         ("2026-13-01", "UTC", "is no time"),
         ("yesterday", "UTC", "is no time"),
@@ -373,8 +373,8 @@ def test_a_city_counts_without_its_silent_sites_and_says_which_they_are(
         ("2026-03-01", "../../etc/passwd", "no time zone"),
     ],
 )
-def test_times_and_zones_that_are_none_are_told(text: str, place: str, told: str) -> None:
-    with pytest.raises(ConfigError, match=told):
+def test_times_and_zones_that_are_none_are_told(text: str, place: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         moment(text, zone(place))
 
 
@@ -412,7 +412,7 @@ def test_index_as_json_and_the_corrected_share(tmp_path: Path, capsys: pytest.Ca
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["--site", "nowhere"], "no window ever came from a site called 'nowhere'"),
         (["--city", "town"], "--city needs --sites"),
@@ -424,12 +424,12 @@ def test_index_as_json_and_the_corrected_share(tmp_path: Path, capsys: pytest.Ca
     ],
 )
 def test_arguments_that_do_not_fit_are_one_line(
-    arguments: list[str], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     stored(tmp_path, a_day()).close()
     assert main(["index", "--store", str(tmp_path / "store.db"), *arguments]) in (2, 66)
     error = capsys.readouterr().err
-    assert told in error
+    assert message in error
     assert error.count("\n") == 1
 
 

@@ -97,11 +97,11 @@ def test_a_dead_subscriber_is_seen_on_every_page(
     says(store, ALIVE, "online", NEWEST)
     clock_at(monkeypatch, NEWEST + timedelta(hours=3))
     assert "Nothing has come" not in client.get(path).text
-    for later, told in ((timedelta(hours=5, minutes=40), "5 h"), (timedelta(days=3, hours=2), "3 d")):
+    for later, since in ((timedelta(hours=5, minutes=40), "5 h"), (timedelta(days=3, hours=2), "3 d")):
         clock_at(monkeypatch, NEWEST + later)
-        assert f"Nothing has come for {told}: the newest message is of 22 Mar 2026 00:00 UTC" in client.get(path).text
+        assert f"Nothing has come for {since}: the newest message is of 22 Mar 2026 00:00 UTC" in client.get(path).text
         part = client.get(path, headers={"HX-Request": "true"}).text
-        assert f"Nothing has come for {told}" in part, "a page that is open gets it too"
+        assert f"Nothing has come for {since}" in part, "a page that is open gets it too"
 
 
 def test_of_a_store_that_is_filled_from_files_nothing_is_late(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from edge_aggregate.decode import milliseconds
@@ -18,9 +18,6 @@ from edge_aggregate.store import Store, open_store
 from tests.aggregate.test_store import messy_log
 from tests.support.windows import DAY, write_log
 
-if TYPE_CHECKING:
-    from tests.support.postgres import Postgres
-
 PERIOD = Period(milliseconds(DAY), milliseconds(DAY + timedelta(days=3)))
 
 
@@ -30,32 +27,23 @@ def asked(store: Store, name: str) -> list[tuple[Any, ...]]:
     return store.engine.fetch(sql.replace("${site:sqlstring}", "'hall','lobby'"))
 
 
-def judge(store: Store, folder: Path) -> None:
-    ingest_files(store, [write_log(folder / "log.jsonl", messy_log(5))])
-    found = figures(store, PERIOD)
-    happy, n = sum(figure.happy for figure in found), sum(figure.n for figure in found)
-    assert float(asked(store, "happy")[0][0]) == pytest.approx(happy / n)
-    assert int(asked(store, "votes")[0][0]) == n
-    assert [(site, int(votes)) for site, _, votes, _, _ in asked(store, "sites")] == [(f.site, f.n) for f in found]
-    assert sum(int(votes) for _, _, votes in asked(store, "votes by day")) == n
-    assert {int(day) % 86400 for day, _, _ in asked(store, "happy by day")} == {0}
-    cells = {cell: int(one or 0) + int(other or 0) for cell, one, other in asked(store, "expressions")}
-    assert cells["happy"] == happy
-    assert sum(cells.values()) - cells["uncertain"] == n
-    assert sum(int(missing) for _, missing in asked(store, "missing")) == sum(f.missing for f in found)
-    assert asked(store, "refused")
-    assert asked(store, "refused newest")
-    assert 0 < float(asked(store, "coverage")[0][0]) <= 1
-
-
-def test_every_query_in_a_file(tmp_path: Path) -> None:
-    with open_store(str(tmp_path / "store.db"), create=True) as store:
-        judge(store, tmp_path)
-
-
-def test_every_query_in_postgres(tmp_path: Path, postgres: Postgres) -> None:
-    with open_store(postgres.address(), create=True) as store:
-        judge(store, tmp_path)
+def test_every_query(tmp_path: Path, address: str) -> None:
+    with open_store(address, create=True) as store:
+        ingest_files(store, [write_log(tmp_path / "log.jsonl", messy_log(5))])
+        found = figures(store, PERIOD)
+        happy, n = sum(figure.happy for figure in found), sum(figure.n for figure in found)
+        assert float(asked(store, "happy")[0][0]) == pytest.approx(happy / n)
+        assert int(asked(store, "votes")[0][0]) == n
+        assert [(site, int(votes)) for site, _, votes, _, _ in asked(store, "sites")] == [(f.site, f.n) for f in found]
+        assert sum(int(votes) for _, _, votes in asked(store, "votes by day")) == n
+        assert {int(day) % 86400 for day, _, _ in asked(store, "happy by day")} == {0}
+        cells = {cell: int(one or 0) + int(other or 0) for cell, one, other in asked(store, "expressions")}
+        assert cells["happy"] == happy
+        assert sum(cells.values()) - cells["uncertain"] == n
+        assert sum(int(missing) for _, missing in asked(store, "missing")) == sum(f.missing for f in found)
+        assert asked(store, "refused")
+        assert asked(store, "refused newest")
+        assert 0 < float(asked(store, "coverage")[0][0]) <= 1
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -28,7 +28,7 @@ _ALL_LETTERS = "leave out --last, --from, --to, --site, --sites, --zone and --by
 
 
 @pytest.mark.parametrize(
-    ("command", "option", "told"),
+    ("command", "option", "message"),
     [
         *(
             (FILES, option, f"{option[0]}: {_OF_SUBSCRIBER}")
@@ -79,10 +79,10 @@ def test_it_is_refused(
     capsys: pytest.CaptureFixture[str],
     command: tuple[str, ...],
     option: tuple[str, ...],
-    told: str,
+    message: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert told in refused(capsys, *command, *option)
+    assert message in refused(capsys, *command, *option)
     assert main([*command, *option]) == 2
     assert list(tmp_path.iterdir()) == []
 

@@ -13,7 +13,7 @@ from edge_aggregate.periods import Period
 from edge_aggregate.profile import week
 from edge_aggregate.sites import read_sites
 from edge_aggregate.statistics import bare_share
-from edge_aggregate.store import Store, open_store
+from edge_aggregate.store import open_store
 from edge_aggregate.web.app import make_app
 from starlette.testclient import TestClient
 
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import pytest
-
-    from tests.support.postgres import Postgres
 
 MONTH = Period(milliseconds(DAY), milliseconds(DAY + timedelta(days=28)))
 NOISE = {"unmasked_happy": 9, "unmasked_sad": -3, "unmasked_fear": -4}
@@ -131,21 +129,12 @@ def test_an_hour_of_noise_has_no_share(tmp_path: Path) -> None:
     assert shown[2, 13] is None, "nothing was released"
 
 
-def judge(store: Store, folder: Path) -> None:
-    ingest_files(store, [write_log(folder / "log.jsonl", noisy())])
-    shares = {site: None if share is None else float(share) for site, share, *_ in asked(store, "sites")}
-    assert shares == {"attic": 0.0, "hall": 0.25, "lobby": 1.0}
+def test_grafana_shows_shares_or_none(tmp_path: Path, address: str) -> None:
     closed = window(2, start=DAY + timedelta(hours=1), cells={"unmasked_happy": -9}, flush=True)
-    ingest_files(store, [write_log(folder / "more.jsonl", [closed])])
-    assert {site: share for site, share, *_ in asked(store, "sites")}["lobby"] is None
-    assert [share for _, site, share in asked(store, "happy by day") if site == "lobby"] == [None]
-
-
-def test_grafana_shows_shares_or_none(tmp_path: Path) -> None:
-    with open_store(str(tmp_path / "store.db"), create=True) as store:
-        judge(store, tmp_path)
-
-
-def test_grafana_shows_shares_or_none_of_postgres(tmp_path: Path, postgres: Postgres) -> None:
-    with open_store(postgres.address(), create=True) as store:
-        judge(store, tmp_path)
+    with open_store(address, create=True) as store:
+        ingest_files(store, [write_log(tmp_path / "log.jsonl", noisy())])
+        shares = {site: None if share is None else float(share) for site, share, *_ in asked(store, "sites")}
+        assert shares == {"attic": 0.0, "hall": 0.25, "lobby": 1.0}
+        ingest_files(store, [write_log(tmp_path / "more.jsonl", [closed])])
+        assert {site: share for site, share, *_ in asked(store, "sites")}["lobby"] is None
+        assert [share for _, site, share in asked(store, "happy by day") if site == "lobby"] == [None]

@@ -65,8 +65,8 @@ def ordinary(*command: str | Path) -> subprocess.CompletedProcess[str]:
 def test_a_port_in_use_and_an_address_of_another_machine(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         listen = f"127.0.0.1:{taken.getsockname()[1]}"
-        told = refused(capsys, "serve", "--store", store, "--listen", listen)
-    assert told == (
+        message = refused(capsys, "serve", "--store", store, "--listen", listen)
+    assert message == (
         f"edge-aggregate: --listen {listen}: cannot be used (Address already in use): name another address or port"
     )
 
@@ -78,8 +78,8 @@ def test_a_store_that_is_misspelt_is_said_when_pages_start(tmp_path: Path) -> No
     assert pages.stderr is not None
     try:
         assert pages.stdout.readline().startswith("http://127.0.0.1:")
-        assert "nothing to show yet: " in (told := pages.stderr.readline())
-        assert "none.db: no store is there" in told
+        assert "nothing to show yet: " in (message := pages.stderr.readline())
+        assert "none.db: no store is there" in message
     finally:
         pages.terminate()
         pages.communicate(timeout=60)
@@ -87,9 +87,9 @@ def test_a_store_that_is_misspelt_is_said_when_pages_start(tmp_path: Path) -> No
 
 def test_an_address_of_another_database_is_told_without_its_password(capsys: pytest.CaptureFixture[str]) -> None:
     for command in (("index",), ("ingest", "--files", "x.jsonl"), ("backup", "copy.db")):
-        told = refused(capsys, *command, "--store", "mysql://anna:secret@db/figures")
-        assert "mysql://…: is no store: give the path of a file, or postgresql://user@host/database" in told
-        assert "secret" not in told
+        message = refused(capsys, *command, "--store", "mysql://anna:secret@db/figures")
+        assert "mysql://…: is no store: give the path of a file, or postgresql://user@host/database" in message
+        assert "secret" not in message
 
 
 def test_a_folder_that_may_only_be_read(store: Path, tmp_path: Path) -> None:
@@ -147,8 +147,8 @@ def test_a_restore_into_a_store_with_anything_in_it_is_refused(
     table = Table("fer_masked", "sha256:" + "0" * 64, tuple((9,) * 8 for _ in range(7)), "bundle")
     with open_store(str(tmp_path / "new.db"), create=True) as opened:
         opened.register([table])
-    told = refused(capsys, "restore", "--store", tmp_path / "new.db", tmp_path / "copy.db")
-    assert told.endswith("new.db: is not empty: restore into a new store")
+    message = refused(capsys, "restore", "--store", tmp_path / "new.db", tmp_path / "copy.db")
+    assert message.endswith("new.db: is not empty: restore into a new store")
     with open_store(str(tmp_path / "new.db")) as opened:
         assert opened.tables() == [table]
 
@@ -157,8 +157,8 @@ def test_files_that_cannot_be_exported_to(store: Path, tmp_path: Path, capsys: p
     for name in ("x.csv", "x.parquet"):
         if name.endswith("parquet"):
             pytest.importorskip("pyarrow")
-        told = refused(capsys, "export", "--store", store, "--out", tmp_path / "none" / name)
-        assert told == (
+        message = refused(capsys, "export", "--store", store, "--out", tmp_path / "none" / name)
+        assert message == (
             f"edge-aggregate: {tmp_path / 'none' / name}: No such file or directory: name a file in a folder that is"
             " there, with room"
         )
@@ -168,15 +168,15 @@ def test_a_site_that_nobody_heard_of_is_told_with_those_that_are_there(
     store: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for option in ((), ("--by", "day"), ("--by", "hour-of-week"), ("--compare",)):
-        told = refused(capsys, "index", "--store", store, "--site", "loby", *option)
-        assert told == "edge-aggregate: no window ever came from a site called 'loby': there is hall, lobby"
+        message = refused(capsys, "index", "--store", store, "--site", "loby", *option)
+        assert message == "edge-aggregate: no window ever came from a site called 'loby': there is hall, lobby"
 
 
 def test_hours_of_the_week_are_of_28_days_unless_said(store: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["index", "--store", str(store), "--site", "lobby", "--by", "hour-of-week"]) == 0
-    told = capsys.readouterr().out
-    assert "mon     50" in told
-    assert "the last of these days will still change" in told
+    shown = capsys.readouterr().out
+    assert "mon     50" in shown
+    assert "the last of these days will still change" in shown
     week = ["--by", "hour-of-week", "--last", "7d"]
     assert "28 days, as in --last 28d" in refused(capsys, "index", "--store", store, "--site", "lobby", *week)
 
@@ -242,8 +242,8 @@ def test_a_package_that_is_not_installed_is_told_with_what_installs_it(
 def test_a_period_that_begins_after_the_newest_message(
     store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    told = refused(capsys, "index", "--store", store, "--from", "2027-01-01")
-    assert told == (
+    message = refused(capsys, "index", "--store", store, "--from", "2027-01-01")
+    assert message == (
         "edge-aggregate: --from 2027-01-01: nothing is newer than 2026-03-04T00:00:01Z: give a time before it"
     )
     open_store(str(tmp_path / "empty.db"), create=True).close()

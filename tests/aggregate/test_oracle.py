@@ -32,7 +32,7 @@ def ms(text: str) -> int:
     return (datetime.fromisoformat(text) - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(milliseconds=1)
 
 
-def told(payload: Line, table: str, cells: set[str]) -> int:
+def summed(payload: Line, table: str, cells: set[str]) -> int:
     """The sum of some cells over both routes; what was not released is none."""
     return sum(payload[table][route][cell] or 0 for route in ROUTES for cell in cells)
 
@@ -80,8 +80,8 @@ def oracle(windows: dict[Any, Line], doubled: dict[Any, int], site: str, start: 
     }
     synced = [payload for payload in mine.values() if payload["window"]["time_quality"] != "unsynced"]
     classes = set(CELLS) - {"uncertain"}
-    happy = sum(told(payload, "counts", {"happy"}) for payload in synced)
-    n = sum(told(payload, "counts", classes) for payload in synced)
+    happy = sum(summed(payload, "counts", {"happy"}) for payload in synced)
+    n = sum(summed(payload, "counts", classes) for payload in synced)
     figure: dict[str, Any] = {
         "happy": happy,
         "n": n,
@@ -99,7 +99,7 @@ def oracle(windows: dict[Any, Line], doubled: dict[Any, int], site: str, start: 
         if (epsilon := payload["privacy"]["epsilon"]) is None:
             continue
         q = math.exp(-epsilon)
-        k_happy, k_all = told(payload, "noise_draws", {"happy"}), told(payload, "noise_draws", classes)
+        k_happy, k_all = summed(payload, "noise_draws", {"happy"}), summed(payload, "noise_draws", classes)
         v += 2 * q / (1 - q) ** 2 * (k_happy * (1 - 2 * p) + k_all * p * p) / n**2
     n_eff = p * (1 - p) / v
     stretch = 1 + Z * Z / n_eff

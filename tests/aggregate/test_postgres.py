@@ -115,10 +115,10 @@ def test_a_server_gone_mid_batch_is_told_and_the_batch_is_tried_again(
         ingest_files(store, [write_log(tmp_path / "first.jsonl", lines[:50])])
         before = dump(store)
         kill_once(store, server, monkeypatch)
-        with pytest.raises(StorageError, match=r"went away .* no batch is half in") as told:
+        with pytest.raises(StorageError, match=r"went away .* no batch is half in") as caught:
             ingest_files(store, [path])
-        assert PASSWORD not in str(told.value)
-        assert "\n" not in str(told.value)
+        assert PASSWORD not in str(caught.value)
+        assert "\n" not in str(caught.value)
         with pytest.raises(StorageError, match="cannot be reached"):
             ingest_files(store, [path])
         server.start()
@@ -143,12 +143,12 @@ def test_what_keeps_a_store_from_opening_is_told_without_its_password(postgres: 
         address: "holds no store: `edge-aggregate ingest",
     }
     for tried, said in cases.items():
-        with pytest.raises(StorageError, match=said) as told:
+        with pytest.raises(StorageError, match=said) as caught:
             open_store(tried)
-        text = str(told.value)
+        text = str(caught.value)
         assert not any(secret in text for secret in ("s3cr", "wr0ng", "et@", PASSWORD)), text
         assert "\n" not in text
-        assert told.value.__cause__ is None
+        assert caught.value.__cause__ is None
 
 
 def test_a_reader_cannot_write_and_a_writer_does_not_wait_for_ever(tmp_path: Path, postgres: Postgres) -> None:

@@ -261,12 +261,6 @@ def test_answers_of_others_are_not_believed(tmp_path: Path) -> None:
         assert asker.answers.gone == command["to"] - command["from"] + 1
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
-def address(request: pytest.FixtureRequest) -> str:
-    """An empty store of either engine."""
-    return ":memory:" if request.param == "sqlite" else str(request.getfixturevalue("postgres").address())
-
-
 def test_one_asker_at_a_time(address: str) -> None:
     hour = 3_600_000
     with open_store(address, create=True) as store:

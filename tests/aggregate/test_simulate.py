@@ -63,7 +63,7 @@ def simulate(plan: Plan) -> tuple[list[Message], dict[str, Any]]:
     ids=["noise", "threshold", "exact", "short windows"],
 )
 def test_every_message_of_a_device_is_what_the_contract_encodes(plan: Plan) -> None:
-    messages, told = simulate(plan)
+    messages, totals = simulate(plan)
     seen: set[object] = set()
     for message in messages:
         if message.window is None:
@@ -74,7 +74,7 @@ def test_every_message_of_a_device_is_what_the_contract_encodes(plan: Plan) -> N
         seen |= {payload.window.time_quality, payload.scene, payload.flush, payload.prev is None}
         seen.add(f"exhausted {payload.privacy.exhausted}")
     assert {"synced", "holdover", "unsynced", "ok", "dark", True, False} <= seen
-    assert told["lines"] == len(messages)
+    assert totals["lines"] == len(messages)
     assert [m.received_ms for m in messages] == sorted(m.received_ms for m in messages)
 
 
@@ -138,11 +138,11 @@ def test_every_site_and_day_of_the_truth_is_what_index_says(tmp_path: Path, caps
         for site, row in sites.items():
             if not row["windows"] and not row["missing"]:  # nothing of that day came
                 continue
-            told = rows[site]
+            counted = rows[site]
             for name in ("happy", "n", "windows", "unsynced", "duplicates", "missing"):
-                assert told[name] == row[name], (day, site, name)
+                assert counted[name] == row[name], (day, site, name)
             if row["seconds"]:
-                assert told["coverage"] == pytest.approx(row["covered_ppm_s"] / (row["seconds"] * 1e6))
+                assert counted["coverage"] == pytest.approx(row["covered_ppm_s"] / (row["seconds"] * 1e6))
             checked += 1
     assert checked >= 4 * 10
 
@@ -158,7 +158,7 @@ def test_what_replay_can_close_is_told(tmp_path: Path) -> None:
 
     fleet.kept = kept
     messages = list(fleet.messages())
-    told = truth.end()["whole"]
+    totals = truth.end()["whole"]
     assert replayable
     log = tmp_path / "log.jsonl"
     late = b"".join(
@@ -168,23 +168,23 @@ def test_what_replay_can_close_is_told(tmp_path: Path) -> None:
     )
     log.write_bytes(b"".join(map(line, messages)) + late)
     found = check_log(log)
-    assert found.windows == told["after_replay"]["windows"] == told["windows"] + len(replayable)
-    assert found.missing == told["after_replay"]["missing"] < told["missing"]
+    assert found.windows == totals["after_replay"]["windows"] == totals["windows"] + len(replayable)
+    assert found.missing == totals["after_replay"]["missing"] < totals["missing"]
     with open_store(":memory:", create=True) as store:
         ingest_files(store, [log])
         ((summed,),) = store.engine.fetch("SELECT SUM(unmasked_happy + masked_happy) FROM days WHERE quality <> 2")
-    assert int(summed) == told["after_replay"]["happy"]
+    assert int(summed) == totals["after_replay"]["happy"]
 
 
 def test_what_is_late_at_the_end_has_not_come_yet(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plan = replace(PLAN, minutes=14 * 1440, faults=replace(ROUGH, late=0.2))
-    told = {end: simulate(replace(plan, minutes=end * 1440)) for end in (14, 60)}
-    for days, (messages, truth) in told.items():
+    runs = {end: simulate(replace(plan, minutes=end * 1440)) for end in (14, 60)}
+    for days, (messages, truth) in runs.items():
         end_ms = plan.start_ms + days * DAY_MS
         assert end_ms - 3_600_000 <= max(m.received_ms for m in messages) <= end_ms + 60_000, truth["last_received"]
     # Both fleets lived the same two weeks; what the longer one received later, the other's devices still have.
-    at, (short, truth) = plan.end_ms, told[14]
-    later = [m.window for m in told[60][0] if m.window is not None and m.window.closed_ms <= at and not m.contradicts]
+    at, (short, truth) = plan.end_ms, runs[14]
+    later = [m.window for m in runs[60][0] if m.window is not None and m.window.closed_ms <= at and not m.contradicts]
     came = {(m.topic, m.window.boot_id, m.window.seq) for m in short if m.window is not None and not m.contradicts}
     all_keys = {(f"edge/v1/{w.site}/{w.device}/counts", w.boot_id, w.seq) for w in later}
     assert came < all_keys

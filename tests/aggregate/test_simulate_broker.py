@@ -138,13 +138,13 @@ def test_a_subscriber_counts_what_the_truth_says(tmp_path: Path) -> None:
     truth = tmp_path / "truth.json"
     with Mosquitto(tmp_path) as broker, subscribed(broker.port) as subscriber:
         assert main(["simulate", *FLEET, "--broker", f"127.0.0.1:{broker.port}", "--truth", str(truth)]) == 0
-        told: dict[str, Any] = json.loads(truth.read_text())
-        subscriber.wait_for(told["lines"], "/counts")
+        totals: dict[str, Any] = json.loads(truth.read_text())
+        subscriber.wait_for(totals["lines"], "/counts")
         found = subscriber.found(tmp_path / "log.jsonl")
-    whole = told["whole"]
+    whole = totals["whole"]
     for name in ("windows", "duplicates", "conflicts", "missing"):
         assert getattr(found, name) == whole[name] > 0
-    assert len(found.dead) + found.unlisted == told["dead_letters"]["lines"] > 0
+    assert len(found.dead) + found.unlisted == totals["dead_letters"]["lines"] > 0
     counts = subscriber.of("/counts")
     properties = [dict(_said(m, "UserProperty") or []) for m in counts]
     assert all(m.qos == 1 and not m.retain for m in counts)
@@ -153,7 +153,7 @@ def test_a_subscriber_counts_what_the_truth_says(tmp_path: Path) -> None:
         if user:
             assert user == dict(cloudevents(decode_counts(bytes(message.payload))))
             said += 1
-    assert said == told["lines"] - told["dead_letters"]["lines"]
+    assert said == totals["lines"] - totals["dead_letters"]["lines"]
 
 
 @needs_mosquitto

@@ -51,7 +51,7 @@ def test_weights_are_named_or_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("[sites.Lobby]", "sites.Lobby"),
         ('[sites.a]\nzone = "Nowhere"', "sites.a.zone: no time zone"),
@@ -74,11 +74,11 @@ def test_weights_are_named_or_refused(tmp_path: Path) -> None:
         ('[sites."l b"]', "sites.l b: an id has small letters, digits and -"),
     ],
 )
-def test_what_is_wrong_is_said_with_its_place(tmp_path: Path, text: str, told: str) -> None:
+def test_what_is_wrong_is_said_with_its_place(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "sites.toml").write_text(text)
     with pytest.raises(ConfigError) as caught:
         read_sites(tmp_path / "sites.toml")
-    assert told in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_all_errors_at_once(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import pytest
 from edge_aggregate.ingest import ingest_files
 from edge_aggregate.store import open_store
 
+from edge.errors import ConfigError
 from tests.support.fleet_log import write_fleet_log
 from tests.support.windows import dump
 
@@ -99,14 +100,16 @@ def test_a_cluster_that_loses_an_executor_makes_the_same_bits(tmp_path: Path) ->
     log = tmp_path / "log"
     log.mkdir()
     windows = write_fleet_log(log, devices=max(1, WINDOWS // 300), hours=304, lines_a_segment=max(50, WINDOWS // 100))
+    alone = tmp_path / "alone.jsonl"  # a name that is no pattern, beside a pattern
+    min(log.iterdir()).rename(alone)
     with open_store(str(tmp_path / "one.db"), create=True) as store:
-        one = ingest_files(store, sorted(log.iterdir()))
+        one = ingest_files(store, [alone, *sorted(log.iterdir())])
         expected = dump(store)
     watch = Watch()
     watch.start()
     begun = time.monotonic()
     with open_store(str(tmp_path / "spark.db"), create=True) as store:
-        done = run_spark(store, [f"{log}/*.jsonl"], master="local-cluster[2,1,1024]")
+        done = run_spark(store, [f"{log}/*.jsonl", str(alone)], master="local-cluster[2,1,1024]")
         seconds = time.monotonic() - begun
         watch.ended.set()
         watch.join()
@@ -119,3 +122,15 @@ def test_a_cluster_that_loses_an_executor_makes_the_same_bits(tmp_path: Path) ->
     assert watch.killed, "no executor was caught at work"
     assert watch.failed_tasks, "the one that was killed did nothing"
     assert watch.peak_mib <= MEMORY_MIB
+
+
+def test_patterns_are_of_one_file_system(tmp_path: Path) -> None:
+    from edge_aggregate.run.spark import run_spark
+
+    with open_store(str(tmp_path / "store.db"), create=True) as store:
+        for patterns, why in (
+            ([f"{tmp_path}/*.jsonl", "hdfs://names:9000/log/*.jsonl"], "one file system at a time"),
+            ([f"{tmp_path}/**/*.jsonl"], "name each folder"),
+        ):
+            with pytest.raises(ConfigError, match=why):
+                run_spark(store, patterns)

@@ -203,14 +203,14 @@ def test_of_more_keys_than_a_query_takes_each_is_found_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [(b"no database at all, but long enough to be one" * 50, "is no store"), (None, "no store is there")],
 )
-def test_what_is_no_store_is_told_in_a_line(tmp_path: Path, content: bytes | None, told: str) -> None:
+def test_what_is_no_store_is_told_in_a_line(tmp_path: Path, content: bytes | None, message: str) -> None:
     path = tmp_path / "store.db"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(StorageError, match=told):
+    with pytest.raises(StorageError, match=message):
         open_store(str(path))
 
 

@@ -39,12 +39,12 @@ from edge_aggregate.store import open_store
 from edge.errors import EdgeError
 if sys.argv[3] != "0":
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]),) * 2)
-def told(path, lines, merged):
+def progress(path, lines, merged):
     print(path, lines, flush=True)
     sys.stdin.readline()
 try:
     with open_store(sys.argv[1], create=True) as store:
-        ingest_files(store, sorted(Path(sys.argv[2]).iterdir()), batch_lines=200, told=told)
+        ingest_files(store, sorted(Path(sys.argv[2]).iterdir()), batch_lines=200, progress=progress)
 except EdgeError as error:
     print(error, file=sys.stderr)
     sys.exit(error.exit_code)

@@ -239,13 +239,15 @@ def test_two_of_one_name_are_told_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     with Mosquitto(tmp_path) as broker, Process(tmp_path, broker.port) as one:
         with Process(tmp_path / "other", broker.port):
-            told = "times in a row: if another client is called aggregator too, each ends the other: give each its own"
-            until(lambda: told in one.text, "the first says what it may be", one)
+            message = (
+                "times in a row: if another client is called aggregator too, each ends the other: give each its own"
+            )
+            until(lambda: message in one.text, "the first says what it may be", one)
         assert one.end() == 0
     with FalseBroker({5: connack5(0) + b"\xe0\x02\x8e\x00"}) as other:
         two = Process(tmp_path, other.port, name="two").start(ready=False)
-        told = "another client took this one's id: give each subscriber its own --client-id"
-        until(lambda: told in two.text, "the other says what happened", two)
+        message = "another client took this one's id: give each subscriber its own --client-id"
+        until(lambda: message in two.text, "the other says what happened", two)
         assert two.end() == 0
 
 

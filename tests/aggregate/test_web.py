@@ -233,16 +233,16 @@ def test_only_those_with_a_password_look(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"), [("", "nobody is in it"), ("anna:right", ":1: no hash"), ("\n:$x", ":2: no hash")]
+    ("text", "message"), [("", "nobody is in it"), ("anna:right", ":1: no hash"), ("\n:$x", ":2: no hash")]
 )
-def test_a_password_file_that_is_none(tmp_path: Path, text: str, told: str) -> None:
+def test_a_password_file_that_is_none(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "passwords").write_text(text)
-    with pytest.raises(ConfigError, match=told):
+    with pytest.raises(ConfigError, match=message):
         read_passwords(tmp_path / "passwords")
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         (["--listen", "0.0.0.0:0"], "give --passwords"),
         (["--listen", "example.org:80"], "give --passwords"),
@@ -254,10 +254,10 @@ def test_a_password_file_that_is_none(tmp_path: Path, text: str, told: str) -> N
     ],
 )
 def test_where_strangers_could_look_is_refused(
-    folder: Path, arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
+    folder: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["serve", "--store", str(folder / "store.db"), *arguments]) == 2
-    assert told in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_it_ends_when_told_with_a_stream_open(folder: Path) -> None:

@@ -16,7 +16,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str | Path, notes: i
     """The one line on standard error, after `notes` others; the exit code is that of a mistake."""
     capsys.readouterr()
     assert main([str(argument) for argument in arguments]) in (2, 65, 66, 74)
-    told = capsys.readouterr().err.splitlines()
-    assert len(told) == notes + 1, told
-    assert told[-1].startswith("edge-aggregate: "), told
-    return told[-1]
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == notes + 1, lines
+    assert lines[-1].startswith("edge-aggregate: "), lines
+    return lines[-1]

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING, Final
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from typing import Final
 
 log = logging.getLogger("edge.aggregate")
 
@@ -18,13 +15,12 @@ SAID_S: Final = 60.0
 class Teller:
     """Says the first of a kind at once, the others once a minute with their number."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
+    def __init__(self) -> None:
         self._said: dict[str, tuple[float, int]] = {}
 
     def say(self, kind: str, text: str, *, level: int = logging.WARNING, more: int = 1) -> None:
         """Say it, or count it."""
-        now = self._clock()
+        now = time.monotonic()
         at, held = self._said.get(kind, (-SAID_S, 0))
         if now - at < SAID_S:
             self._said[kind] = at, held + more

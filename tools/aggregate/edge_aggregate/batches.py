@@ -234,12 +234,12 @@ class Batches:
     def _mended(self) -> None:
         self._failing_since, self._wait = 0.0, BACKOFF_S[0]
 
-    def _count(self, merged: Merged, told: int = 0) -> None:
+    def _count(self, merged: Merged, known: int = 0) -> None:
         figures = self._figures
         figures.windows += merged.windows
         figures.duplicates += merged.duplicates
         figures.conflicts += merged.conflicts
-        if (late := merged.dead - told) > 0:
+        if (late := merged.dead - known) > 0:
             figures.dead["refused"] += late
             self._teller.say(
                 "refused", f"{late} windows refused: absurd gaps, too many terms, or older than what is kept", more=late

@@ -40,29 +40,29 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     """The exit code; whatever went wrong is told in a line."""
-    told = None
+    trouble = None
     try:
         code = int(args.run(args))
         if sys.stdout is not None:  # closed by who called
             sys.stdout.flush()  # here, where a full disk can be told
     except EdgeError as error:
-        told, code = str(error), error.exit_code
+        trouble, code = str(error), error.exit_code
     except ModuleNotFoundError as error:
         extra = EXTRAS.get((error.name or "").partition(".")[0], "aggregate")
-        told, code = f"{error.name} is not installed: {install(extra)}", 2
+        trouble, code = f"{error.name} is not installed: {install(extra)}", 2
     except ImportError as error:  # two packages that do not fit each other
-        told, code = str(error), 2
+        trouble, code = str(error), 2
     except BrokenPipeError:  # `… | head`: who reads has seen enough
         _discard()
         code = 0
     except OSError as error:
         where = "output" if error.filename is None else ascii(error.filename)[1:-1]
-        told, code = f"{where}: {error.strerror or error}", 74
+        trouble, code = f"{where}: {error.strerror or error}", 74
         _discard()
     except KeyboardInterrupt:
         code = 130
-    if told is not None:
-        print(f"edge-aggregate: {told}", file=sys.stderr)
+    if trouble is not None:
+        print(f"edge-aggregate: {trouble}", file=sys.stderr)
     return code
 
 

@@ -25,7 +25,7 @@ FIGURES: Final = {
     **dict.fromkeys(("site", "granularity", "zone", "from", "to"), "string"),
     **dict.fromkeys(("happy", "n"), "int64"),
     **dict.fromkeys(("index", "low", "high", "index_corrected", "low_corrected", "high_corrected"), "float64"),
-    **dict.fromkeys(("coverage", "told"), "float64"),
+    **dict.fromkeys(("coverage", "reported"), "float64"),
     **dict.fromkeys(("devices", "windows", "unsynced", "duplicates", "missing"), "int64"),
     "state": "string",
     **dict.fromkeys(CELL_COLUMNS, "int64"),

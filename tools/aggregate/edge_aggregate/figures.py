@@ -9,11 +9,11 @@ from edge.contract import utc_text
 from edge_aggregate.calibration import correct
 from edge_aggregate.decode import instant
 from edge_aggregate.periods import local_days
+from edge_aggregate.reported import Known, OpenTime, reported_share
 from edge_aggregate.states import State, States
 from edge_aggregate.statistics import as_read, changed, city, corrected
 from edge_aggregate.statistics.parts import votes
 from edge_aggregate.sums import Sums, site_sums, sums_of
-from edge_aggregate.told import Known, OpenTime, told_share
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -34,10 +34,10 @@ class Figure:
 
     `happy` of `n`: released votes, `uncertain` left out; `index`, `low`, `high`: the share as the classifier reads it
     and its 95 % band; `…_corrected`: the share of happy visitors, with the band that holds for it (None where a model
-    that counted is unknown). `coverage`: of the seconds that windows told of, how many were looked at; `told`: of the
-    period, or its opening hours, as often as there are `devices`, how much windows told of at all. `windows` counts
-    all, `unsynced` those of them that no figure has; `missing` never came. n ≤ 0 gives no shares. `cells`: the 16
-    released sums, unmasked's eight in `edge.types.CELLS` order, then masked's.
+    that counted is unknown). `reported`: share of the period (or of its opening hours), as often as there are
+    `devices`, for which windows arrived; `coverage`: share of that reported time in which the camera could see.
+    `windows` counts all, `unsynced` those of them that no figure has; `missing` never came. n ≤ 0 gives no shares.
+    `cells`: the 16 released sums, unmasked's eight in `edge.types.CELLS` order, then masked's.
     """
 
     site: str
@@ -52,7 +52,7 @@ class Figure:
     low_corrected: float | None
     high_corrected: float | None
     coverage: float | None
-    told: float | None
+    reported: float | None
     devices: int
     windows: int
     unsynced: int
@@ -93,7 +93,7 @@ class Reading:
     def figures(self, sites: Iterable[str] | None = None) -> list[Figure]:
         """One per site, in the order of names: of all that were read, or of some of them."""
         return [
-            _told(
+            _with_reported(
                 _figure(name, self.period, sums, self.tables, self.states.period(name, self.period)),
                 *(self.devices, [name], self.period, sums.milliseconds),
             )
@@ -126,7 +126,7 @@ class Reading:
             weighted = [(weights[site], one.part_list()) for site, one in found.items()]
             bands = city(weighted, self.tables, [one.held_tuple() for one in found.values()])
             figure = _shown(name, self.period, whole, bands.read, bands.corrected, state)
-        figure = _told(figure, self.devices, sites, self.period, whole.milliseconds)
+        figure = _with_reported(figure, self.devices, sites, self.period, whole.milliseconds)
         return City(figure, [site for site in sites if site not in found or not found[site].windows], len(sites))
 
     def changes(self, before: Mapping[str, Sums]) -> dict[str, Change | None]:
@@ -162,14 +162,14 @@ def figures(
 ) -> list[Figure]:
     """One figure per site, in the order of names: of the sites named, or of all with windows in the period.
 
-    Where `places` knows when a site is open, coverage and `told` are of those hours. Its counts are not cut: what was
-    counted while it was open may be released after.
+    Where `places` knows when a site is open, coverage and `reported` are of those hours. Its counts are not cut:
+    what was counted while it was open may be released after.
     """
     return while_open(store, read(store, period, sites).figures(), places)
 
 
 def while_open(store: Store, found: Sequence[Figure], places: Sites | None) -> list[Figure]:
-    """The same, with coverage and `told` of opening hours. The windows of each site are read once."""
+    """The same, with coverage and `reported` of opening hours. The windows of each site are read once."""
     if places is None:
         return list(found)
     of_site: dict[str, list[Figure]] = {}
@@ -181,7 +181,7 @@ def while_open(store: Store, found: Sequence[Figure], places: Sites | None) -> l
 
 
 def city_while_open(store: Store, reading: Reading, figure: Figure, members: Iterable[str], places: Sites) -> Figure:
-    """A city's figure, with coverage and `told` of its sites' opening hours: of the time of all of them together."""
+    """A city's figure, with coverage and `reported` of its sites' opening hours, all of their time together."""
     length = covered = possible = 0
     for site in members:
         sums, time_ms = reading.sums.get(site) or Sums(), reading.devices.length_ms(reading.period)
@@ -192,7 +192,8 @@ def city_while_open(store: Store, reading: Reading, figure: Figure, members: Ite
         else:
             length, covered = length + sums.milliseconds, covered + sums.covered_ppm_s
         possible += time_ms * reading.devices.devices(site, reading.period.days)
-    return replace(figure, coverage=covered / (length * 1000) if length else None, told=told_share(length, 1, possible))
+    coverage = covered / (length * 1000) if length else None
+    return replace(figure, coverage=coverage, reported=reported_share(length, 1, possible))
 
 
 def series(
@@ -208,7 +209,7 @@ def series(
         for period, found in zip(periods, sums_of(store, periods, sites, holes=holes), strict=True):
             for name, sums in found.items():
                 figure = _figure(name, period, sums, tables, states.period(name, period))
-                shown.append(_told(figure, devices, [name], period, sums.milliseconds))
+                shown.append(_with_reported(figure, devices, [name], period, sums.milliseconds))
     return shown
 
 
@@ -230,9 +231,9 @@ def corrections(store: Store) -> dict[tuple[str, str], Correction]:
     return {table.key: correct(table) for table in store.tables()}
 
 
-def _told(figure: Figure, known: Known, sites: Iterable[str], period: Period, milliseconds: int) -> Figure:
+def _with_reported(figure: Figure, known: Known, sites: Iterable[str], period: Period, milliseconds: int) -> Figure:
     devices = sum(known.devices(site, period.days) for site in sites)
-    return replace(figure, devices=devices, told=told_share(milliseconds, devices, known.length_ms(period)))
+    return replace(figure, devices=devices, reported=reported_share(milliseconds, devices, known.length_ms(period)))
 
 
 def _figure(
@@ -258,7 +259,7 @@ def _shown(name: str, period: Period, sums: Sums, read: Band | None, true: Band 
         low_corrected=None if true is None else true.low,
         high_corrected=None if true is None else true.high,
         coverage=sums.covered_ppm_s / (sums.milliseconds * 1000) if sums.milliseconds else None,
-        told=None,
+        reported=None,
         devices=0,
         windows=sums.windows,
         unsynced=sums.unsynced,

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from edge.errors import SourceError
 from edge_aggregate.decode import LINE_LIMIT, decode_line
+from edge_aggregate.gc_paused import gc_paused
 from edge_aggregate.store import Batch, Merged, Progress
-from edge_aggregate.uncollected import uncollected
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -76,7 +76,7 @@ def ingest_files(
     files: Sequence[Path],
     *,
     batch_lines: int = BATCH_LINES,
-    told: Callable[[Path, int, Merged], None] = lambda *_: None,
+    progress: Callable[[Path, int, Merged], None] = lambda *_: None,
 ) -> Ingested:
     """Read each file to its end, from where it was left before.
 
@@ -84,7 +84,7 @@ def ingest_files(
         store: where to.
         files: landing logs; one that was in already, under this name or another, is skipped.
         batch_lines: lines of a transaction.
-        told: called after each batch with the file, its lines so far and what the batch was.
+        progress: called after each batch with the file, its lines so far and what the batch was.
 
     Raises:
         SourceError: a file cannot be read, or was changed before the place up to which it was read.
@@ -104,7 +104,7 @@ def ingest_files(
                 while (batch := _next(batches)) is not None:
                     merged = store.merge([batch])
                     total = total.plus(merged)
-                    told(path, batch.progress.lines, merged)
+                    progress(path, batch.progress.lines, merged)
                     lines += batch.progress.lines - start.lines
                     start = batch.progress
         except OSError as error:
@@ -113,7 +113,7 @@ def ingest_files(
     return Ingested(len(files) - skipped, skipped, lines, total)
 
 
-@uncollected()
+@gc_paused()
 def _next(batches: Iterator[Batch]) -> Batch | None:
     return next(batches, None)
 

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from edge.contract import DEPTH_LIMIT, ContractError, read_json
 from edge.errors import StorageError
-from edge_aggregate.decode import Dead, Row, decode_message, decode_usual, instant
+from edge_aggregate.decode import Dead, Row, decode_fast, decode_message, instant
+from edge_aggregate.gc_paused import gc_paused
 from edge_aggregate.store import Batch, Progress
-from edge_aggregate.uncollected import uncollected
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -118,7 +118,7 @@ class Landing:
         self._run = f"{re.sub('[^A-Za-z0-9_.]', '_', who)[:64]}-{secrets.token_hex(4)}"
         self._number = self._last_ms = 0
 
-    @uncollected()
+    @gc_paused()
     def write(self, messages: Iterable[Message]) -> Segment:
         """Make a segment of them. When it returns, a power cut does not lose them. Raises StorageError."""
         self._last_ms = max(self._last_ms, time.time_ns() // 1_000_000)  # a clock set back must not unsort the names
@@ -128,7 +128,7 @@ class Landing:
         path = day / f"{stamp.replace('-', '').replace(':', '')}-{self._run}-{self._number:08}.jsonl"
         batch, mids, lines = Batch(Progress(str(path), 0, 0, "")), [], []
         for number, message in enumerate(messages, 1):
-            found: Row | Dead | None = decode_usual(message.topic, message.received_ms, message.payload)
+            found: Row | Dead | None = decode_fast(message.topic, message.received_ms, message.payload)
             if found is not None:
                 lines.append(_line(message, _one_line(message.payload)))
             else:

@@ -22,7 +22,7 @@ _UNIT_MS: Final = {"h": DAY_MS // 24, "d": DAY_MS, "w": 7 * DAY_MS}
 _YEARS: Final = range(2, 9999)
 """Within these, every zone has every moment, and a day before and after it."""
 DAYS_LIMIT: Final = 3660
-"""Days that are told one by one: ten years."""
+"""Days that are listed one by one: ten years."""
 _DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 
 

@@ -107,6 +107,6 @@ def week(store: Store, site: str, period: Period, place: tzinfo) -> Week:
     return Week(hours, flushed)
 
 
-def told_flushed(votes: int) -> str:
+def flushed_note(votes: int) -> str:
     """What is said of the votes that no hour has."""
     return f"left out: {votes} votes of windows that empty the cells at the end of a UTC day: cast in any hour of it"

@@ -157,7 +157,7 @@ class Asker:
         answers, self._started = self.answers, False
         drop_lease(store.engine, LEASE, self._holder)
         if answers.asked:
-            log.info("%s", told(answers))
+            log.info("%s", summary(answers))
 
     def _ask(self, connection: Connection, store: Store, gap: Gap, now: float) -> None:
         name, correlation = f"r-{secrets.token_hex(8)}", secrets.token_bytes(8)
@@ -198,7 +198,7 @@ class Asker:
             self._answered.pop()
 
 
-def told(answers: Answers) -> str:
+def summary(answers: Answers) -> str:
     """In a line."""
     return (
         f"{answers.asked} gaps asked for: {answers.sent} windows are sent again, {answers.gone} are gone, "

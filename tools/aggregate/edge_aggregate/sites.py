@@ -154,9 +154,9 @@ class Sites:
     def cities(self) -> dict[str, list[str]]:
         """Sites by city."""
         found: dict[str, list[str]] = {}
-        for site, told in sorted(self.sites.items()):
-            if told.city is not None:
-                found.setdefault(told.city, []).append(site)
+        for site, place in sorted(self.sites.items()):
+            if place.city is not None:
+                found.setdefault(place.city, []).append(site)
         return found
 
     def weighed(self, city: str, weighting: str) -> tuple[list[str], dict[str, int] | None]:
@@ -187,7 +187,7 @@ class _File(BaseModel):
 _UNKNOWN: Final = Site()
 
 
-def _told(loc: tuple[str | int, ...], kind: str, message: str) -> str:
+def _explained(loc: tuple[str | int, ...], kind: str, message: str) -> str:
     """What is wrong with a file, and where: in the file's words."""
     where = ".".join(ascii(str(part))[1:-1] for part in loc if part != "[key]") or "file"
     if kind == "extra_forbidden":
@@ -219,7 +219,7 @@ def read_sites(path: Path | None) -> Sites:
         raise ConfigError(msg) from error
     except ValidationError as error:
         found = error.errors(include_url=False, include_input=False)
-        raise ConfigError("\n".join(f"{path}: {_told(e['loc'], e['type'], e['msg'])}" for e in found)) from error
+        raise ConfigError("\n".join(f"{path}: {_explained(e['loc'], e['type'], e['msg'])}" for e in found)) from error
     except ValueError as error:  # TOML, or bytes that are no UTF-8
         msg = f"{path}: {error}"
         raise ConfigError(msg) from error

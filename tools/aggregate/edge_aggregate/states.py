@@ -52,7 +52,7 @@ class States:
     """States of days and periods of some sites, read once. Day numbers are counted from 1970.
 
     `whole`: only periods that touch all of `days` are asked for. Then nothing is read while the last of the days is not
-    over, and of devices nothing once each that still sends has told of all.
+    over, and of devices nothing once each that still sends has reported all.
     """
 
     def __init__(self, store: Store, days: range, sites: Iterable[str] | None = None, *, whole: bool = False) -> None:
@@ -143,7 +143,7 @@ class States:
 
 
 def _lost_since(ends: list[int], before_ms: int, missing: int) -> int:
-    """From when on a run is lost of which nothing came: whole days may be, and runs before it that nobody told of yet.
+    """From when on a run is lost of which nothing came: whole days may be, and runs before it that nobody knows of yet.
 
     `ends`: when the last windows of the device's runs began. Of a device that nobody knew before, no more is lost than
     its numbers tell: a window is a day at most.
@@ -199,8 +199,8 @@ def _late(
 def _strangers(
     engine: Engine, days: range, of_boots: dict[int, tuple[int, int]], of_sites: str
 ) -> Iterator[tuple[int, int]]:
-    """(site, day) of which a device told after all others had, that was not known when the day ended."""
-    told: dict[tuple[int, int], list[tuple[int, int, bool]]] = defaultdict(list)
+    """(site, day) of which windows of a device that was not known when the day ended came after all others'."""
+    of_day: dict[tuple[int, int], list[tuple[int, int, bool]]] = defaultdict(list)
     doubtful = (
         f"SELECT site, day FROM days WHERE {of_sites} AND day >= ? AND day < ? GROUP BY site, day"
         f" HAVING COUNT(DISTINCT device) > 1 AND MAX(first_received_ms) > (day + 1) * {DAY_MS}"
@@ -211,8 +211,8 @@ def _strangers(
         (days.start, days.stop),
     ):
         known = of_boots[device][1] < (day + 1) * DAY_MS
-        told[site, day].append((first_ms, last_ms, known))
-    for key, devices in told.items():
+        of_day[site, day].append((first_ms, last_ms, known))
+    for key, devices in of_day.items():
         end_ms = (key[1] + 1) * DAY_MS
         closed_ms = max([last_ms for _, last_ms, known in devices if known], default=0)
         for first_ms, last_ms, known in sorted(devices):

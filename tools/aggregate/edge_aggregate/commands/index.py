@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from edge_aggregate.store import Store
 
 
-_TOLD: Final = (
-    "told of: of the period (or the opening hours in --sites), how much windows told of; coverage: of that, how much "
-    "was looked at"
+_LEGEND: Final = (
+    "reported: share of the period (or of the opening hours in --sites) for which windows arrived; coverage: share of "
+    "that reported time in which the camera could see"
 )
 
 
@@ -72,8 +72,8 @@ def run(args: argparse.Namespace) -> int:
         lacking = _lacking(store, period, found, sites.cities.get(args.city, []))
     if args.json:
         rows = [figure.json() for figure in found]
-        for row, told in zip(rows, changes, strict=False):
-            row["change"] = told
+        for row, change in zip(rows, changes, strict=False):
+            row["change"] = change
         print(json.dumps(rows))
         return 0
     if not found:
@@ -81,8 +81,8 @@ def run(args: argparse.Namespace) -> int:
     show(found, place, by_day=args.by == "day")
     for text in lacking:
         print(text)
-    for figure, told in zip(found, changes, strict=False):
-        print(_told(figure, told))
+    for figure, change in zip(found, changes, strict=False):
+        print(_change(figure, change))
     return 0
 
 
@@ -99,7 +99,7 @@ def _until(store: Store) -> str:
 
 def _lacking(store: Store, period: Period, found: list[Figure], members: list[str]) -> list[str]:
     """Why shares are not corrected: a line for each model without a table. `members`: the sites of a city."""
-    from edge_aggregate.uncorrected import named, without_table
+    from edge_aggregate.missing_tables import named, without_table
 
     bare = [site for figure in found if figure.uncorrected for site in (members or [figure.site])]
     return [
@@ -126,7 +126,7 @@ def _fits(args: argparse.Namespace) -> None:
 
 
 def _week(args: argparse.Namespace, store: Store, period: Period, place: tzinfo) -> int:
-    from edge_aggregate.profile import told_flushed, week
+    from edge_aggregate.profile import flushed_note, week
     from edge_aggregate.sites import DAYS
 
     hours, flushed = week(store, args.site[0], period, place)
@@ -144,7 +144,7 @@ def _week(args: argparse.Namespace, store: Store, period: Period, place: tzinfo)
         ]
         print(json.dumps(rows))
         if flushed:
-            print(told_flushed(flushed), file=sys.stderr)
+            print(flushed_note(flushed), file=sys.stderr)
         return 0
     print(f"{args.site[0]}: share of happy as read, in percent, by hour of the week ({place})")
     print("     " + "".join(f"{hour:5d}" for hour in range(24)))
@@ -153,7 +153,7 @@ def _week(args: argparse.Namespace, store: Store, period: Period, place: tzinfo)
         print(f"{name}  " + "".join("    –" if h.index is None else f"{100 * h.index:5.0f}" for h in row))
     print("–: no votes, or too few for the noise in them")
     if flushed:
-        print(told_flushed(flushed))
+        print(flushed_note(flushed))
     if period.end_ms >= store.newest_ms:
         print("up to the newest message: the last of these days will still change")
     return 0
@@ -183,8 +183,8 @@ def _changes(store: Store, reading: Reading, place: tzinfo) -> list[dict[str, An
     from edge_aggregate.statistics import discoveries
     from edge_aggregate.sums import site_sums
 
-    told = list(reading.changes(site_sums(store, reading.period.before(place), reading.sums)).values())
-    shown = discoveries([None if one is None else one.best.p for one in told])
+    found = list(reading.changes(site_sums(store, reading.period.before(place), reading.sums)).values())
+    shown = discoveries([None if one is None else one.best.p for one in found])
     return [
         None
         if one is None
@@ -196,18 +196,18 @@ def _changes(store: Store, reading: Reading, place: tzinfo) -> list[dict[str, An
             "p": one.best.p,
             "shown": is_shown,
         }
-        for one, is_shown in zip(told, shown, strict=True)
+        for one, is_shown in zip(found, shown, strict=True)
     ]
 
 
-def _told(figure: Figure, told: dict[str, Any] | None) -> str:
-    if told is None:
+def _change(figure: Figure, change: dict[str, Any] | None) -> str:
+    if change is None:
         return f"{figure.site}: nothing to compare with 28 days before"
-    arrow = "no change shown" if not told["shown"] else "▲ happier" if told["by"] > 0 else "▼ less happy"
+    arrow = "no change shown" if not change["shown"] else "▲ happier" if change["by"] > 0 else "▼ less happy"
     return (
-        f"{figure.site}: {arrow} against 28 days before: {100 * told['by']:+.1f} points "
-        f"{'as read' if told['of'] == 'index' else 'corrected'} "
-        f"({100 * told['low']:+.1f} to {100 * told['high']:+.1f})"
+        f"{figure.site}: {arrow} against 28 days before: {100 * change['by']:+.1f} points "
+        f"{'as read' if change['of'] == 'index' else 'corrected'} "
+        f"({100 * change['low']:+.1f} to {100 * change['high']:+.1f})"
     )
 
 
@@ -218,7 +218,7 @@ def show(found: list[Figure], place: tzinfo, *, by_day: bool = False) -> None:
     if not found:
         return
     rows: list[tuple[str, ...]] = [
-        ("site", "happy of n", "as read, 95 % band", "corrected, 95 % band", "coverage", "told of", "windows", "state")
+        ("site", "happy of n", "as read, 95 % band", "corrected, 95 % band", "coverage", "reported", "windows", "state")
     ]
     if by_day:
         rows = [("day", *rows[0])]
@@ -232,7 +232,7 @@ def show(found: list[Figure], place: tzinfo, *, by_day: bool = False) -> None:
                 _band(f.index, f.low, f.high),
                 _band(f.index_corrected, f.low_corrected, f.high_corrected),
                 "–" if f.coverage is None else f"{f.coverage:.0%}",
-                "–" if f.told is None else f"{f.told:.0%}",
+                "–" if f.reported is None else f"{f.reported:.0%}",
                 _windows(f),
                 f.state + (" *" if f.state == "provisional" else ""),
             )
@@ -246,7 +246,7 @@ def show(found: list[Figure], place: tzinfo, *, by_day: bool = False) -> None:
         print("* not over, or not all of it has come: it will change")
     if any(f.unsynced for f in found):
         print("unsynced: counted by a clock that was not set: in no share")
-    print(_TOLD)
+    print(_LEGEND)
 
 
 def _windows(f: Figure) -> str:

@@ -56,22 +56,22 @@ def run(args: argparse.Namespace) -> int:
         msg = "--master, --follow and --checkpoint are of --runner spark"
         raise ConfigError(msg)
 
-    def told(path: Path, lines: int, merged: Merged) -> None:
+    def each(path: Path, lines: int, merged: Merged) -> None:
         print(f"{path.name}: {lines} lines, {merged.windows} windows more", file=sys.stderr)
 
     def quiet(*_: object) -> None:
         pass
 
     with open_store(args.store, create=True) as store:
-        tell = quiet if args.quiet else told
+        progress = quiet if args.quiet else each
         if args.runner == "spark":
             from edge_aggregate.run.spark import run_spark
 
             done = run_spark(
-                store, args.files, master=args.master, follow=args.follow, checkpoint=args.checkpoint, told=tell
+                store, args.files, master=args.master, follow=args.follow, checkpoint=args.checkpoint, progress=progress
             )
         else:
-            done = ingest_files(store, expand(args.files), told=tell)
+            done = ingest_files(store, expand(args.files), progress=progress)
     m = done.merged
     skipped = f" ({done.skipped} were in already)" if done.skipped else ""
     print(

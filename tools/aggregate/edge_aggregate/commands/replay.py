@@ -72,7 +72,7 @@ def _summary(gaps: list[Gap], due: list[Gap]) -> str:
 
 
 def _ask(broker: Broker, client_id: str, root: str, args: argparse.Namespace) -> int:
-    from edge_aggregate.replay import Asker, told
+    from edge_aggregate.replay import Asker, summary
     from edge_aggregate.store import open_store
 
     stopping = subscribe.stopped_by_signal()
@@ -105,7 +105,7 @@ def _ask(broker: Broker, client_id: str, root: str, args: argparse.Namespace) ->
         return 0
     if asker.denied:
         return 77
-    print(told(asker.answers))
+    print(summary(asker.answers))
     if number not in connection.granted:
         msg = f"{broker.name} did not answer the subscription"
         raise BrokerUnavailable(msg)

@@ -22,7 +22,7 @@ def add(commands: argparse._SubParsersAction[Any]) -> None:
     restore.set_defaults(run=_restore)
     retain = commands.add_parser("retain", help="drop windows older than so many days; figures of whole days stay")
     retain.add_argument("--store", **where)
-    retain.add_argument("--days", type=int, required=True, metavar="N", help="windows kept")
+    retain.add_argument("--days", type=int, required=True, metavar="N", help="days kept (65 at least)")
     retain.add_argument("--days-too", action="store_true", help="drop the sums of those days too: no figure stays")
     retain.set_defaults(run=_retain)
 

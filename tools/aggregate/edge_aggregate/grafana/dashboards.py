@@ -106,7 +106,7 @@ def build(engine: str) -> dashboard.Dashboard:
         .with_panel(_panel(stat.Panel(), "Happy, as read, so far", source, ask("happy"), 6, 5).unit(share).decimals(1))
         .with_panel(_panel(stat.Panel(), "Votes", source, ask("votes"), 6, 5).unit("short"))
         .with_panel(
-            _panel(stat.Panel(), "Coverage, of the time that windows told of", source, ask("coverage"), 6, 5)
+            _panel(stat.Panel(), "Coverage, of the reported time", source, ask("coverage"), 6, 5)
             .unit(share)
             .decimals(0)
         )

@@ -58,7 +58,7 @@ _SETTINGS: Final = {
     "spark.sql.files.maxPartitionBytes": "8m",  # of small segments together: a task's share
     "spark.sql.files.openCostInBytes": "64k",
 }
-"""Unless `spark-submit`, spark-defaults.conf or the caller says otherwise."""
+"""Unless `spark-submit` or spark-defaults.conf says otherwise."""
 
 
 class Part(NamedTuple):
@@ -82,8 +82,7 @@ def run_spark(
     master: str | None = None,
     follow: bool = False,
     checkpoint: Path | None = None,
-    settings: Mapping[str, str] | None = None,
-    told: Callable[[Path, int, Merged], None] = lambda *_: None,
+    progress: Callable[[Path, int, Merged], None] = lambda *_: None,
 ) -> Ingested:
     """Read every segment of a landing log that is not in yet.
 
@@ -94,8 +93,7 @@ def run_spark(
         follow: go on with segments that come, until interrupted.
         checkpoint: Spark's own notes, which a run that follows reads fewer folders by; for one store only. Default: a
             temporary folder.
-        settings: of Spark.
-        told: called after each commit with its last segment, the lines so far and what was merged.
+        progress: called after each commit with its last segment, the lines so far and what was merged.
 
     Raises:
         SourceError: a segment cannot be read, is larger than `SEGMENT_LIMIT`, or was changed after it was read.
@@ -110,9 +108,9 @@ def run_spark(
         if checkpoint is None:
             checkpoint = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="edge-spark-")))
         _claim_checkpoint(checkpoint, store)
-        spark = _session(master, settings or {})
+        spark = _session(master)
         stack.callback(spark.stop)
-        merging = _Merging(store, told)
+        merging = _Merging(store, progress)
         handed: SimpleQueue[tuple[DataFrame, Future[None]]] = SimpleQueue()
 
         def hand_over(segments: DataFrame, _: int) -> None:
@@ -164,8 +162,8 @@ def _take(query: StreamingQuery, handed: SimpleQueue[tuple[DataFrame, Future[Non
 class _Merging:
     """What the driver does with each micro-batch."""
 
-    def __init__(self, store: Store, told: Callable[[Path, int, Merged], None]) -> None:
-        self._store, self._told = store, told
+    def __init__(self, store: Store, progress: Callable[[Path, int, Merged], None]) -> None:
+        self._store, self._progress = store, progress
         self.names: set[str] = set()
         self.skipped = self.lines = 0
         self.merged = Merged()
@@ -196,7 +194,7 @@ class _Merging:
         merged = self._store.merge(self._counted(part for part in parts if part.name in wanted))
         self.merged = self.merged.plus(merged)
         if wanted:
-            self._told(Path(max(wanted)), self.lines, merged)
+            self._progress(Path(max(wanted)), self.lines, merged)
 
     def _new(self, parts: Iterable[Part]) -> set[str]:
         """Segments of which nothing is in under another name, nor under two names in this micro-batch."""
@@ -246,7 +244,7 @@ class _Decoding:
             yield Part(name, number, pickle.dumps(batch, protocol=5), lines, whole)
 
 
-def _session(master: str | None, settings: Mapping[str, str]) -> SparkSession:
+def _session(master: str | None) -> SparkSession:
     from py4j.protocol import Py4JError
     from pyspark import SparkConf
     from pyspark.errors import PySparkException
@@ -262,8 +260,6 @@ def _session(master: str | None, settings: Mapping[str, str]) -> SparkSession:
         conf.setExecutorEnv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))
     for name, value in _SETTINGS.items():
         conf.setIfMissing(name, value)
-    for name, value in settings.items():
-        conf.set(name, value)
     try:
         return SparkSession.builder.config(conf=conf).getOrCreate()
     except (PySparkException, Py4JError) as error:
@@ -271,14 +267,23 @@ def _session(master: str | None, settings: Mapping[str, str]) -> SparkSession:
 
 
 def _glob(patterns: Sequence[str]) -> str:
-    """All patterns as one of Hadoop's. Raises ConfigError."""
-    found = []
+    """All patterns as one of Hadoop's, in braces also where there is one: a plain name would have to be a folder's.
+
+    Raises ConfigError.
+    """
+    found: dict[str, list[str]] = {}
     for pattern in patterns:
         if "**" in pattern or "," in pattern or "{" in pattern:
             msg = f"{pattern}: Spark's patterns have *, ? and [ ], and no ** nor commas: name each folder"
             raise ConfigError(msg)
-        found.append(pattern if "://" in pattern else str(Path(pattern).absolute()))
-    return found[0] if len(found) == 1 else "{" + ",".join(found) + "}"
+        scheme, _, path = pattern.rpartition("://")
+        host, _, path = path.partition("/") if scheme else str(Path(pattern).absolute()).partition("/")
+        found.setdefault(f"{scheme}://{host}/" if scheme else "/", []).append(path)
+    if len(found) > 1:
+        msg = f"{', '.join(found)}: Spark reads one file system at a time: start it once for each"
+        raise ConfigError(msg)
+    ((root, paths),) = found.items()
+    return f"{root}{{{','.join(paths)}}}"  # what is not below a root in front of the braces is of the current folder
 
 
 def _name(path: str) -> str:

@@ -218,12 +218,12 @@ def run(args: argparse.Namespace) -> int:
                 assert places is not None  # noqa: S101 - a path was given
                 places.write(fleet.places())
         where = send(args, plan, fleet)
-        told = truth.end()
-    whole, seconds = told["whole"], max(time.monotonic() - begun, 1e-3)
+        totals = truth.end()
+    whole, seconds = totals["whole"], max(time.monotonic() - begun, 1e-3)
     print(
-        f"{told['lines']} messages {where}: {whole['windows']} windows of {plan.devices} kiosks "
+        f"{totals['lines']} messages {where}: {whole['windows']} windows of {plan.devices} kiosks "
         f"at {plan.site_count} sites, {whole['duplicates']} duplicates, {whole['conflicts']} conflicts, "
-        f"{whole['missing']} missing, {told['dead_letters']['lines']} dead letters"
+        f"{whole['missing']} missing, {totals['dead_letters']['lines']} dead letters"
     )
     print(f"{whole['windows'] / seconds:,.0f} windows/s", file=sys.stderr)
     return 0

@@ -73,7 +73,7 @@ class Publisher:
         self._sender = Sender(broker, f"edge-simulate-{secrets.token_hex(4)}")
         self._spool = Spool()
         self._devices = {device.name: device for device in fleet.devices}
-        self._told: dict[str, str] = {}
+        self._announced: dict[str, str] = {}
         """Device → the run whose birth was announced."""
         self._beats: deque[tuple[float, Device]] = deque()
         self._replays: deque[tuple[Device, ReplayCommand, str, bytes | None]] = deque()
@@ -167,7 +167,7 @@ class Publisher:
         return device.topic.removesuffix("counts") + leaf
 
     def _announce(self, device: Device) -> None:
-        self._told[device.name] = device.boot_id
+        self._announced[device.name] = device.boot_id
         self._status(device, "online")
 
     def _status(self, device: Device, state: str) -> None:
@@ -208,7 +208,7 @@ class Publisher:
             self._sender.send(message.topic, message.payload)
             return
         device = self._devices[window.device]
-        if self._told[device.name] != device.boot_id:
+        if self._announced[device.name] != device.boot_id:
             self._announce(device)
         self._wait_for_rate()
         self._counts(

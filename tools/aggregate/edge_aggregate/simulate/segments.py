@@ -35,10 +35,10 @@ def line(message: Message) -> bytes:
 
 
 class Segments:
-    """Writes lines to `folder`, `lines` to a segment. Raises ConfigError and StorageError."""
+    """Writes lines to `folder`, `SEGMENT_LINES` to a segment. Raises ConfigError and StorageError."""
 
-    def __init__(self, folder: Path, *, lines: int = SEGMENT_LINES) -> None:
-        self._folder, self._most = folder, lines
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self._file: IO[bytes] | None = None
         self.names: list[Path] = []
         self._lines = 0
@@ -62,7 +62,7 @@ class Segments:
                 self._file, self._lines = name.with_suffix(".jsonl.tmp").open("wb", buffering=1 << 20), 0
             self._file.write(text)
             self._lines += 1
-            if self._lines >= self._most:
+            if self._lines >= SEGMENT_LINES:
                 self._end()
         except OSError as error:
             raise self._failed(error) from error

@@ -263,12 +263,12 @@ class Truth:
             self._file.write(f'"{stamp(day * DAY_MS)[:10]}":{json.dumps(shown, separators=(",", ":"))}')
 
     def end(self) -> dict[str, Any]:
-        """Write what is left; what is told at the end: `whole`, `dead_letters`, `lines`, `last_received`."""
+        """Write what is left; the totals: `whole`, `dead_letters`, `lines`, `last_received`."""
         self._put(sorted(self._days))
         whole = Row()
         for row in self._sites.values():
             whole.add(row)
-        told = {
+        totals = {
             "whole": whole.json(),
             "dead_letters": {
                 "lines": sum(self._kinds.values()),
@@ -281,5 +281,5 @@ class Truth:
         if self._file is not None:
             sites = {site: row.json() for site, row in sorted(self._sites.items())}
             self._file.write(f'\n}},\n"sites":{json.dumps(sites, separators=(",", ":"))},\n')
-            self._file.write(",\n".join(f'"{key}":{json.dumps(value)}' for key, value in told.items()) + "}\n")
-        return told
+            self._file.write(",\n".join(f'"{key}":{json.dumps(value)}' for key, value in totals.items()) + "}\n")
+        return totals

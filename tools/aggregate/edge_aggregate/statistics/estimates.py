@@ -62,7 +62,7 @@ class _Cells:
 def estimate(parts: Iterable[Part], tables: Mapping[Key, Correction], held: Sequence[int] = ()) -> Estimate | None:
     """The corrected share of one place and period; None where n ≤ 0 or a model is unknown that has counted.
 
-    n are all sixteen cells: `uncertain` too was somebody, and the table says of whom it is told how often.
+    n are all sixteen cells: `uncertain` too was somebody, and the table says for whom it is answered, how often.
     """
     held = held_or_none(held)
     summed = _by_table(parts, held)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from edge_aggregate.store.engine import meta
 from edge_aggregate.store.schema import (
     CELL_COLUMNS,
     DAY_COLUMNS,
@@ -62,8 +63,7 @@ def renew_spans(engine: Engine, touched: Collection[tuple[int, int]]) -> None:
 
     Those that are over for a day are summed; those that were, and to which something came after, are summed anew.
     """
-    noted = dict(engine.fetch("SELECT key, value FROM meta WHERE key IN ('newest_ms', ?)", (SPANS,)))
-    summed, over = noted.get(SPANS, 0), (noted.get("newest_ms", 0) // DAY_MS - 1) // SPAN_DAYS
+    summed, over = spans_summed(engine), ((meta(engine, "newest_ms") or 0) // DAY_MS - 1) // SPAN_DAYS
     late = sorted({(site, day // SPAN_DAYS) for site, day in touched if day < summed * SPAN_DAYS})
     if late:
         engine.many("DELETE FROM spans WHERE site = ? AND span = ?", late)
@@ -79,8 +79,7 @@ def renew_spans(engine: Engine, touched: Collection[tuple[int, int]]) -> None:
 
 def spans_summed(engine: Engine) -> int:
     """The spans before this one are summed."""
-    found = engine.fetch("SELECT value FROM meta WHERE key = ?", (SPANS,))
-    return int(found[0][0]) if found else 0
+    return meta(engine, SPANS) or 0
 
 
 def sum_spans(engine: Engine, first: int, stop: int) -> None:

@@ -68,3 +68,10 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Let go of it; twice is fine."""
+
+
+def meta(engine: Engine, key: str) -> int | None:
+    """What the store notes of itself under this key; None where it never did."""
+    found = engine.fetch("SELECT value FROM meta WHERE key = ?", (key,))
+    value: int | None = found[0][0] if found else None
+    return value

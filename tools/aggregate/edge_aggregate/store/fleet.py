@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from edge.contract import ContractError, Health, Status, decode, encode, parse_topic
 from edge_aggregate.decode import milliseconds
-from edge_aggregate.said import REMOVED, shown, spoke_ms
+from edge_aggregate.device_notes import REMOVED, shown, spoke_ms
 from edge_aggregate.store.merge import count_merge
 
 if TYPE_CHECKING:

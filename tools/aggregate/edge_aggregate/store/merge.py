@@ -12,13 +12,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from edge_aggregate.decode import Dead, Row
+from edge_aggregate.gc_paused import gc_paused
 from edge_aggregate.store import boots
 from edge_aggregate.store.days import DAY_MS, DayKey, covered_ppm_s, renew_spans, write_days
+from edge_aggregate.store.engine import meta
 from edge_aggregate.store.ids import TOO_MANY_TERMS, Ids, next_id
 from edge_aggregate.store.read import load_cases
 from edge_aggregate.store.schema import WINDOW_COLUMNS
 from edge_aggregate.store.weigh import Case, canonical
-from edge_aggregate.uncollected import uncollected
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -77,7 +78,7 @@ class Merged(NamedTuple):
 def merge(engine: Engine, batches: Iterable[Batch]) -> Merged:
     """Commit batches, all or none. What was committed before changes nothing. Raises StorageError."""
     total = Merged()
-    with uncollected(), engine.writing():
+    with gc_paused(), engine.writing():
         touched: set[tuple[int, int]] = set()
         for batch in batches:
             one = _Merge(engine, batch)
@@ -94,8 +95,7 @@ KEPT_FROM: Final = "kept_from_ms"
 
 def kept_from(engine: Engine) -> int:
     """Windows that began before were dropped (`upkeep.retain`), and none is taken any more; 0: none was."""
-    found = engine.fetch("SELECT value FROM meta WHERE key = ?", (KEPT_FROM,))
-    return int(found[0][0]) if found else 0
+    return meta(engine, KEPT_FROM) or 0
 
 
 def count_merge(engine: Engine) -> None:

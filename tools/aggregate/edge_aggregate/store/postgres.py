@@ -18,7 +18,7 @@ from psycopg.adapt import Loader
 from psycopg.conninfo import conninfo_to_dict
 
 from edge.errors import StorageError
-from edge_aggregate.store.engine import BUSY_S
+from edge_aggregate.store.engine import BUSY_S, meta
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -72,7 +72,7 @@ class PostgresEngine:
         session = f"{self._parameters.get('options', '')} {' '.join(f'-c {setting}' for setting in own)}"
         named = {"connect_timeout": 10, "application_name": "edge-aggregate", "tcp_user_timeout": SILENT_S * 1000}
         wanted = {**named, **_KEEPALIVE, **self._parameters, "options": session.strip()}
-        with self._told():
+        with self._errors():
             database = psycopg.connect("", autocommit=True, client_encoding="UTF8", **wanted)
         database.adapters.register_loader("numeric", _WholeLoader)
         return database
@@ -81,7 +81,7 @@ class PostgresEngine:
     def writing(self) -> Iterator[None]:
         """See `Engine`."""
         with self._transaction("BEGIN"):
-            with self._told():
+            with self._errors():
                 self._database.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK,))
             yield
 
@@ -97,7 +97,7 @@ class PostgresEngine:
         self._depth += 1
         try:
             yield
-            with self._told():
+            with self._errors():
                 self._database.execute("COMMIT")
         except BaseException:
             with suppress(psycopg.Error):  # a server that is gone has rolled back by itself
@@ -114,30 +114,30 @@ class PostgresEngine:
                     return self._database.execute(sql, values)
             if self._database.closed:
                 self._database = self._connect()
-        with self._told():
+        with self._errors():
             return self._database.execute(sql, values)
 
     def fetch(self, sql: str, values: Sequence[Value] = ()) -> list[tuple[Any, ...]]:
         """See `Engine`."""
         cursor = self._outside(*_bound(sql, values))
-        with self._told():
+        with self._errors():
             return cursor.fetchall()
 
     def run(self, sql: str, values: Sequence[Value] = ()) -> int:
         """See `Engine`."""
-        with self._told():
+        with self._errors():
             return self._database.execute(*_bound(sql, values)).rowcount
 
     def many(self, sql: str, rows: Iterable[Sequence[Value]]) -> None:
         """See `Engine`."""
-        with self._told(), self._database.cursor() as cursor:
+        with self._errors(), self._database.cursor() as cursor:
             cursor.executemany(_translated(sql), rows)
 
     def load(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Value]]) -> None:
         """See `Engine`."""
         if not rows:
             return
-        with self._told(), self._database.cursor() as cursor:
+        with self._errors(), self._database.cursor() as cursor:
             types = self._types(table)
             with cursor.copy(f"COPY {table} ({', '.join(columns)}) FROM STDIN (FORMAT binary)") as copy:
                 copy.set_types([types[name] for name in columns])
@@ -171,7 +171,7 @@ class PostgresEngine:
         """See `Engine`."""
         if not wanted:
             return []
-        with self._told():
+        with self._errors():
             types = self._types(table)
             arrays = ", ".join(f"%s::{types[name]}[]" for name in on)
             sql = f"SELECT {', '.join(columns)} FROM {table} JOIN unnest({arrays}) AS wanted ({', '.join(on)})"
@@ -200,7 +200,7 @@ class PostgresEngine:
         if not {"meta", "windows", "segments"} <= tables:
             msg = f"{self.name}: holds tables of another program: name another database"
             raise StorageError(msg)
-        return int(self.fetch("SELECT value FROM meta WHERE key = 'schema'")[0][0])
+        return meta(self, "schema")
 
     def sound(self) -> list[str]:
         """See `Engine`: the server's own business; every row of every index's table is read all the same."""
@@ -214,7 +214,8 @@ class PostgresEngine:
             self._database.close()
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _errors(self) -> Iterator[None]:
+        """Those of the database come out as StorageError, in one line."""
         try:
             yield
         except psycopg.Error as error:

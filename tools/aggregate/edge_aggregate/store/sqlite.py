@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from edge.errors import StorageError
-from edge_aggregate.store.engine import BUSY_S
+from edge_aggregate.store.engine import BUSY_S, meta
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -47,7 +47,7 @@ class SqliteEngine:
             if create and not os.path.isdir(file.parent):  # noqa: PTH112
                 msg = f"{path}: the folder {file.parent} is not there: make it first"
                 raise StorageError(msg)
-        with self._told():
+        with self._errors():
             self._database = sqlite3.connect(path, timeout=busy_s, isolation_level=None, cached_statements=256)
             self._database.execute("PRAGMA cache_size = -65536")
             self.version()  # before anything is changed: another program's database stays as it is
@@ -61,11 +61,11 @@ class SqliteEngine:
     @contextmanager
     def writing(self) -> Iterator[None]:
         """See `Engine`."""
-        with self._told():
+        with self._errors():
             self._database.execute("BEGIN IMMEDIATE")
         try:
             yield
-            with self._told():
+            with self._errors():
                 self._database.execute("COMMIT")
         except BaseException:
             with suppress(sqlite3.Error):  # a full disk has rolled back by itself
@@ -75,7 +75,7 @@ class SqliteEngine:
     @contextmanager
     def reading(self) -> Iterator[None]:
         """See `Engine`."""
-        with self._told():
+        with self._errors():
             self._database.execute("BEGIN")
         try:
             yield
@@ -85,23 +85,23 @@ class SqliteEngine:
 
     def fetch(self, sql: str, values: Sequence[Value] = ()) -> list[tuple[Any, ...]]:
         """See `Engine`."""
-        with self._told():
+        with self._errors():
             return self._database.execute(sql, values).fetchall()
 
     def run(self, sql: str, values: Sequence[Value] = ()) -> int:
         """See `Engine`."""
         sql = sql.replace("/* without rowid */", "WITHOUT ROWID")
-        with self._told():
+        with self._errors():
             return self._database.execute(sql, values).rowcount
 
     def many(self, sql: str, rows: Iterable[Sequence[Value]]) -> None:
         """See `Engine`."""
-        with self._told():
+        with self._errors():
             self._database.executemany(sql, rows)
 
     def load(self, table: str, columns: Sequence[str], rows: Sequence[Sequence[Value]]) -> None:
         """See `Engine`."""
-        with self._told():
+        with self._errors():
             self._database.executemany(_insert(table, columns), rows)
 
     def upsert(
@@ -114,7 +114,7 @@ class SqliteEngine:
     ) -> None:
         """See `Engine`."""
         plus = ", ".join(f"{name} = {what}" for name, what in changes.items())
-        with self._told():
+        with self._errors():
             self._database.executemany(
                 f"{_insert(table, columns)} ON CONFLICT ({', '.join(key)}) DO UPDATE SET {plus}", rows
             )
@@ -125,7 +125,7 @@ class SqliteEngine:
         """See `Engine`."""
         keys, one = ", ".join(on), f"({', '.join('?' * len(on))})"
         found: list[tuple[Any, ...]] = []
-        with self._told():
+        with self._errors():
             for first in range(0, len(wanted), AT_ONCE):
                 some = wanted[first : first + AT_ONCE]
                 found += self._database.execute(
@@ -141,14 +141,14 @@ class SqliteEngine:
         tables = {name for (name,) in self.fetch("SELECT name FROM sqlite_schema WHERE type = 'table'")}
         if not tables:
             return None
-        found: list[tuple[Any, ...]] = []
+        version = None
         if {"meta", "windows", "segments"} <= tables:
             with suppress(StorageError):  # a table of that name with other columns
-                found = self.fetch("SELECT value FROM meta WHERE key = 'schema'")
-        if not found or not isinstance(found[0][0], int):
+                version = meta(self, "schema")
+        if not isinstance(version, int):  # nor one of that name with a text in it
             msg = f"{self.name}: is a database of another program: name another path"
             raise StorageError(msg)
-        return found[0][0]
+        return version
 
     def backup(self, path: Path) -> None:
         """A copy of the whole store as it is now, while it is written. Raises StorageError if `path` is there."""
@@ -174,7 +174,8 @@ class SqliteEngine:
             self._database.close()
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _errors(self) -> Iterator[None]:
+        """Those of the database come out as StorageError, in one line."""
         try:
             yield
         except sqlite3.Error as error:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from edge.errors import StorageError
 from edge_aggregate.calibration import Table
-from edge_aggregate.store.engine import BUSY_S
+from edge_aggregate.store.engine import BUSY_S, meta
 from edge_aggregate.store.merge import Merged, Progress, count_merge, merge
 from edge_aggregate.store.schema import MIGRATIONS, TABLES, VERSION
 
@@ -53,14 +53,12 @@ class Store:
         An hour after a window ended where that is earlier: one message received by a clock far ahead must not blank
         every page until then.
         """
-        found = self.engine.fetch("SELECT value FROM meta WHERE key = 'newest_ms'")
-        return int(found[0][0]) if found else 0
+        return meta(self.engine, "newest_ms") or 0
 
     @property
     def merges(self) -> int:
         """How often something was merged or registered: while it stays, nothing has changed."""
-        found = self.engine.fetch("SELECT value FROM meta WHERE key = 'merges'")
-        return int(found[0][0]) if found else 0
+        return meta(self.engine, "merges") or 0
 
     def register(self, tables: Iterable[Table]) -> int:
         """Keep confusion tables, the newer of two for a model; how many were new or other than before."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from edge_aggregate.store.engine import meta
 from edge_aggregate.store.fleet import HEARD
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ _BY_DAY_H: Final = 48
 class Look(NamedTuple):
     """What a page depends on beside what was asked: `merges` of the store, and for how many hours nothing came, or 0.
 
-    From two days on whole days are told, so that a page of an old store is not made anew every hour.
+    From two days on whole days are shown, so that a page of an old store is not made anew every hour.
     """
 
     merges: int
@@ -34,7 +35,7 @@ class Look(NamedTuple):
 
 def look(store: Store) -> Look:
     """As of now. Raises StorageError."""
-    subscribed = store.engine.fetch("SELECT value FROM meta WHERE key = ?", (HEARD,))
+    subscribed = meta(store.engine, HEARD) is not None
     heard = heard_ms(store) if subscribed else 0
     quiet_ms = now_ms() - heard
     if not heard or quiet_ms <= QUIET_MS:
@@ -48,9 +49,9 @@ def heard_ms(store: Store) -> int:
 
     One received by a clock that is ahead of this one is not believed; where none is, the store's clock stands for it.
     """
-    noted = store.engine.fetch("SELECT value FROM meta WHERE key IN ('newest_ms', ?)", (HEARD,))
-    believed = [int(at) for (at,) in noted if at <= now_ms() + HOUR_MS]
-    return max(believed) if believed else store.newest_ms
+    newest = store.newest_ms
+    noted = (newest, meta(store.engine, HEARD) or 0)
+    return max((at for at in noted if at <= now_ms() + HOUR_MS), default=newest)
 
 
 def now_ms() -> int:

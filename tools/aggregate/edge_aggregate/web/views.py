@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from edge.errors import ConfigError
 from edge.types import CELLS, EMOTIONS, ROUTES
 from edge_aggregate.decode import instant
+from edge_aggregate.device_notes import REMOVED, notes, spoke_ms, taken_away
 from edge_aggregate.edges import torn
 from edge_aggregate.export import dead_letters
 from edge_aggregate.figures import local_series, read, while_open
+from edge_aggregate.missing_tables import named, without_table
 from edge_aggregate.periods import Period, last
-from edge_aggregate.profile import LEAST_DAYS, told_flushed, week
-from edge_aggregate.said import REMOVED, notes, spoke_ms, taken_away
+from edge_aggregate.profile import LEAST_DAYS, flushed_note, week
+from edge_aggregate.reported import reported_share
 from edge_aggregate.sites import DAYS
 from edge_aggregate.states import States
 from edge_aggregate.statistics import discoveries, full_share
@@ -21,8 +23,6 @@ from edge_aggregate.store.days import DAY_MS
 from edge_aggregate.store.fleet import read_fleet
 from edge_aggregate.store.merge import kept_from
 from edge_aggregate.sums import heard_of, kept, site_sums
-from edge_aggregate.told import told_share
-from edge_aggregate.uncorrected import named, without_table
 from edge_aggregate.web import atlas, charts
 from edge_aggregate.web.freshness import HOUR_MS, heard_ms
 
@@ -143,7 +143,7 @@ def site(store: Store, sites: Sites, name: str, asked: str) -> dict[str, Any]:
     )
     four_weeks = Period(store.newest_ms - LEAST_DAYS * DAY_MS, store.newest_ms)
     found = week(store, name, four_weeks, place)
-    context["flushed"] = told_flushed(found.flushed) if found.flushed else ""
+    context["flushed"] = flushed_note(found.flushed) if found.flushed else ""
     context["week"] = [(DAYS[day], found.hours[day * 24 : day * 24 + 24]) for day in range(7)]
     context["week_chart"] = charts.heat_map(
         "Released votes by hour of the week",
@@ -196,9 +196,9 @@ def fleet(store: Store, _sites: Sites) -> dict[str, Any]:
         )
     )
     members = {member.device: member for member in read_fleet(store.engine)}
-    now_ms, told_ms = max(store.newest_ms, heard_ms(store)), store.newest_ms - since_day * DAY_MS
+    now_ms, counted_ms = max(store.newest_ms, heard_ms(store)), store.newest_ms - since_day * DAY_MS
     rows = [
-        _device(name, members.get(name), counted.get(name), now_ms, told_ms) | {"missing": int(missing.get(name, 0))}
+        _device(name, members.get(name), counted.get(name), now_ms, counted_ms) | {"missing": int(missing.get(name, 0))}
         for name in sorted(members.keys() | counted.keys())
         if name not in members or not taken_away(members[name], counted[name].last_ms if name in counted else 0)
     ]
@@ -235,21 +235,21 @@ _LAST_WINDOWS: Final = (
 """The last window of every device, of those that were not dropped."""
 
 
-def _device(name: str, member: Member | None, counted: _Counted | None, now_ms: int, told_ms: int) -> dict[str, Any]:
+def _device(name: str, member: Member | None, counted: _Counted | None, now_ms: int, counted_ms: int) -> dict[str, Any]:
     """A row of the fleet. What a device does not say is None."""
     found = counted or _Counted(member.site if member else "", 0)
     heard = max(found.last_ms, 0 if member is None else spoke_ms(member))
-    said = None if member is None or member.state == REMOVED else member
+    status = None if member is None or member.state == REMOVED else member
     return {
         "device": name,
         "site": found.site,
-        "state": None if said is None else said.state,
-        "version": None if said is None else said.version,
+        "state": None if status is None else status.state,
+        "version": None if status is None else status.version,
         "heard": instant(heard),
         "silent_h": max(0, now_ms - heard) / HOUR_MS,
         "windows": found.windows,
         "coverage": found.covered_ppm_s / (found.length_ms * 1000) if found.length_ms else None,
-        "told": told_share(found.length_ms, 1, told_ms),
+        "reported": reported_share(found.length_ms, 1, counted_ms),
         "notes": [] if member is None else notes(member),
     }
 

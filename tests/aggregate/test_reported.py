@@ -1,4 +1,4 @@
-"""How much of a period windows told of stands beside how much of that was looked at: a kiosk that is off tells none."""
+"""The share of a period for which windows arrived stands beside coverage: a kiosk that is off sends none."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from edge_aggregate.decode import milliseconds
 from edge_aggregate.figures import city_while_open, figures, local_series, read
 from edge_aggregate.ingest import ingest_files
 from edge_aggregate.periods import Period
+from edge_aggregate.reported import Known
 from edge_aggregate.sites import read_sites
 from edge_aggregate.store import open_store
-from edge_aggregate.told import Known
 from edge_aggregate.web.app import make_app
 from starlette.testclient import TestClient
 
@@ -53,13 +53,13 @@ def store(tmp_path: Path) -> str:
     return path
 
 
-def test_a_kiosk_that_was_off_most_of_the_week_told_of_a_seventh(store: str) -> None:
+def test_a_kiosk_that_was_off_most_of_the_week_reported_a_seventh(store: str) -> None:
     with open_store(store, read_only=True) as opened:
         hall, lobby = figures(opened, WEEK)
         days = local_series(opened, WEEK, UTC, ["lobby"])
-    assert (lobby.coverage, lobby.told, lobby.devices) == (1.0, 1 / 7, 1)
-    assert (hall.coverage, hall.told, hall.devices) == (1.0, 0.5, 2), "one of its two is dead all week, and missed"
-    assert [(one.coverage, one.told) for one in days] == [(1.0, 1.0)] + [(None, 0.0)] * 6
+    assert (lobby.coverage, lobby.reported, lobby.devices) == (1.0, 1 / 7, 1)
+    assert (hall.coverage, hall.reported, hall.devices) == (1.0, 0.5, 2), "one of its two is dead all week, and missed"
+    assert [(one.coverage, one.reported) for one in days] == [(1.0, 1.0)] + [(None, 0.0)] * 6
 
 
 def test_of_a_period_that_is_not_over_what_has_passed_counts(store: str) -> None:
@@ -68,8 +68,8 @@ def test_of_a_period_that_is_not_over_what_has_passed_counts(store: str) -> None
     with open_store(store, read_only=True) as opened:
         (hall,) = figures(opened, twice, ["hall"])
         (none,) = figures(opened, tomorrow, ["hall"])
-    assert hall.told == pytest.approx(0.5, abs=1e-4)
-    assert (none.told, none.devices) == (None, 2)
+    assert hall.reported == pytest.approx(0.5, abs=1e-4)
+    assert (none.reported, none.devices) == (None, 2)
 
 
 def test_a_device_that_was_taken_away_is_missed_for_thirty_days(store: str, tmp_path: Path) -> None:
@@ -97,10 +97,10 @@ def test_where_opening_hours_are_known_it_is_of_those(store: str, tmp_path: Path
         city = reading.city("both", ["hall", "lobby"], None)
         assert city is not None
         together = city_while_open(opened, reading, city.figure, ["hall", "lobby"], places)
-    assert (lobby.told, hall.told) == (1 / 5, 0.5), "closed on Saturday and Sunday"
+    assert (lobby.reported, hall.reported) == (1 / 5, 0.5), "closed on Saturday and Sunday"
     assert city.figure.devices == 3
-    assert city.figure.told == pytest.approx((24 + 168) / (3 * 168))
-    assert together.told == pytest.approx((12 + 168) / (60 + 2 * 168))
+    assert city.figure.reported == pytest.approx((24 + 168) / (3 * 168))
+    assert together.reported == pytest.approx((12 + 168) / (60 + 2 * 168))
 
 
 @pytest.mark.parametrize(
@@ -129,27 +129,25 @@ def test_a_site_that_never_closes_is_open_for_23_and_25_hours_where_clocks_chang
 
 def test_the_command_and_the_pages_name_both(store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["index", "--store", store, *ASKED]) == 0
-    told = capsys.readouterr().out
-    assert "coverage  told of  windows" in told
-    assert "100%      14%      24" in told
-    assert (
-        "told of: of the period (or the opening hours in --sites), how much windows told of; coverage: of that" in told
-    )
+    shown = capsys.readouterr().out
+    assert "coverage  reported  windows" in shown
+    assert "100%      14%       24" in shown
+    assert "reported: share of the period (or of the opening hours in --sites) for which windows arrived; " in shown
     assert main(["index", "--store", store, *ASKED, "--site", "lobby", "--json"]) == 0
     (row,) = json.loads(capsys.readouterr().out)
-    assert (row["coverage"], row["told"], row["devices"]) == (1.0, 1 / 7, 1)
+    assert (row["coverage"], row["reported"], row["devices"]) == (1.0, 1 / 7, 1)
     for places, of in ((None, "the period"), (tmp_path / "sites.toml", "its opening hours")):
         with TestClient(make_app(store, read_sites(places))) as client:
             card = client.get("/site/lobby?last=28d").text.partition("How much was seen")[2].partition("</article>")[0]
-            assert "100 %</p><p>of the time that windows told of</p>" in card
-            assert f"of {of} is what they told of (1 device)" in card
+            assert "100 %</p><p>of the reported time the camera could see</p>" in card
+            assert f"of {of} is reported: windows arrived for it (1 device)" in card
             table = client.get("/?last=28d").text.partition("Table of sites")[2]
             assert '100 % <span class="quiet">of ' in table
-            assert "behind it, how much of the period, or of its opening hours, they told of" in table
+            assert "behind it, share of the period, or of its opening hours, for which windows arrived" in table
 
 
-def test_a_file_of_figures_has_what_was_told_of(store: str, tmp_path: Path) -> None:
+def test_a_file_of_figures_has_it(store: str, tmp_path: Path) -> None:
     assert main(["export", "--store", store, *ASKED, "--out", str(tmp_path / "out.csv")]) == 0
     header, *rows = (tmp_path / "out.csv").read_text().splitlines()
     first = dict(zip(header.split(","), rows[0].split(","), strict=True))
-    assert (first["site"], first["told"], first["devices"]) == ("hall", "0.5", "2")
+    assert (first["site"], first["reported"], first["devices"]) == ("hall", "0.5", "2")

@@ -1,4 +1,4 @@
-"""How much of a period windows told of at all: a kiosk that is off sends none, and coverage is silent about it.
+"""The share of a period for which windows arrived: a kiosk that is off sends none, and coverage is silent about it.
 
 It is reckoned for the devices that are known as in `states.py`: with windows at the site in the period, or in the 30
 days before it. One that is dead all the time is missed so, and one that was taken away no longer than that.
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from edge_aggregate.store import Store
 
 
-def told_share(milliseconds: int, devices: int, period_ms: int) -> float | None:
-    """Of a period of so many devices, what windows told of: 1 at the most, as the last may end after it."""
+def reported_share(milliseconds: int, devices: int, period_ms: int) -> float | None:
+    """Of the time of so many devices in a period, what windows lasted: 1 at the most, as the last may end after it."""
     return min(1.0, milliseconds / (devices * period_ms)) if devices > 0 and period_ms > 0 else None
 
 
@@ -76,7 +76,7 @@ class Known:
         )
 
     def length_ms(self, period: Period) -> int:
-        """How much of it is over: of the rest nobody could have told."""
+        """How much of it is over: for the rest no window could have come."""
         return max(0, min(period.end_ms, self.newest_ms) - period.start_ms)
 
 
@@ -102,12 +102,12 @@ class OpenTime:
         return self._place.open_ms(figure.start_ms, min(figure.end_ms, self._newest_ms))
 
     def of(self, figure: Figure) -> Figure:
-        """The same with coverage, and what was told of, of the time in which the site was open."""
+        """The same with coverage and `reported` of the time in which the site was open."""
         first, last = (bisect_left(self.starts, edge) for edge in (figure.start_ms, figure.end_ms))
         length = self.length[last] - self.length[first]
         covered = self.covered[last] - self.covered[first]
         return replace(
             figure,
             coverage=covered / (length * 1000) if length else None,
-            told=told_share(length, figure.devices, self.open_ms(figure)),
+            reported=reported_share(length, figure.devices, self.open_ms(figure)),
         )

@@ -1,4 +1,4 @@
-"""A stretch of work that makes many objects and no cycles."""
+"""The garbage collector paused for a stretch of work that makes many objects and no cycles."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def uncollected() -> Iterator[None]:
+def gc_paused() -> Iterator[None]:
     """Without the collector of cycles, which would walk through the rows of a batch over and over and find none.
 
     It is a sixth of what a row costs. It holds for the whole process, so for a batch and no longer.
