@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # not at run time: the aggregator reads the contract without 
     F32 = NDArray[np.float32]
 
 EMOTIONS: Final = ("angry", "disgust", "fear", "happy", "neutral", "sad", "surprise")
-"""Label order of every FER model and of every confusion matrix (FER2013's own)."""
+"""Label order of every FER model and of every confusion matrix: alphabetical, not that of FER2013's CSV."""
 
 PREPROCESS_ID: Final = "gray48/1"
 """The one preprocessing, `edge.vision.preprocess`: what bundles are made for."""
@@ -141,7 +141,7 @@ class ModelsStatement:
 
 @dataclass(frozen=True, slots=True)
 class WindowReport:
-    """One window after privacy: the only thing that crosses the wall between the services.
+    """One window after privacy: outside development mode all that vision tells the publisher of visitors.
 
     `mono_start` / `mono_end` are kernel-monotonic seconds (a replay: the run's start plus clip time), kept
     so that a window counted before the clock was set can be labelled later. `start` is UTC, by the clock

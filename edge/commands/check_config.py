@@ -1,4 +1,4 @@
-"""`edge check-config`: every problem of a file with its line, then the bundle and certificates as at a start."""
+"""`edge check-config`: every problem of a file with its line, then bundle, certificates, kill switch."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def run_check_config(path: Path, *, as_json: bool = False) -> int:
             raise
         problems = [settings.Problem(None, "file", shown(error))]
     else:
-        problems = _model_problems(path, config) + _tls_problems(path, config)
+        problems = _model_problems(path, config) + _tls_problems(path, config) + _switch_problems(path, config)
         problems = [p._replace(message=shown(p.message)) for p in problems]
     if as_json:
         print(json.dumps({"file": str(path), "ok": not problems, "problems": [p._asdict() for p in problems]}))
@@ -76,3 +76,11 @@ def _tls_problems(path: Path, config: Config) -> list[Problem]:
         told.append(f"mqtt.tls.cert: {files.cert} ended on {end.date()}: renew it")
     found = [line.split(": ", 1) for line in told]
     return [settings.Problem(settings.line_of(path, *key.split(".")), key, message) for key, message in found]
+
+
+def _switch_problems(path: Path, config: Config) -> list[Problem]:
+    """A kill switch that would work on a bench and not in the unit."""
+    from edge.commands.doctor.service import unseen_switch
+
+    key, why = "kill_switch.file", unseen_switch(config)
+    return [] if why is None else [settings.Problem(settings.line_of(path, *key.split(".")), key, why)]

@@ -39,7 +39,8 @@ def run_status(storage: StorageSection, *, as_json: bool = False) -> int:
         _say(f"vision   has not run since boot ({storage.runtime})")
     elif not running:
         how = "ended" if figures.state == "ended" else "does not run"
-        _say(f"vision   {how}, last heard of {time.monotonic() - figures.updated:.0f} s ago")
+        age = time.monotonic() - figures.updated
+        _say(f"vision   {how}, last heard of {f'{age:.0f} s ago' if age >= 0 else 'before this boot'}")
     else:
         seen = "paused" if figures.paused else f"scene {figures.scene}"
         _say(f"vision   running, rate {figures.rate} on {figures.backend}, {seen}")

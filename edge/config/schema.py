@@ -28,6 +28,10 @@ FORBIDDEN: Final = re.compile(
 """Words of a purpose at work or in education; a name cannot prove a use lawful, but an honest one is caught."""
 
 
+LEAST_EPSILON: Final = 1e-4
+"""Of a window: what its cells hold back over a day still fits into the contract's bounds."""
+
+
 class Device(Section):
     """Who and where this kiosk is, and what it is for."""
 
@@ -110,9 +114,20 @@ class PrivacySection(Section):
     """What is done to the counts before they may leave; epsilon is per window, daily_epsilon per UTC day."""
 
     noise: Literal["discrete-laplace", "off"] = "discrete-laplace"
-    epsilon: float = Field(default=1.0, ge=1e-6, le=100)
+    epsilon: float = Field(default=1.0, le=100)
     min_count: int = Field(default=10, ge=1, le=1_000_000)
     daily_epsilon: float | None = Field(default=None, gt=0)
+
+    @field_validator("epsilon")
+    @classmethod
+    def _sendable(cls, value: float) -> float:
+        if value < LEAST_EPSILON:
+            msg = (
+                f"must be at least {LEAST_EPSILON:g}: the noise of less leaves the contract's ±10⁶, "
+                "and such windows cannot be sent"
+            )
+            raise ValueError(msg)
+        return value
 
     @model_validator(mode="after")
     def _spendable(self) -> Self:

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
-from edge.process.shared_files import read_small
+from edge.process.shared_files import read_small, replace_small
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -114,12 +114,19 @@ class SystemClock:
 
     `marker` is a file in the runtime folder (tmpfs, so it ends with the kernel boot) that remembers for all
     services, and through their restarts, that the clock has been synced once; where the kernel may not be
-    asked, its age is the answer. `synced` is injectable.
+    asked, its age is the answer. `remember=False` only reads it, as whoever is no service must: a marker of
+    root's nobody else could touch. `synced` is injectable.
     """
 
-    def __init__(self, marker: Path | None = None, *, synced: Callable[[], bool | None] = kernel_says_synced) -> None:
+    def __init__(
+        self,
+        marker: Path | None = None,
+        *,
+        remember: bool = True,
+        synced: Callable[[], bool | None] = kernel_says_synced,
+    ) -> None:
         self.kernel_boot_id = read_kernel_boot_id()
-        self._marker = marker
+        self._marker, self._remember = marker, remember
         self._synced = synced
         self._was_synced = False
 
@@ -135,7 +142,7 @@ class SystemClock:
         """See `Clock.time_quality`."""
         synced = self._synced()
         age = self._marker_age()
-        if synced and not self._was_synced and self._marker is not None:
+        if synced and self._remember and not self._was_synced and self._marker is not None:
             with suppress(OSError):  # a missing runtime folder only costs the memory of other processes
                 self._marker.touch()
         if synced is None:
@@ -154,10 +161,10 @@ class SystemClock:
 
 
 def mark(marker: Path) -> None:
-    """Touch the marker if the clock is synced, and leave its error there: two numbers of seconds."""
+    """Make the marker anew if the clock is synced, whoever made the last, with its error: two numbers of seconds."""
     told = _kernel()
     if told is not None and told[0]:
-        marker.write_text("{:.9f} {:.6f}".format(*told[1]), encoding="ascii")
+        replace_small(marker, "{:.9f} {:.6f}".format(*told[1]).encode("ascii"), mode=0o640)
 
 
 if __name__ == "__main__":

@@ -51,7 +51,7 @@ def _value(text: str) -> str:
         return text
 
 
-class Calm(logging.Filter):
+class WarningRateLimit(logging.Filter):
     """Lets at most `LINES` warnings of an event through in `SPAN_S`; the next one after that says how many were not.
 
     Other lines all pass: they come with what is done, and each `window_committed` is a receipt.
@@ -133,7 +133,7 @@ def set_up(level: int) -> None:
     if _to_journal():
         with suppress(OSError):
             handler = Journal()
-    handler.addFilter(Calm())
+    handler.addFilter(WarningRateLimit())
     logging.basicConfig(level=level, handlers=[handler])
 
 

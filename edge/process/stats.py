@@ -6,9 +6,11 @@ import math
 import time
 from typing import Final
 
-HALF: Final = 3600.0
+HISTOGRAM_SECONDS: Final = 3600.0
+"""How long one of the two histograms counts before it becomes the older one."""
 RESOLUTION: Final = 0.02
 """Buckets grow by 2 %, which bounds the error of a percentile."""
+RATE_SECONDS: Final = 5.0
 
 
 class Percentiles:
@@ -22,7 +24,7 @@ class Percentiles:
     def add(self, value: float) -> None:
         """Count a value > 0 (here: milliseconds)."""
         now = time.monotonic()
-        if now - self._since > HALF:
+        if now - self._since > HISTOGRAM_SECONDS:
             self._before, self._now, self._since = self._now, {}, now
         bucket = round(math.log(max(value, 1e-6)) / RESOLUTION)
         self._now[bucket] = self._now.get(bucket, 0) + 1
@@ -41,20 +43,20 @@ class Percentiles:
 
 
 class Rate:
-    """Events per second as an exponential mean over about `over` seconds."""
+    """Events per second as an exponential mean over about `RATE_SECONDS`."""
 
-    def __init__(self, over: float = 5.0) -> None:
-        self._over, self._value, self._last = over, 0.0, time.monotonic()
+    def __init__(self) -> None:
+        self._value, self._last = 0.0, time.monotonic()
 
     def tick(self) -> None:
         """Count one event now."""
         now = time.monotonic()
         gap, self._last = max(now - self._last, 1e-6), now
-        weight = 1 - math.exp(-gap / self._over)
+        weight = 1 - math.exp(-gap / RATE_SECONDS)
         self._value += weight * (1 / gap - self._value)
 
     @property
     def value(self) -> float:
         """Events per second; falls towards zero when none come."""
         idle = time.monotonic() - self._last
-        return self._value * math.exp(-max(0.0, idle - 1) / self._over)
+        return self._value * math.exp(-max(0.0, idle - 1) / RATE_SECONDS)

@@ -83,6 +83,7 @@ class Dispatcher:
         self._probing = False
         self._prune_at = self._unsound_at = 0.0
         self._denied: set[int] = set()
+        self._unheard: set[tuple[str, int]] = set()
         self._acked: list[Key] = []
         """What the broker took and the outbox does not know yet."""
         self.trouble: str | None = None
@@ -243,6 +244,11 @@ class Dispatcher:
         acks, session.acks[:] = list(session.acks), []
         for ack in acks:
             self._answered(ack)
+        for topic, code in sorted(set(session.denied) - self._unheard):
+            why = REASONS.get(code, "unknown")
+            log.warning(event("subscription-denied", topic=topic, code=f"0x{code:02X}", why=why))
+        self._unheard.update(session.denied)
+        session.denied.clear()
         if outbox is not None:
             self.mark(outbox)
         incoming, session.incoming[:] = list(session.incoming), []

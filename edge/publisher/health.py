@@ -38,8 +38,11 @@ ENDING_DAYS: Final = 30
 
 
 def runs(figures: VisionFile | None, monotonic: float) -> bool:
-    """Whether a vision service runs, by its last figures and the clock now."""
-    return figures is not None and figures.state == "running" and monotonic - figures.updated <= STALE_S
+    """Whether a vision service runs, by its last figures and the clock now.
+
+    Figures from the future are those of another kernel boot, where the runtime folder is no tmpfs.
+    """
+    return figures is not None and figures.state == "running" and 0 <= monotonic - figures.updated <= STALE_S
 
 
 def unheard(boot_id: str, clock: Clock, *, paused: bool) -> VisionFile:

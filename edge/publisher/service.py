@@ -92,6 +92,8 @@ class Publisher:
         self._show_at = 0.0
         self._first = V311 if self._mqtt.protocol == "3.1.1" else V5
         self._version: int = self._first
+        self._spoke: int | None = None
+        self._spoke_5 = False
         self._connected_once = False
         self._backoff = Backoff()
         self._refused = False
@@ -248,12 +250,13 @@ class Publisher:
             will=will,
             prefer=version,
             fall_back=self._mqtt.protocol == "auto",
+            spoke_5=self._spoke_5,
             stopping=self._stop_now,
         )
         if self._stop_now():
             session.abandon()
             return
-        if session.version != version:
+        if session.version not in {version, self._spoke}:
             log.warning(
                 event(
                     "mqtt-3.1.1",
@@ -262,7 +265,10 @@ class Publisher:
                 )
             )
         self._notifier.status(f"connected to {self._mqtt.host}:{self._mqtt.port}")
-        self._session, self._version, self._said = session, session.version, ""
+        self._session, self._spoke, self._said = session, session.version, ""
+        self._spoke_5 |= session.v5
+        if not session.guessed:
+            self._version = session.version
         self._connected_once, self._refused = True, False
         self._dispatcher.greet(session, birth)
         log.info(event("connected", host=self._mqtt.host, port=self._mqtt.port, mqtt="5" if session.v5 else "3.1.1"))

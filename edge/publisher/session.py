@@ -73,7 +73,11 @@ class Incoming:
 
 
 class UnansweredVersion(BrokerUnavailable):
-    """MQTT 5 was refused, hung up on, or met with silence (as amqtt does): try 3.1.1."""
+    """MQTT 5 was hung up on, or met with silence: amqtt does so, which speaks 3.1.1, and any broker that is slow."""
+
+
+class RefusedVersion(UnansweredVersion):
+    """The broker said that it does not speak MQTT 5."""
 
 
 class Session:
@@ -81,7 +85,8 @@ class Session:
 
     `window` is how many messages may wait for an acknowledgement, `limit` the largest packet that the broker takes
     (None: it does not say), `subscribed` whether it has answered a subscription. Nothing happens outside `open`,
-    `step` and `close`; `acks` and `incoming` fill up during `step` and are the caller's to empty.
+    `step` and `close`; `acks`, `incoming` and `denied` (topics not subscribed to, and the reason code) fill up during
+    `step` and are the caller's to empty.
     """
 
     def __init__(
@@ -93,6 +98,8 @@ class Session:
         version: int = V5,
     ) -> None:
         self.version = version
+        self.guessed = False
+        """3.1.1 is spoken only because MQTT 5 got no answer."""
         self.window = IN_FLIGHT
         self.limit: int | None = None
         self.subscribed = False
@@ -100,6 +107,8 @@ class Session:
         self._since = time.monotonic()
         self.acks: list[Ack] = []
         self.incoming: list[Incoming] = []
+        self.denied: list[tuple[str, int]] = []
+        self._asked: dict[int | None, tuple[str, ...]] = {}
         self._broker = broker
         self._connack: ReasonCode | None = None
         self._goodbye: ReasonCode | None = None
@@ -208,7 +217,7 @@ class Session:
             self.abandon()
             if code == UNSUPPORTED_VERSION and self.v5:
                 msg = f"broker {where} does not speak MQTT 5"
-                raise UnansweredVersion(msg)
+                raise RefusedVersion(msg)
             raise refusal(code, self._broker.host, self._broker.port)
         if not self._qos1:
             self.abandon()
@@ -237,9 +246,10 @@ class Session:
 
     def subscribe(self, *topics: str) -> None:
         """Ask for these topics at QoS 1. A broker may grant what it then keeps silent about."""
-        self._client.subscribe(
+        _, mid = self._client.subscribe(
             [(topic, SubscribeOptions(qos=1)) for topic in topics] if self.v5 else [(topic, 1) for topic in topics]
         )
+        self._asked[mid] = topics
 
     def publish(
         self,
@@ -306,8 +316,11 @@ class Session:
     def _on_disconnect(self, _c: object, _u: object, _f: object, reason: ReasonCode, _p: object) -> None:
         self._goodbye = reason
 
-    def _on_subscribe(self, *_: object) -> None:
+    def _on_subscribe(self, _c: object, _u: object, mid: int, reasons: list[ReasonCode], _p: object) -> None:
         self.subscribed = True
+        codes = (int(reason.value) for reason in reasons)
+        asked = zip(self._asked.pop(mid, ()), codes, strict=False)
+        self.denied += [(topic, code) for topic, code in asked if code >= FAILURE]
 
     def _on_publish(self, _c: object, _u: object, mid: int, reason: ReasonCode, _p: object) -> None:
         self._taken = self._taken or int(reason.value) < FAILURE
@@ -333,20 +346,23 @@ def open_session(
     will: tuple[str, bytes] | None = None,
     prefer: int = V5,
     fall_back: bool = True,
+    spoke_5: bool = False,
     stopping: Callable[[], bool] = lambda: False,
 ) -> Session:
     """Connect with MQTT 5, or with 3.1.1 where the broker does not answer 5. See `Session.version`.
 
     `prefer` = V311 tries only that: for a broker known to speak nothing else; `fall_back` = False tries only
-    `prefer`. Raises as `Session.open`; when both versions fail, what 3.1.1 got for an answer, being the
-    plainer of the two.
+    `prefer`, and of a broker that `spoke_5` before, silence is no answer: it has to refuse 5. Raises as `Session.open`;
+    when both versions fail, what 3.1.1 got for an answer, being the plainer of the two.
     """
     session = Session(broker, client_id, will=will, version=prefer)
     try:
         session.open(stopping)
-    except UnansweredVersion:
-        if not fall_back:
+    except UnansweredVersion as error:
+        refused = isinstance(error, RefusedVersion)
+        if not fall_back or (spoke_5 and not refused):
             raise
         session = Session(broker, client_id, will=will, version=V311)
+        session.guessed = not refused
         session.open(stopping)
     return session

@@ -51,6 +51,11 @@ class PauseSwitch:
             return "gpio"
         return "command" if self._commanded else None
 
+    @property
+    def commanded(self) -> bool:
+        """Whether the last command that was read is a pause, whatever file and contact say."""
+        return self._commanded
+
     def _there(self) -> bool:
         try:
             self._file.lstat()

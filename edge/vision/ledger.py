@@ -34,12 +34,15 @@ LIMIT: Final = 16 * 1024 * 1024
 """Bytes; a thousand waiting windows are two million."""
 SHORTEST_DAY_S: Final = 12 * 3600.0
 """A new day's budget begins no sooner on the monotonic clock, whatever the wall clock says."""
+DAY_S: Final = 24 * 3600.0
+"""Seconds of running after which a new day's budget begins while the clock is not set, whatever date it shows."""
 
 _Whole = Annotated[int, Field(ge=-(10**12), le=10**12)]
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
+    # What a later version adds is passed over: a trial that is undone must not find its ledger damaged.
+    model_config = ConfigDict(extra="ignore", strict=True)
 
 
 class Waiting(_Part):
@@ -50,12 +53,18 @@ class Waiting(_Part):
 
 
 class Budget(_Part):
-    """What a UTC day has cost, and since when (monotonic seconds of `kernel`) it is the day."""
+    """What a UTC day has cost, and since when (monotonic seconds of `kernel`) it is the day.
+
+    `ran`: seconds this service has run since, through restarts and power cuts. `by_ran`: those before it made it a day,
+    as no date did.
+    """
 
     day: str = ""
     spent: Annotated[str, Field(pattern=r"^\d{1,30}(/\d{1,30})?$")] = "0"
     kernel: str = ""
     since: float = 0.0
+    ran: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    by_ran: bool = False
 
 
 class _File(_Part):
@@ -65,6 +74,10 @@ class _File(_Part):
     flush_day: str | None = None
     budget: Budget = Budget()
     waiting: list[Waiting] = []
+    paused: bool = False
+    last: (
+        tuple[str, Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")], Annotated[int, Field(ge=1, le=2**53 - 1)]] | None
+    ) = None
 
 
 class Ledger:
@@ -84,7 +97,12 @@ class Ledger:
         self.held = found.held if found.policy == policy else {}
         self.flush_day = found.flush_day
         self.waiting = found.waiting
+        self.paused = found.paused
+        """What was commanded last. The outbox says it too, and is believed unless it is a new one."""
+        self.last = found.last
+        """Whose run recorded a window last (`site/device`), its boot_id and its seq then."""
         self._policy, self._budget = policy, found.budget
+        self._counted_to = clock.monotonic()
 
     def _read(self) -> _File:
         self._make_folder()
@@ -152,8 +170,15 @@ class Ledger:
 
     def save(self, waiting: Iterable[Waiting]) -> None:
         """Make it last, with the windows that are not in the outbox yet."""
+        self._count_time()
         content = _File(
-            policy=self._policy, held=self.held, flush_day=self.flush_day, budget=self._budget, waiting=list(waiting)
+            policy=self._policy,
+            held=self.held,
+            flush_day=self.flush_day,
+            budget=self._budget,
+            waiting=list(waiting),
+            paused=self.paused,
+            last=self.last,
         )
         with explained(self.path):
             if not is_folder(self.path.parent):
@@ -165,21 +190,43 @@ class Ledger:
     def _today(self) -> str:
         return self._clock.utcnow().date().isoformat()
 
+    def _count_time(self) -> None:
+        now = self._clock.monotonic()
+        ran = self._budget.ran + max(0.0, now - self._counted_to)
+        self._budget, self._counted_to = self._budget.model_copy(update={"ran": ran}), now
+
+    def outlived(self) -> bool:
+        """Whether a day of running has passed, of which no clock knows.
+
+        One that begins at the same date each time it is switched on would never reach the next.
+        """
+        self._count_time()
+        return self._budget.ran >= DAY_S and self._clock.time_quality() == "unsynced"
+
     def spent(self, day: str) -> Fraction:
         """Epsilon spent of the budget from which a window that starts on `day` (UTC, YYYY-MM-DD) is paid."""
         return Fraction(0) if self._begins(day) else Fraction(self._budget.spent)
 
     def spend(self, day: str, epsilon: Fraction) -> None:
         """Add to it; the caller saves."""
+        self._count_time()  # what ran until now is the old day's
         if self._begins(day):
-            self._budget = Budget(day=day, kernel=self._clock.kernel_boot_id, since=self._clock.monotonic())
+            self._budget = Budget(
+                day=day,
+                kernel=self._clock.kernel_boot_id,
+                since=self._clock.monotonic(),
+                by_ran=not self._dated(day),
+            )
         self._budget = self._budget.model_copy(update={"spent": str(Fraction(self._budget.spent) + epsilon)})
 
     def _begins(self, day: str) -> bool:
-        """Whether `day` has a budget of its own. A clock that is set forth and back gives none."""
+        return self._dated(day) or self.outlived()
+
+    def _dated(self, day: str) -> bool:
+        """Whether `day` has a budget of its own by its date. A clock that is set forth and back gives none."""
         budget = self._budget
-        if day == budget.day:
-            return False
+        if day == budget.day or (budget.by_ran and self._clock.time_quality() == "unsynced"):
+            return False  # its dates were found not to go on: until it is set only running counts
         if not budget.day:
             return True
         if budget.kernel != self._clock.kernel_boot_id:

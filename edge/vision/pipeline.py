@@ -87,10 +87,10 @@ class Pipeline:
         return [track for track in tracks if track is not None]
 
     def hold(self, since: float, until: float, most: int) -> None:
-        """Let a frame that still stood at `since` stand until `until`: the pipelines were busy, the camera was not.
+        """Extend the last frame's validity to `until` if it was still valid at `since`.
 
-        `most` times a frame, as many as there are cameras: they are asked in turn, and one that has no frame when its
-        turn comes sends none.
+        The pipelines, not the camera, were late. At most `most` (number of cameras) extensions per frame, since cameras
+        are polled in turn.
         """
         if self.span is not None and self.span[1] >= since and self._held < most:
             self.span, self._held = (self.span[0], max(self.span[1], until), self.span[2]), self._held + 1
@@ -117,8 +117,8 @@ class Pipeline:
             self.span = upto, end, seen
 
     def forget(self) -> None:
-        """Keep the votes of those who were seen, and nothing of where they stood or what was there."""
-        self._tracker.forget(math.inf)
+        """Keep the votes of those who have left, and nothing of who is in view or of what was there."""
+        self._tracker.drop()
         self._detector.forget()
 
     def _lap(self, stage: str, began: float) -> float:

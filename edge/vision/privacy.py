@@ -93,11 +93,6 @@ def tally(votes: Iterable[Vote]) -> Counts:
     return counts
 
 
-def nothing_held() -> Accumulators:
-    """Sixteen empty accumulators."""
-    return {route: dict.fromkeys(CELLS, (0, 0)) for route in ROUTES}
-
-
 def flush_day(end: datetime) -> str:
     """UTC date a window belongs to for the daily flush: that of its end, to the nearest second.
 

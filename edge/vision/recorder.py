@@ -54,9 +54,10 @@ class Recorder:
         self._device = self._mounted()
         self.ledger = Ledger(storage.outbox, clock, policy)
         self._unsaved = False
-        self.paused = outbox.paused
-        """What was asked for before this run, perhaps before a power cut."""
-        self._last: Key | None = None
+        self.paused = outbox.paused if outbox.current_boot() is not None else self.ledger.paused
+        """What was commanded last, perhaps before a power cut; a new outbox knows of nothing."""
+        last = self.ledger.last
+        self._last: Key | None = last[1:] if last is not None and _device(last[0]) == _device(owner) else None
         if outbox.owner not in {None, owner}:
             self._leave(outbox)
         self._outbox: OutboxWriter | None = self._own(outbox)
@@ -148,7 +149,18 @@ class Recorder:
         if self._pending:
             log.warning(event("windows_recovered", windows=len(self._pending), why="closed before the last run ended"))
 
+    def remember(self, *, paused: bool) -> None:
+        """Note what was commanded last, for a start at which the outbox is damaged or gone; after `begin`."""
+        self.paused = paused
+        if paused != self.ledger.paused:
+            self.ledger.paused = paused
+            with suppress(StorageError):  # it is noted with the next window
+                self._check_mounted()
+                self.ledger.save(self._pending)
+
     def _begin(self, outbox: OutboxWriter) -> None:
+        if self.paused and outbox.current_boot() is None:
+            outbox.paused = True  # it is new, and the publisher asks it
         outbox.begin_boot(self.boot_id, self._clock.kernel_boot_id, prev=self._last)
 
     def _let_go(self) -> None:
@@ -178,6 +190,7 @@ class Recorder:
 
     def _recorded(self, seq: int) -> None:
         self._last = self.boot_id, seq
+        self.ledger.last = self._owner, *self._last
         self._pending.popleft()
         log.info(event("window_committed", boot_id=self.boot_id, seq=seq, waiting=len(self._pending)))
 

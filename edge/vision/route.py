@@ -37,8 +37,9 @@ class Router:
     def expressions(self, chips: U8, routes: Sequence[Route]) -> list[dict[Route, F32]]:
         """Per chip the probabilities (7,) of each model asked.
 
-        `gate` asks the model of the face's route, `single` the unmasked one, `highest-probability` (the
-        papers' comparison scheme) both.
+        `gate` asks the model of the face's route, `single` the unmasked one, `highest-probability` both (the
+        scheme that Kurniawan et al. 2023, "Facial Expression Recognition in Covid-19 Pandemic Era Using 2 Stage
+        Convolutional Neural Network", compare theirs with).
         """
         answers: list[dict[Route, F32]] = [{} for _ in chips]
         for route, role in FER_ROLE.items():

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     Polygon = Sequence[tuple[float, float]]
 
 DARK: Final = 20.0
-"""Mean grey level below which nothing can be said (one of the papers found no face under 20 lux)."""
+"""Mean grey level below which nothing can be said."""
 FLAT: Final = 6.0
 """Standard deviation of the shrunken frame below which the lens is taken to be covered."""
 BLURRED: Final = 10.0

@@ -23,7 +23,7 @@ from edge.vision.figures import FRAMELESS, Figures, Probe, budget
 from edge.vision.kill_switch import PauseSwitch
 from edge.vision.model_roles import needed_roles
 from edge.vision.pipeline import Pipeline
-from edge.vision.privacy import Policy, flush_due, release, tally, windows_a_day
+from edge.vision.privacy import Policy, flush_day, flush_due, release, tally, windows_a_day
 from edge.vision.recorder import Recorder
 from edge.vision.route import FER_ROLE, ROLES, Router
 from edge.vision.track import SIGHTINGS, SPACING
@@ -95,6 +95,7 @@ class Vision:
         self._timeline = Timeline(self._clock, config.window.seconds, live=self._live)
         self._window = self._fresh(self._timeline.start)
         self._recorder.begin()
+        self._recorder.remember(paused=self._switch.commanded)
         self._stopping = False
         self._polled = -POLL
         self._drops: dict[str, int] = {}
@@ -204,15 +205,16 @@ class Vision:
     def _report(self, window: Window, end: float, votes: list[Vote]) -> Close:
         start, seconds = self._timeline.utc(window.start), end - window.start
         label_end = self._timeline.utc(end)
-        quality, day = self._timeline.quality(), start.date().isoformat()
+        # The label of a window that starts at midnight may say some microseconds before.
+        quality, day = self._timeline.quality(), flush_day(start)
 
-        def close(held: Accumulators, flush_day: str | None) -> tuple[WindowReport, Accumulators]:
-            flush = flush_due(label_end, flush_day)
+        def close(held: Accumulators, flushed: str | None) -> tuple[WindowReport, Accumulators]:
             ledger = self._recorder.ledger
             exhausted = not self._policy.affords(ledger.spent(day))
             # Noise is drawn and paid for whatever the frames showed: that somebody came must not decide it.
             seen = window.looked if self._policy.noise == "off" else window.watched
             counted = seen and not exhausted
+            flush = flush_due(label_end, flushed) or (counted and ledger.outlived())
             if counted:
                 ledger.spend(day, self._policy.cost)
             counts, draws, kept = release(tally(votes) if counted else None, held, self._policy, flush=flush)
@@ -239,19 +241,19 @@ class Vision:
         ends = [pipeline.span[1] for pipeline in self._pipelines if pipeline.span]
         end = self._clock.monotonic() if self._live else max(ends, default=self._window.start)
         self._camera = self._camera or self._resting
-        if self._camera is not None:
-            self._camera.close()
-        self._close_until(end)
-        if end - self._window.start > SHORTEST:
-            self._close(end)
-        if not self._live and not any(pipeline.vote_possible for pipeline in self._pipelines):
-            self._say_why_nobody_voted(end)
         try:
+            self._close_until(end)
+            if end - self._window.start > SHORTEST:
+                self._close(end)
+            if not self._live and not any(pipeline.vote_possible for pipeline in self._pipelines):
+                self._say_why_nobody_voted(end)
             self._recorder.close()
         finally:
-            self._backend.close()
             with contextlib.suppress(StorageError):
                 self._tell(ended=True)
+            if self._camera is not None:  # after the window: each that hangs takes seconds, and a stop may have no more
+                self._camera.close()
+            self._backend.close()
             self._claim.let_go()
 
     def _say_why_nobody_voted(self, end: float) -> None:
@@ -277,6 +279,7 @@ class Vision:
             return
         self._polled = now
         cause = self._switch.cause()
+        self._recorder.remember(paused=self._switch.commanded)
         if (cause is not None) != self._paused:
             self._paused = cause is not None
             log.info(event("paused" if self._paused else "resumed", cause=cause))
@@ -337,7 +340,7 @@ class Vision:
     def _tell(self, *, ended: bool = False) -> None:
         if not (ended or self._figures.due()):
             return
-        day = self._timeline.utc(self._window.start).date().isoformat()
+        day = flush_day(self._timeline.utc(self._window.start))
         self._figures.tell(
             ended=ended,
             updated=self._clock.monotonic(),

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 DORMANT: Final = 3.0
 """Seconds a lost track keeps its place before a face there is a new visitor."""
+STALL, STALL_MOST = 1.0, 15.0
+"""Without a frame nobody is seen to leave: of a camera's silence so many seconds count towards `DORMANT`, and as many
+more as the second says do not, in which one that is lost is noticed (after 5 s) and opened again."""
 SIGHTINGS: Final = 3
 SPACING: Final = 0.2
 """A vote needs this many sightings, each at least so many seconds after the one before."""
@@ -99,9 +102,12 @@ class Tracker:
         self._tracks: dict[int, _State] = {}
         self._ended: list[Vote] = []
         self._next = 1
+        self._frame_at = math.inf
 
     def associate(self, boxes: Sequence[FaceBox], t: float, *, still: bool = False) -> list[int]:
         """Track numbers of this frame's boxes, in order. A still shares no track with other frames."""
+        self._forgive(min(t - self._frame_at - STALL, STALL_MOST))
+        self._frame_at = t
         self.forget(math.inf if still else t - DORMANT)
         numbers = list(self._tracks)
         affinity = _affinities(list(self._tracks.values()), boxes, t)
@@ -186,6 +192,20 @@ class Tracker:
             if state.seen < before:
                 self._ended += self._vote(state)
                 del self._tracks[number]
+
+    def drop(self) -> None:
+        """End all tracks without a vote; who left before keeps theirs.
+
+        With one, a visitor would vote at every pause, and whoever may send pauses would choose how often.
+        """
+        self._tracks.clear()
+
+    def _forgive(self, stalled: float) -> None:
+        """Go on as if the camera had not been silent for so many seconds."""
+        if stalled > 0:
+            for state in self._tracks.values():
+                state.seen += stalled
+                state.mean_gate = None  # what was known of the mask is too old
 
     def _vote(self, state: _State) -> list[Vote]:
         if not state.sums or (state.sightings < SIGHTINGS and not state.still):

@@ -135,3 +135,14 @@ tls = {{ ca = "ca.crt", cert = "device.crt", key = "device.key" }}
         assert line.startswith(place)
         assert line.endswith(why)
     assert last == "3 problems"
+
+
+def test_check_config_names_a_kill_switch_that_the_unit_would_not_see(
+    config: Path, bundle_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An update asks for this before anything is switched."""
+    text = GOOD.replace("models/x", str(bundle_folder)) + '[kill_switch]\nfile = "/tmp/pause"\n'
+    config.write_text(text, encoding="utf-8")
+    assert main(["check-config", "--config", str(config)]) == 2
+    line = text.splitlines().index('file = "/tmp/pause"') + 1
+    assert f"{config}:{line}: kill_switch.file: /tmp/pause lies below /tmp" in capsys.readouterr().out

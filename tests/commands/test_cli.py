@@ -252,6 +252,7 @@ def test_status(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "running, rate ok on cpu, paused" in said(paused=True)
     assert "\ndetector haar on cpu\n" in said(detector="haar on cpu")
     assert re.search(r"does not run, last heard of 6\d s ago", said(updated=time.monotonic() - 60))
+    assert "does not run, last heard of before this boot" in said(updated=time.monotonic() + 1e6)
     assert "ended" in said(state="ended")
     assert main(["status", "--config", str(config), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)

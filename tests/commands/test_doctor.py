@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -25,7 +26,6 @@ from tests.support.certificates import certificate, mutual_tls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from pathlib import Path
 
     from edge.commands.doctor.finding import Finding
     from edge.config import Config
@@ -140,7 +140,42 @@ def test_vision(settings: Make, tmp_path: Path) -> None:
     for change, says in (({"scene": "covered"}, "covered"), ({"paused": True}, "paused")):
         assert says in worst(service.vision(config, figures(**change))).what
     (tmp_path / "pause").touch()
-    assert "kill switch" in worst(service.vision(config, told)).what
+    seen = worst(service.vision(config, figures(paused=True)))
+    assert (seen.level, seen.what) == ("warning", f"the kill switch {tmp_path / 'pause'} is there")
+    unseen = worst(service.vision(config, told))
+    assert unseen.level == "error"
+    assert "vision does not see it" in unseen.what
+
+
+@pytest.mark.parametrize(
+    ("file", "mode", "level"),
+    [
+        ("etc/edge/pause", "production", "ok"),
+        ("tmp/pause", "production", "error"),
+        ("var/tmp/edge/pause", "production", "error"),
+        ("run/../tmp/pause", "production", "error"),
+        ("tmpfiles/pause", "production", "ok"),
+        ("tmp/pause", "development", "ok"),
+    ],
+)
+def test_a_kill_switch_that_the_unit_would_never_see(
+    settings: Make, tmp_path: Path, file: str, mode: str, level: str
+) -> None:
+    """PrivateTmp: the service has a /tmp of its own, and a bench has not."""
+    given = {"mode": mode, "signage_acknowledged": True, "purpose": "test"}
+    config = settings(tmp_path / "x.mp4", kill_switch={"file": Path("/", file)}, device=given)
+    grave = [found for found in service.configuration(tmp_path / "config.toml", config) if found.level == "error"]
+    assert ["kill_switch.file" in found.what and bool(found.mend) for found in grave] == [True] * (level == "error")
+
+
+def test_a_release_that_nobody_has_confirmed(tmp_path: Path) -> None:
+    file = tmp_path / "trial.json"
+    assert list(service.trial(file)) == []
+    for text, says in (('{"from": "1.0", "to": "1.1"}', "1.1 is on trial"), ("[", "a release is on trial")):
+        file.write_text(text)
+        assert says in worst(service.trial(file), "release").what
+    file.write_text('{"from": "1.0", "to": "1.1"}')
+    assert "back to 1.0 by itself" in worst(service.trial(file)).why
 
 
 def test_board(tmp_path: Path) -> None:
@@ -257,7 +292,7 @@ def test_who_may_open_a_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_clock(settings: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = settings(tmp_path / "x.mp4")
     for synced, level in ((True, "ok"), (False, "error")):
-        monkeypatch.setattr(device, "SystemClock", lambda _, s=synced: _Clock(s))
+        monkeypatch.setattr(device, "SystemClock", lambda _, *, remember, s=synced: _Clock(s and not remember))
         assert worst(device.clock(config)).level == level
 
 
@@ -311,7 +346,8 @@ ACL_SILENT = "topic write #\n"
 def test_broker_tls(settings: Make, tmp_path: Path) -> None:
     certificate(tmp_path, "ca", "test CA")
     certificate(tmp_path, "other", "another CA")
-    certificate(tmp_path, "server", "localhost", "ca")
+    certificate(tmp_path, "server", "localhost", "ca", days=100)
+    certificate(tmp_path, "soon", "localhost", "ca", days=29)
     certificate(tmp_path, "late", "localhost", "ca", days=-1)
     certificate(tmp_path, "device", "kiosk-07", "ca", days=100)
     certificate(tmp_path, "ending", "kiosk-07", "ca", days=3)
@@ -326,6 +362,9 @@ def test_broker_tls(settings: Make, tmp_path: Path) -> None:
         assert "must be the CA that signed" in grave(there, ca="other").mend
         assert "signer: " in grave(there, ca="other").what
         assert "tls.cert" in grave(there, device="gone").what
+    with Mosquitto(tmp_path, mutual_tls(tmp_path).replace("server.", "soon.")) as there:
+        assert grave(there).level == "warning"
+        assert "the broker's certificate is good and ends in 29 days" in grave(there).what
     with Mosquitto(tmp_path, mutual_tls(tmp_path).replace("server.", "late.")) as there:
         assert "needs a new certificate" in grave(there).mend
         assert "expiry: " in grave(there).what

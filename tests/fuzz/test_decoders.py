@@ -23,7 +23,6 @@ from edge.errors import BundleError, ConfigError, SourceError, StorageError
 from edge.outbox.rows import REPORT, Row
 from edge.outbox.runtime_files import read_command, read_vision
 from edge.process.shown import shown
-from edge.vision.privacy import nothing_held
 from tests.contract.test_payloads import example
 from tests.fuzz.mutation import try_all
 from tests.support.appliance import EXACT, vision_file
@@ -185,7 +184,7 @@ def test_runtime_files(tmp_path: Path) -> None:
 
 
 def test_outbox_rows() -> None:
-    report, _ = closed_window((), EXACT)(nothing_held(), None)
+    report, _ = closed_window((), EXACT)({}, None)
 
     def sent(data: bytes) -> str:
         row = Row("a" * 32, 1, None, "k", data.decode("utf-8", "surrogateescape"), 0.0, 0.0, None, sent=False)

@@ -127,8 +127,25 @@ def test_how_well_the_clock_is_synced_crosses_into_the_sandbox(tmp_path: Path, m
     mark(marker)
     monkeypatch.setattr(edge.process.clock, "_kernel", lambda: None)
     assert clock_error(marker) == error
-    marker.write_text("")  # touched by a service that could ask, or in the middle of being written
+    marker.write_text("")  # touched by a service that could ask
     assert clock_error(marker) is None
+
+
+def test_a_marker_that_root_made_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(edge.process.clock, "_kernel", lambda: (True, ClockError(0.0, 0.5)))
+    marker, elsewhere = tmp_path / "clock-synced", tmp_path / "elsewhere"
+    elsewhere.write_text("another's")
+    elsewhere.chmod(0o400)
+    os.link(elsewhere, marker)
+    mark(marker)
+    assert elsewhere.read_text() == "another's", "never written into"
+    assert marker.read_text() == "0.000000000 0.500000"
+
+
+def test_asking_leaves_no_marker(tmp_path: Path) -> None:
+    marker = tmp_path / "clock-synced"
+    assert SystemClock(marker, remember=False, synced=lambda: True).time_quality() == "synced"
+    assert not marker.exists()
 
 
 def test_clock_remembers_a_sync_for_all_services(tmp_path: Path) -> None:

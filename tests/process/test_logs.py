@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import edge
-from edge.process.logs import LINES, SPAN_S, Calm, Journal, Line, event, fields
+from edge.process.logs import LINES, SPAN_S, Journal, Line, WarningRateLimit, event, fields
 from edge.process.shown import without_secrets
 
 SOURCES = sorted(Path(edge.__file__).parent.rglob("*.py"))
@@ -63,17 +63,17 @@ def test_without_a_journal_lines_go_to_standard_error() -> None:
 
 def test_a_storm_becomes_a_count() -> None:
     now = [0.0]
-    calm = Calm(lambda: now[0])
-    said = [calm.filter(record(event("drop", n=n), logging.WARNING)) for n in range(LINES + 7)]
+    limit = WarningRateLimit(lambda: now[0])
+    said = [limit.filter(record(event("drop", n=n), logging.WARNING)) for n in range(LINES + 7)]
     assert said == [True] * LINES + [False] * 7
-    assert calm.filter(record(event("other"), logging.WARNING)), "each event for itself"
-    assert all(calm.filter(record(event("window_committed"))) for _ in range(2 * LINES)), "receipts all pass"
+    assert limit.filter(record(event("other"), logging.WARNING)), "each event for itself"
+    assert all(limit.filter(record(event("window_committed"))) for _ in range(2 * LINES)), "receipts all pass"
     now[0] = SPAN_S
     later = record(event("drop", n=99), logging.WARNING)
-    assert calm.filter(later)
+    assert limit.filter(later)
     assert later.getMessage() == "event=drop n=99 muted=7"
     again = record(event("drop", n=100), logging.WARNING)
-    assert calm.filter(again)
+    assert limit.filter(again)
     assert "muted" not in again.getMessage()
 
 
@@ -127,7 +127,7 @@ def test_no_name_and_no_line_ends_the_journal(tmp_path: Path) -> None:
         misfit = logging.LogRecord("paho", logging.WARNING, "", 0, "%d rows", ("many",), None)
         logging.raiseExceptions, kept = False, logging.raiseExceptions
         try:
-            assert Calm().filter(misfit)
+            assert WarningRateLimit().filter(misfit)
             handler.emit(misfit)
         finally:
             logging.raiseExceptions = kept

@@ -62,6 +62,7 @@ class Notes:
     window: int = 50
     acks: list[Ack] = field(default_factory=list)
     incoming: list[Incoming] = field(default_factory=list)
+    denied: list[tuple[str, int]] = field(default_factory=list)
     published: list[tuple[str, bytes, dict[str, Any]]] = field(default_factory=list)
     subscribed: tuple[str, ...] = ()
 
@@ -446,3 +447,13 @@ def test_after_a_flood_nothing_is_subscribed_to_for_an_hour(bench: Bench) -> Non
     bench.clock.pass_time(2)
     bench.turn()
     assert bench.notes.subscribed == everything, "on the same connection"
+
+
+def test_a_refused_subscription_is_said_once(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    commands = TOPICS("cmd/+")
+    for _ in range(2):  # and again at the next connection
+        bench.notes.denied.append((commands, 0x87))
+        bench.turn()
+    (line,) = [record.getMessage() for record in caplog.records if "subscription-denied" in record.getMessage()]
+    assert line.startswith(f'event=subscription-denied topic={commands} code=0x87 why="not authorised: ')
+    assert bench.notes.denied == []

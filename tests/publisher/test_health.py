@@ -11,7 +11,7 @@ from edge.contract import ContractError, Health, decode, encode
 from edge.outbox.rows import OutboxStats
 from edge.outbox.runtime_files import InvokeMs, VisionFile
 from edge.publisher.bulletin import SILENT_S
-from edge.publisher.health import BEAT_S, Sampler
+from edge.publisher.health import BEAT_S, STALE_S, Sampler, runs
 from edge.publisher.session import Incoming
 from tests.publisher.test_dispatch import BIRTH, Bench, Clock, troubles
 
@@ -40,6 +40,19 @@ def figures(clock: Clock, rate: FrameRate = "ok", **changes: object) -> VisionFi
         versions={},
     )
     return made.model_copy(update=changes)
+
+
+def test_figures_of_the_boot_before_are_no_running_service() -> None:
+    """The runtime folder of a bench is no tmpfs, and its monotonic clock began again."""
+    clock = Clock()
+    told = figures(clock)
+    assert [runs(told, told.updated + age) for age in (-1e4, -0.1, 0, STALE_S, STALE_S + 1)] == [
+        False,
+        False,
+        True,
+        True,
+        False,
+    ]
 
 
 def test_a_pause_samples_nothing() -> None:

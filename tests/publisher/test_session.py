@@ -13,8 +13,10 @@ from edge.config.hosts import is_loopback
 from edge.errors import BrokerRefused, BrokerUnavailable, ConfigError, EdgeError
 from edge.process.logs import event
 from edge.publisher.reason_codes import REASONS
+from edge.publisher.service import Publisher
 from edge.publisher.session import V5, V311, Session, UnansweredVersion, open_session
 from edge.publisher.tls import tls_context
+from tests.support.appliance import configuration
 from tests.support.broker import FalseBroker, connack5, connack311, free_port
 
 WAITING = {0x80, 0x83, 0x88, 0x89, 0x97, 0x9F}
@@ -60,6 +62,46 @@ def test_falls_back_where_mqtt_5_gets_no_answer(answer: bytes | None, monkeypatc
     assert opened(answers).version == V311
     with pytest.raises(UnansweredVersion):
         opened(answers, fall_back=False)
+
+
+@pytest.mark.parametrize(("answer", "refused"), [(connack5(0x84), True), (connack311(1), True), (b"", False)])
+def test_a_broker_that_spoke_5_is_believed_only_when_it_says_that_it_does_not(
+    answer: bytes,
+    refused: bool,  # noqa: FBT001
+) -> None:
+    """Or one that was slow once, after its restart say, would be spoken to by 3.1.1 for good."""
+    answers: dict[int, bytes | None] = {4: connack311(0)}
+    if answer:
+        answers[5] = answer
+    assert opened(answers).guessed is not refused
+    if refused:
+        assert opened(answers, spoke_5=True).version == V311
+    else:
+        with pytest.raises(UnansweredVersion):
+            opened(answers, spoke_5=True)
+
+
+def test_a_slow_broker_is_asked_for_5_again(tmp_path: Path) -> None:
+    answers: dict[int, bytes | None] = {4: connack311(0), 5: None}
+    with FalseBroker(answers) as broker:
+        publisher = Publisher(configuration(tmp_path, broker.port), drain_timeout=None, lifeline=False)
+
+        def speaks() -> bool:
+            publisher._connect()
+            assert publisher._session is not None
+            publisher._session.abandon()
+            return publisher._session.v5
+
+        assert not speaks()
+        answers[5] = connack5(0)
+        assert speaks()
+        del answers[5]
+        with pytest.raises(UnansweredVersion):
+            speaks()
+        answers[5] = connack5(0x84)
+        assert not speaks()
+        assert not speaks()
+    assert broker.asked == [5, 4, 5, 5, 5, 4, 4], "what it said itself is remembered"
 
 
 def test_accepted_as_mqtt_5_and_keeps_to_the_brokers_limits() -> None:
@@ -109,6 +151,24 @@ def test_a_puback_brings_its_reason() -> None:
         [(1, 0x87)],
         [],
     )  # [] where it overtook the publish
+
+
+@pytest.mark.parametrize(
+    ("level", "answer", "code"),
+    [
+        (5, connack5(0) + bytes((0x90, 5, 0, 1, 0, 1, 0x87)), 0x87),
+        (4, connack311(0) + bytes((0x90, 4, 0, 1, 1, 0x80)), 0x80),
+    ],
+)
+def test_a_suback_brings_its_reasons(level: int, answer: bytes, code: int) -> None:
+    with FalseBroker({level: answer}) as broker:
+        session = open_session(Broker("127.0.0.1", broker.port), "k", prefer=level)
+        session.subscribe("granted", "denied")
+        end = time.monotonic() + 30
+        while not session.subscribed and time.monotonic() < end:
+            session.step(0.1)
+        session.close()
+    assert session.denied == [("denied", code)]
 
 
 def test_plain_only_on_loopback_or_when_asked_for() -> None:

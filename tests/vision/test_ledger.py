@@ -8,19 +8,22 @@ import sqlite3
 import stat
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
+import cv2
+import numpy as np
 import pytest
 
 from edge.config import StorageSection
 from edge.errors import StorageError
 from edge.outbox.outbox import Outbox
 from edge.types import Vote, WindowReport
-from edge.vision.ledger import SHORTEST_DAY_S, Ledger
+from edge.vision.ledger import DAY_S, SHORTEST_DAY_S, Ledger
 from edge.vision.privacy import Accumulators, Policy
 from edge.vision.recorder import Recorder
 from edge.vision.service import Vision
-from edge.vision.window import Timeline
+from edge.vision.window import Timeline, Window
 from tests.support.appliance import closing, vision
 
 if TYPE_CHECKING:
@@ -56,6 +59,14 @@ class Clock:
         """Both clocks run."""
         self.mono += seconds
         self.now += timedelta(seconds=seconds)
+
+
+@pytest.fixture
+def still(tmp_path: Path) -> Path:
+    """A picture of nobody."""
+    file = tmp_path / "still.png"
+    cv2.imwrite(str(file), np.zeros((64, 64, 3), np.uint8))
+    return file
 
 
 def recorder(folder: Path, clock: Clock, policy: str = "policy") -> Recorder:
@@ -221,14 +232,90 @@ def test_a_clock_that_starts_in_the_past_each_morning_does_not_hold_the_days_bud
     assert ledger.spent("2026-01-01") == 0, "without a network time itself makes the day"
 
 
+class Restarted(Clock):
+    """Not set, and at the same date each time it is switched on."""
+
+    quality: TimeQuality = "unsynced"
+
+    def __init__(self, boot: int, at: datetime) -> None:
+        super().__init__()
+        self.kernel_boot_id, self.mono, self.now = f"{boot:032x}", 5.0, at
+
+
+@pytest.mark.parametrize("at", [datetime(2026, 5, 1, tzinfo=UTC), datetime(2026, 5, 1, 20, tzinfo=UTC)])
+def test_a_clock_that_never_gets_on_begins_a_day_by_running(tmp_path: Path, at: datetime) -> None:
+    """Ten hours a day, in windows of two; at 20:00 each run passes midnight."""
+    begun, ran = [], 0.0
+    for boot in range(30):
+        clock = Restarted(boot, at)
+        ledger = Ledger(tmp_path / "outbox.db", clock, "policy")
+        for _ in range(5):
+            day = clock.now.date().isoformat()
+            clock.pass_time(7200)
+            ran += 2
+            if ledger.spent(day) == 0:
+                begun.append(ran)
+            ledger.spend(day, Fraction(1))
+            ledger.save(())
+    spans = [b - a for a, b in pairwise(begun)]
+    assert len(begun) >= 12
+    assert set(spans[1:]) == {24.0}, "no more than one a day of running, and no less"
+
+
+def test_running_begins_no_day_once_the_clock_is_set(tmp_path: Path) -> None:
+    clock = Clock()
+    ledger = Ledger(tmp_path / "outbox.db", clock, "policy")
+    ledger.spend("2026-11-21", Fraction(1))
+    clock.mono += 10 * DAY_S
+    assert ledger.spent("2026-11-21") == 1, "set, and it says that it is the same day"
+    clock.quality = "unsynced"
+    assert ledger.spent("2026-11-21") == 0
+    assert ledger.outlived()
+    ledger.spend("2026-11-21", Fraction(1))
+    assert not ledger.outlived()
+    clock.mono += SHORTEST_DAY_S
+    assert ledger.spent("2026-11-22") == 1, "its dates do not count any more"
+    clock.quality = "synced"
+    assert ledger.spent("2026-11-22") == 0
+
+
+def test_a_day_that_running_begins_empties_the_old_one(settings: Callable[..., Config], still: Path) -> None:
+    clock = Restarted(1, datetime(2026, 5, 1, 1, tzinfo=UTC))
+    service = Vision(settings(still), clock=clock)
+    window = Window(0.0, 7200.0, looked=True, watched=True)
+    ledger = service._recorder.ledger
+    flushed = []
+    for hours in (0, 2, 24, 2):
+        clock.mono += hours * 3600
+        service._recorder.put(service._report(window, 7200.0, []))
+        with Outbox(service._config.storage.outbox) as outbox:
+            flushed.append(outbox.unsent()[-1].report().flush)
+    assert flushed == [False, False, True, False]
+    assert ledger.spent("2026-05-01") == 2
+    service._finish()
+
+
+def test_a_window_from_midnight_is_the_new_days(settings: Callable[..., Config], still: Path) -> None:
+    """Its label is taken as it closes, and a clock that was slewed meanwhile puts it some microseconds before."""
+    clock = Clock()
+    clock.now = datetime(2026, 11, 22, 2, tzinfo=UTC) - timedelta(microseconds=40)
+    service = Vision(settings(still), clock=clock)
+    service._timeline = Timeline(clock, 7200, live=True)
+    ledger = service._recorder.ledger
+    ledger.spend("2026-11-21", Fraction(12))
+    clock.mono += SHORTEST_DAY_S
+    window = Window(clock.mono - 7200, clock.mono, watched=True)
+    report, _ = service._report(window, clock.mono, [])({}, None)
+    assert report.start.day == 21
+    assert not report.privacy.exhausted
+    service._finish()
+
+
 def test_by_default_a_day_costs_no_more_than_its_windows_however_often_it_is_started(
     settings: Callable[..., Config], tmp_path: Path
 ) -> None:
     folder = tmp_path / "stills"
     folder.mkdir()
-    import cv2
-    import numpy as np
-
     for i in range(3):
         cv2.imwrite(str(folder / f"{i}.png"), np.random.default_rng(i).integers(0, 255, (120, 160), np.uint8))
     config = settings(folder, window={"seconds": 43200.0})

@@ -53,7 +53,7 @@ def pipeline(*boxes: FaceBox) -> tuple[Pipeline, Somebody]:
 
 
 def frame(t: float, index: int = 0) -> Frame:
-    return Frame(PICTURE.copy(), t, index)
+    return Frame(np.roll(PICTURE, index, axis=1), t, index)
 
 
 def test_time_is_credited_once_however_often_it_is_asked_for() -> None:
@@ -84,12 +84,31 @@ def test_busy_pipelines_hold_another_camera_until_its_turn_comes_and_not_for_eve
     assert other.span[1] == 52.5
 
 
-def test_a_pause_keeps_votes_and_nothing_else() -> None:
+def test_a_pause_keeps_the_votes_of_who_left_and_nothing_else() -> None:
     one, detector = pipeline(FaceBox(20, 20, 60, 60, score=1.0))
     for index in range(8):
+        one.see(frame(index * 0.5, index))
+    detector.boxes.clear()
+    for index in range(8, 16):
+        one.see(frame(index * 0.5, index))
+    detector.boxes.append(FaceBox(80, 20, 60, 60, score=1.0))
+    for index in range(16, 24):
         one.see(frame(index * 0.5, index))
     one.forget()
     assert detector.forgotten == 1
     assert not one._tracker._tracks
     assert len(one.votes()) == 1
     assert one.votes() == []
+
+
+def test_pauses_do_not_multiply_a_vote() -> None:
+    """Who may send commands may silence whoever stands there, and must not make them several."""
+    one, _ = pipeline(FaceBox(20, 20, 60, 60, score=1.0))
+    index = 0
+    for pause in range(6):
+        for _ in range(8):
+            index += 1
+            one.see(frame(index * 0.5 + pause * 5, index))
+        if pause < 5:
+            one.forget()
+    assert len(one.votes()) == 1

@@ -14,11 +14,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge.types import CELLS, ROUTES, PrivacyStatement, Vote
-from edge.vision.privacy import Policy, discrete_laplace, flush_day, flush_due, nothing_held, release, tally
+from edge.vision.privacy import Policy, discrete_laplace, flush_day, flush_due, release, tally
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from edge.vision.privacy import Accumulators
+
+NOTHING_HELD = {route: dict.fromkeys(CELLS, (0, 0)) for route in ROUTES}
 votes = st.lists(st.builds(Vote, route=st.sampled_from(ROUTES), cell=st.sampled_from(CELLS)), max_size=40)
 
 
@@ -146,7 +149,7 @@ def test_one_draw_for_each_of_sixteen_cells_whatever_was_seen() -> None:
             asked.append(epsilon)
             return 0
 
-        release(tally(seen), nothing_held(), policy(), flush=False, draw=draw)
+        release(tally(seen), {}, policy(), flush=False, draw=draw)
         assert asked == [Fraction(1)] * 16
 
 
@@ -165,7 +168,7 @@ def test_what_is_released_adds_up(windows: list[list[Vote]], drawn: list[int], m
         given_out.append(draw(epsilon))
         return given_out[-1]
 
-    held = nothing_held()
+    held: Accumulators = {}
     total, told_draws = 0, 0
     for number, seen in enumerate(windows, 1):
         flush = number == len(windows)
@@ -182,7 +185,7 @@ def test_what_is_released_adds_up(windows: list[list[Vote]], drawn: list[int], m
                 assert held[route][cell] == (0, 0)
                 total += value
                 told_draws += draws[route][cell]
-    assert held == nothing_held()
+    assert held == NOTHING_HELD
     assert total == sum(map(len, windows)) + sum(given_out)
     assert told_draws == len(given_out) == 16 * len(windows)
 
@@ -193,13 +196,13 @@ def test_exact_when_both_are_off(seen: list[Vote]) -> None:
     released, draws, held = release(tally(seen), {}, chosen, flush=False)
     assert released == tally(seen)
     assert draws == {route: dict.fromkeys(CELLS, 0) for route in ROUTES}
-    assert held == nothing_held()
+    assert held == NOTHING_HELD
     assert chosen.statement() == PrivacyStatement("none", None, 1)
 
 
 def test_threshold_without_noise_accumulates_and_says_none() -> None:
     chosen = policy("off", 3)
-    held = nothing_held()
+    held: Accumulators = {}
     seen = []
     for _ in range(3):
         released, draws, held = release(tally([Vote("masked", "fear")]), held, chosen, flush=False)
@@ -210,7 +213,7 @@ def test_threshold_without_noise_accumulates_and_says_none() -> None:
 
 
 def test_flush_releases_negative_values() -> None:
-    released, draws, _ = release(tally([]), nothing_held(), policy(), flush=True, draw=lambda _: -4)
+    released, draws, _ = release(tally([]), {}, policy(), flush=True, draw=lambda _: -4)
     assert released["unmasked"]["happy"] == -4
     assert draws["masked"]["sad"] == 1
 
@@ -219,14 +222,15 @@ def test_a_window_without_votes_draws_nothing_and_releases_nothing_but_a_flush()
     def never(_: Fraction) -> int:
         pytest.fail("noise was drawn for a window that nobody could be in")
 
-    held = nothing_held()
-    held["masked"]["sad"] = (-3, 2)
-    held["unmasked"]["happy"] = (9, 1)
+    held = {
+        "masked": NOTHING_HELD["masked"] | {"sad": (-3, 2)},
+        "unmasked": NOTHING_HELD["unmasked"] | {"happy": (9, 1)},
+    }
     released, draws, kept = release(None, held, policy(), flush=False, draw=never)
     assert kept == held
     assert {v for row in released.values() for v in row.values()} == {None}
     released, draws, kept = release(None, held, policy(), flush=True, draw=never)
-    assert kept == nothing_held()
+    assert kept == NOTHING_HELD
     assert {(r, c): v for r, row in released.items() for c, v in row.items() if v is not None} == {
         ("masked", "sad"): -3,
         ("unmasked", "happy"): 9,

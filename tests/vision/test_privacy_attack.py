@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from edge.types import Vote
-from edge.vision.privacy import Policy, discrete_laplace, nothing_held, release, tally
+from edge.vision.privacy import Policy, discrete_laplace, release, tally
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -55,7 +55,7 @@ def at_most(k: int, n: int, alpha: float) -> float:
 
 def observed(votes: list[Vote], draw: Sampler, policy: Policy, n: int) -> Counter[int]:
     """What one cell shows in n windows: what is released of it, or what is kept on disk."""
-    counts, empty = tally(votes), nothing_held()
+    counts = tally(votes)
     seen: Counter[int] = Counter()
     for _ in range(n):
         turn = iter(range(16))
@@ -64,7 +64,7 @@ def observed(votes: list[Vote], draw: Sampler, policy: Policy, n: int) -> Counte
             # The other fifteen cells are the same in both lists and drawn independently.
             return draw(epsilon) if next(turn) == 3 else 0
 
-        released, _, kept = release(counts, empty, policy, flush=False, draw=only_happy)
+        released, _, kept = release(counts, {}, policy, flush=False, draw=only_happy)
         value = released["unmasked"]["happy"]
         seen[kept["unmasked"]["happy"][0] if value is None else value] += 1
     return seen

@@ -12,13 +12,14 @@ from bench.privacy_utility import BUSY, CELLS, QUIET, cast, discrete_laplace, er
 from edge.config.schema import PrivacySection, WindowSection
 from edge.types import CELLS as NAMES
 from edge.types import ROUTES
-from edge.vision.privacy import Policy, nothing_held, release
+from edge.vision.privacy import Policy, release
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from fractions import Fraction
 
     from bench.privacy_utility import Day
+    from edge.vision.privacy import Accumulators
 
 
 def test_the_simulation_is_the_mechanism() -> None:
@@ -30,7 +31,7 @@ def test_the_simulation_is_the_mechanism() -> None:
     policy = Policy("discrete-laplace", 1, day.min_count)
     seen_negative = False
     for d in range(len(votes)):
-        held = nothing_held()
+        held: Accumulators = {}
         for w in range(votes.shape[1]):
             turn = iter(noise[d, w].tolist())
             counts = {r: dict(zip(NAMES, votes[d, w, 8 * i :][:8].tolist(), strict=True)) for i, r in enumerate(ROUTES)}

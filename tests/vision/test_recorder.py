@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,6 +16,7 @@ from edge.vision.recorder import Recorder
 from tests.support.appliance import closing
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from edge.outbox.rows import Key
@@ -83,6 +85,83 @@ def test_a_commit_that_failed_only_in_its_answer_is_not_made_twice(
     run.close()
     assert (run.waiting, run.trouble) == (0, None)
     assert [key for key, _ in rows(tmp_path)] == [(run.boot_id, seq) for seq in (1, 2, 3)]
+
+
+def take_away(folder: Path) -> None:
+    """The outbox, not the ledger."""
+    for file in folder.glob("outbox.db*"):
+        if file.is_file():
+            file.unlink()
+
+
+def damage(folder: Path) -> None:
+    """The outbox is damaged while nobody runs."""
+    take_away(folder)
+    (folder / "outbox.db").write_bytes(b"\xa5" * 65536)
+
+
+@pytest.mark.parametrize("harm", [damage, take_away])
+def test_a_start_without_its_outbox_knows_of_the_run_before_and_of_a_pause(
+    tmp_path: Path, harm: Callable[[Path], None]
+) -> None:
+    first = recorder(tmp_path)
+    for _ in range(3):
+        first.put(closing())
+    first.remember(paused=True)
+    first.close()
+    harm(tmp_path)
+    idle = recorder(tmp_path)
+    assert idle.paused
+    idle.close()
+    with Outbox(tmp_path / "outbox.db") as outbox:
+        assert outbox.paused, "the publisher asks it"
+        outbox.paused = False  # as for a resume while vision does not run
+    again = recorder(tmp_path)
+    assert not again.paused, "an outbox that knows is believed"
+    again.put(closing())
+    again.close()
+    assert rows(tmp_path) == [((again.boot_id, 1), (first.boot_id, 3))]
+
+
+def test_a_resume_is_remembered_too(tmp_path: Path) -> None:
+    run = recorder(tmp_path)
+    run.remember(paused=True)
+    run.remember(paused=False)
+    run.close()
+    damage(tmp_path)
+    again = recorder(tmp_path)
+    assert not again.paused
+    again.close()
+
+
+def test_another_device_s_run_is_not_named_as_the_one_before(tmp_path: Path) -> None:
+    run = recorder(tmp_path)
+    run.put(closing())
+    run.close()
+    damage(tmp_path)
+    other = Recorder(
+        StorageSection(outbox=tmp_path / "outbox.db", runtime=tmp_path), SystemClock(), "policy", "lobby/kiosk-08"
+    )
+    other.begin()
+    other.put(closing())
+    other.close()
+    assert rows(tmp_path) == [((other.boot_id, 1), None)]
+
+
+def test_a_ledger_of_before_it_noted_these_is_read(tmp_path: Path) -> None:
+    run = recorder(tmp_path)
+    run.put(closing())
+    run.close()
+    old = json.loads(run.ledger.path.read_bytes())
+    for name in ("paused", "last"):
+        del old[name]
+    for name in ("ran", "by_ran"):
+        del old["budget"][name]
+    run.ledger.path.write_text(json.dumps(old | {"of a later version": 1}))
+    again = recorder(tmp_path)
+    again.close()
+    assert not again.paused
+    assert not run.ledger.path.with_name("ledger.json.damaged").exists()
 
 
 def test_an_older_copy_of_the_file_is_not_gone_on_with(tmp_path: Path) -> None:

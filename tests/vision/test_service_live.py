@@ -12,7 +12,7 @@ import pytest
 
 from edge.config.camera import CameraSection
 from edge.errors import SourceError
-from edge.outbox.runtime_files import read_vision
+from edge.outbox.runtime_files import read_vision, write_command
 from edge.types import Frame
 from edge.vision import service as vision_module
 from edge.vision.camera.mailbox import Mailbox
@@ -112,6 +112,57 @@ def test_a_camera_that_dies_leaves_its_window_committed(
     with pytest.raises(SourceError, match="unplugged"):
         Vision(config).run()
     assert reports(config)
+
+
+def test_a_camera_that_does_not_let_go_costs_no_window(
+    settings: Callable[..., Config], portraits: dict[str, U8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several take seconds each, after which whoever stops the service has killed it."""
+    committed: list[int] = []
+
+    class Stuck(FalseCamera):
+        def close(self) -> None:
+            super().close()
+            committed.append(len(reports(config)))
+            figures = read_vision(config.storage.runtime)
+            assert figures is not None
+            assert figures.state == "ended"
+
+    image = cv2.resize(portraits["astronaut"], (128, 128)).astype(np.uint8)
+    monkeypatch.setattr(vision_module, "open_cameras", lambda *_, **__: Stuck(image))
+    config = settings(STILL, privacy=EXACT, detector={"rotations": (0.0,)})
+    service = Vision(config, on_frame=lambda *_: service.stop())
+    service.run()
+    assert committed == [1]
+
+
+def test_a_pause_is_noted_where_a_damaged_outbox_does_not_take_it_along(
+    settings: Callable[..., Config], portraits: dict[str, U8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[FalseCamera] = []
+
+    def opening(*_: object, **__: object) -> FalseCamera:
+        opened.append(FalseCamera(cv2.resize(portraits["astronaut"], (128, 128)).astype(np.uint8)))
+        return opened[-1]
+
+    monkeypatch.setattr(vision_module, "open_cameras", opening)
+    config = settings(STILL, camera={"kind": "v4l2", "source": "/dev/video0"}, detector={"rotations": (0.0,)})
+
+    def watch(*_: object) -> None:
+        write_command(config.storage.runtime, "pause")
+
+    service = Vision(config, on_frame=watch)
+    monkeypatch.setattr(service, "_rest", service.stop)
+    service.run()
+    assert len(opened) == 1
+    (config.storage.runtime / "command.json").unlink()  # the power goes
+    for suffix in ("-wal", "-shm", ""):
+        config.storage.outbox.with_name(f"outbox.db{suffix}").unlink(missing_ok=True)
+    config.storage.outbox.write_bytes(b"no database" * 1000)
+    again = Vision(config)
+    assert again._switch.cause() == "command"
+    assert len(opened) == 1, "it is not opened"
+    again._finish()
 
 
 def test_a_camera_that_sees_nothing_makes_unknown_not_zero(

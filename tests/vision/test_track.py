@@ -48,8 +48,42 @@ def look(
 def test_a_face_keeps_its_number_for_three_seconds(gap: float, same: bool) -> None:  # noqa: FBT001
     tracker = Tracker(NO_THRESHOLD)
     before = look(tracker, 0.0, box(100))
+    for i in range(1, int(2 * gap)):
+        look(tracker, i / 2)
+    look(tracker, gap - 0.01)
     after = look(tracker, gap, box(100))
     assert (before == after) is same
+
+
+@pytest.mark.parametrize(("stall", "same"), [(3.1, True), (6.0, True), (15.9, True), (30.0, False)])
+def test_a_silence_of_the_camera_is_nobodys_absence(stall: float, same: bool) -> None:  # noqa: FBT001
+    """A lost camera is noticed after 5 s and opened again: whoever stands there has one vote, not one more."""
+    tracker = Tracker(NO_THRESHOLD)
+    numbers = set()
+    t = 0.0
+    for _ in range(3):
+        for _ in range(10):
+            t += 0.2
+            numbers |= set(look(tracker, t, box(100)))
+        t += stall
+    assert (len(numbers) == 1) is same
+    assert len(tracker.votes()) == len(numbers)
+
+
+def test_who_left_before_a_silence_is_not_found_again_after_it() -> None:
+    tracker = Tracker(NO_THRESHOLD)
+    before = look(tracker, 0.0, box(100))
+    for t in (0.5, 1.0, 1.5, 2.0, 2.5):
+        look(tracker, t)
+    assert look(tracker, 8.5, box(100)) != before, "2.5 s of frames without a face, and a second of the silence"
+
+
+def test_after_a_silence_the_gate_is_believed_at_once() -> None:
+    tracker = Tracker(NO_THRESHOLD)
+    for i in range(10):
+        look(tracker, 0.2 * i, box(100), masked=0.05)
+    (number,) = tracker.associate([box(100)], 8.0)
+    assert tracker.gate(number, 0.9, 8.0) == "masked"
 
 
 def test_two_faces_have_two_numbers_and_keep_them_in_any_order() -> None:

@@ -38,6 +38,7 @@ def examine(path: Path) -> Iterator[Finding]:
     from edge.commands.doctor.tpu import tpu
     from edge.errors import ConfigError
 
+    yield from service.trial()
     try:
         config = settings.load(path)
     except ConfigError as error:

@@ -71,7 +71,13 @@ def _tls(mqtt: MqttSection, sock: socket.socket) -> Iterator[Finding]:
         return
     try:
         with tls_context(mqtt.tls).wrap_socket(sock, server_hostname=mqtt.host) as secure:
-            yield Finding("ok", "broker", f"tls: {secure.version()}, the broker's certificate is good")
+            days = _days_left(secure)
+            what = f"tls: {secure.version()}, the broker's certificate is good"
+            if days >= ENDING_DAYS:
+                yield Finding("ok", "broker", what)
+            else:
+                mend = "renew it there: lab_ca.sh or your PKI, then broker.yml"
+                yield Finding("warning", "broker", f"{what} and ends in {days:g} days", "then nobody gets in", mend)
     except ConfigError as error:
         yield Finding("error", "broker", f"tls: {error}", _KEPT, "mend [mqtt] tls")
     except ssl.SSLCertVerificationError as error:
@@ -81,6 +87,12 @@ def _tls(mqtt: MqttSection, sock: socket.socket) -> Iterator[Finding]:
         reason = getattr(error, "reason", None) or str(error)
         mend = refused_by_broker(reason) or "is this the TLS port? does the broker take this device's certificate?"
         yield Finding("error", "broker", f"tls: no handshake ({reason})", _KEPT, mend)
+
+
+def _days_left(secure: ssl.SSLSocket) -> float:
+    """Until the broker's own certificate ends; who verifies it is told."""
+    end = str((secure.getpeercert() or {})["notAfter"])
+    return round((ssl.cert_time_to_seconds(end) - time.time()) / 86400, 1)
 
 
 def _certificate(mqtt: MqttSection) -> Iterator[Finding]:

@@ -132,7 +132,7 @@ def board(sysfs: Path = SYSFS) -> Iterator[Finding]:
 
 def clock(config: Config) -> Iterator[Finding]:
     """Whether windows get a time that can be believed."""
-    quality = SystemClock(clock_marker(config.storage.runtime)).time_quality()
+    quality = SystemClock(clock_marker(config.storage.runtime), remember=False).time_quality()
     if quality == "synced":
         yield Finding("ok", "clock", "synced")
         return

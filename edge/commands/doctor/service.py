@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 from edge.commands.doctor.finding import Finding
 from edge.errors import BackendError, EdgeError, StorageError, install
@@ -13,13 +15,15 @@ from edge.publisher.health import runs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from edge.bundle.manifest import Bundle
     from edge.config import Config
     from edge.outbox.runtime_files import VisionFile
 
 _BLIND = "nobody is counted, and the windows say so"
+_PRIVATE: Final = (Path("/tmp"), Path("/var/tmp"))  # noqa: S108 - nothing is laid there
+TRIAL: Final = Path("/opt/edge/trial.json")
+"""What `edge-release` keeps while a release is on trial."""
 
 
 def configuration(path: Path, config: Config) -> Iterator[Finding]:
@@ -41,6 +45,8 @@ def configuration(path: Path, config: Config) -> Iterator[Finding]:
             "a count of one may tell of a person",
             "leave [privacy] at its defaults where the public passes",
         )
+    if (unseen := unseen_switch(config)) is not None:
+        yield Finding("error", "config", f"kill_switch.file: {unseen}", "it closes no camera", "name /etc/edge/pause")
     for secret in [*((config.mqtt.password_file, config.mqtt.tls and config.mqtt.tls.key) if config.mqtt else ())]:
         if secret is not None and _open_to_all(secret):
             yield Finding(
@@ -50,6 +56,30 @@ def configuration(path: Path, config: Config) -> Iterator[Finding]:
                 "who reads it can publish as this device",
                 f"chmod o= {secret}",
             )
+
+
+def unseen_switch(config: Config) -> str | None:
+    """Why the unit of a kiosk would never see the kill switch's file, or None; a bench runs in no unit."""
+    file = config.kill_switch.file
+    folders = [folder for folder in _PRIVATE if file.parent.resolve().is_relative_to(folder)]
+    if config.device.mode == "development" or not folders:
+        return None
+    return f"{file} lies below {folders[0]}, of which the unit has one of its own (PrivateTmp): put it elsewhere"
+
+
+def trial(file: Path = TRIAL) -> Iterator[Finding]:
+    """A release that nobody has confirmed yet; `edge-release` writes and removes the file."""
+    try:
+        told = json.loads(file.read_text(encoding="utf-8"))
+        new, old = told["to"], told["from"]
+    except FileNotFoundError:
+        return
+    except (OSError, ValueError, LookupError, TypeError):
+        new, old = "a release", None
+    what = f"{new} is on trial and not confirmed"
+    why = f"it goes back to {old or 'what was before'} by itself, at the next boot at the latest"
+    mend = "none while a playbook watches it; else /opt/edge/bin/edge-release revert, and provision.yml again"
+    yield Finding("warning", "release", what, why, mend)
 
 
 def _open_to_all(path: Path) -> bool:
@@ -128,7 +158,11 @@ def vision(config: Config, told: VisionFile | None) -> Iterator[Finding]:
         )
         return
     yield Finding("ok", "vision", f"runs on {told.backend}, rate {told.rate}, scene {told.scene}")
-    if os.path.lexists(config.kill_switch.file):
+    if os.path.lexists(config.kill_switch.file) and not told.paused:
+        what = f"the kill switch {config.kill_switch.file} is there, and vision does not see it"
+        mend = "let kill_switch.file lie where the service sees it, as /etc/edge/pause; systemctl restart edge-vision"
+        yield Finding("error", "vision", what, "the camera looks, and visitors are counted", mend)
+    elif os.path.lexists(config.kill_switch.file):
         mend = f"remove {config.kill_switch.file} once the camera may look again"
         yield Finding("warning", "vision", f"the kill switch {config.kill_switch.file} is there", _BLIND, mend)
     elif told.paused:

@@ -71,7 +71,7 @@ def _service(snapshot: Snapshot) -> Iterator[Metric]:
     invoke = figures.invoke_ms
     shares = {"0.5": invoke.p50, "0.95": invoke.p95, "0.99": invoke.p99}
     seconds = {share: None if ms is None else ms / 1000 for share, ms in shares.items()}
-    yield from _gauges("invoke_seconds", "One model on a blank chip, each 10 s, over an hour", "quantile", seconds)
+    yield from _gauges("invoke_seconds", "One model on a blank chip, each 10 s, over 1 to 2 hours", "quantile", seconds)
     if figures.development is not None:
         stages = {stage: ms / 1000 for stage, ms in figures.development.stage_ms.items()}
         yield from _gauges("stage_seconds", "Mean a frame; development only: it scales with faces", "stage", stages)
@@ -110,7 +110,7 @@ def _delivery(snapshot: Snapshot) -> Iterator[Metric]:
     last = told.last_taken.timestamp() if told.last_taken else None
     yield from _gauge("last_publish_timestamp_seconds", "When it took the last one", last)
     puback = {str(share): seconds for share, seconds in told.puback_s.items()}
-    yield from _gauges("puback_seconds", "From a publish to its acknowledgement, over an hour", "quantile", puback)
+    yield from _gauges("puback_seconds", "From a publish to its acknowledgement, over 1 to 2 hours", "quantile", puback)
 
 
 def _machine(snapshot: Snapshot) -> Iterator[Metric]:

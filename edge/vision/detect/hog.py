@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 SMALLEST: Final = 80
 """Side of the detector's own window in pixels."""
+MAX_SIDE: Final = 640
+"""Size to which a larger frame is shrunk before the search."""
 
 
 class Hog:
@@ -25,11 +27,10 @@ class Hog:
 
     kind = "hog"
 
-    def __init__(self, *, min_face: int = 36, max_side: int = 640) -> None:
-        """Load the detector.
+    def __init__(self, *, min_face: int = 36) -> None:
+        """Load the detector; `min_face` is the smallest face in frame pixels.
 
-        `min_face` is the smallest face in frame pixels, `max_side` the size to which a larger frame is shrunk before
-        the search. Raises ConfigError when dlib is not installed.
+        Raises ConfigError when dlib is not installed.
         """
         try:
             import dlib
@@ -37,7 +38,7 @@ class Hog:
             msg = f'detector.kind: "hog" needs dlib, which is not installed: {install("hog")}'
             raise ConfigError(msg) from error
         self._search = dlib.get_frontal_face_detector().run
-        self._min_face, self._max_side = min_face, max_side
+        self._min_face = min_face
         self._rest = Rest()
 
     def forget(self) -> None:
@@ -50,7 +51,7 @@ class Hog:
         Of a picture that stands still with nobody in it, hardly a frame of a stream is searched.
         """
         height, width = image.shape[:2]
-        scale = min(1.0, self._max_side / max(height, width))
+        scale = min(1.0, MAX_SIDE / max(height, width))
         # The window is large: small faces are enlarged to it here, once, not doubled time and again by dlib.
         scale *= max(1.0, SMALLEST / (self._min_face / zoom * scale))
         w, h = math.ceil(width * scale), math.ceil(height * scale)
