@@ -23,6 +23,8 @@ import tomllib
 from pathlib import Path
 from typing import Final
 
+from edge.bundle.newest import newest_bundle
+
 ROOT: Final = Path(__file__).resolve().parent.parent
 PYTHON: Final = {"bookworm": "3.11", "trixie": "3.13"}
 MACHINE: Final = {"arm64": "aarch64", "amd64": "x86_64"}
@@ -102,14 +104,17 @@ def main() -> None:
     targets = [f"{suite}-{arch}" for suite in PYTHON for arch in MACHINE]
     parser.add_argument("--target", action="append", choices=targets, help="may be given again (default: all)")
     parser.add_argument("--name", default=version, help=f"the release's name, new for each change ({version})")
-    parser.add_argument("--bundle", type=Path, help="model bundle (default: the one under models/)")
+    parser.add_argument("--bundle", type=Path, help="model bundle (default: the newest under models/)")
     parser.add_argument("--source", type=Path, default=ROOT, help="source tree (this one)")
     parser.add_argument("--out", type=Path, default=ROOT / "build/releases")
     parser.add_argument("--cache", type=Path, default=ROOT / "build/wheels", help="downloaded wheels")
     arguments = parser.parse_args()
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}", arguments.name):  # as edge-release takes it
         parser.error(f"--name {arguments.name!r}: letters, digits, . + _ -, at first a letter or digit")
-    bundle = arguments.bundle or next((ROOT / "models").iterdir())
+    bundle = arguments.bundle or newest_bundle(ROOT / "models")
+    if bundle is None:
+        parser.error(f"no model bundle under {ROOT / 'models'}: name one by --bundle")
+    print(f"model bundle: {bundle.name}", file=sys.stderr)  # beside what `sha256sum --check` reads
     for target in arguments.target or targets:
         tarball = build(
             target,

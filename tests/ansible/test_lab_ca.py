@@ -121,3 +121,11 @@ def test_days_that_are_no_number(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert "DAYS=soon" in done.stderr
     assert not (tmp_path / "pki").exists()
+
+
+def test_two_authorities_have_two_names(tmp_path: Path) -> None:
+    """Issuers and their lists are looked for by name, and while a CA is changed there are two."""
+    for folder in ("one", "other"):
+        assert made(tmp_path / folder, "kiosk-01").returncode == 0
+    names = {x509.load_pem_x509_certificate((tmp_path / f / "ca.crt").read_bytes()).subject for f in ("one", "other")}
+    assert len(names) == 2

@@ -8,7 +8,9 @@ import importlib.util
 import json
 import os
 import re
+import ssl
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -19,9 +21,21 @@ import pytest
 import yaml
 from paho.mqtt.enums import MQTTErrorCode
 
+from edge.publisher.tls import VERIFY
 from tests.conftest import ROOT
+from tests.support.certificates import certificate
 
 ANSIBLE = ROOT / "ansible"
+
+
+def module(path: Path) -> Any:  # noqa: ANN401 - a module
+    """A program that lies in no package."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    made = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(made)
+    return made
 
 
 def tasks(playbook: str) -> dict[str, dict[str, Any]]:
@@ -40,7 +54,7 @@ def test_an_update_tells_how_the_kiosks_that_were_off_get_this_release_and_how_a
     off = said(update["Say it"], inventory_hostname="kiosk-01", edge_release="0.2.0")
     assert off.endswith("provision.yml --limit kiosk-01 -e edge_release=0.2.0")
     reminder = said(update["Remind of the inventory"], edge_release="0.2.0")
-    assert "inventory says edge_release: 0.2.0" in reminder
+    assert "inventory says edge_release: '0.2.0'" in reminder
 
 
 def test_the_example_s_inventory_lets_an_aggregator_read() -> None:
@@ -71,6 +85,7 @@ def test_a_broker_run_that_was_cut_off_is_made_up_for_by_the_next(tmp_path: Path
     stand_in.write_text("#!/bin/sh\ntest ! -e broken\n")
     stand_in.chmod(0o755)
     (tmp_path / "conf.d/edge.conf").write_text("listener 8883")
+    (tmp_path / "certs/ca.crt").write_text("the old CA")
     revoked = tmp_path / ("certs/crl.pem" if crl else "conf.d/edge.conf")
 
     def restarts() -> bool:
@@ -91,6 +106,8 @@ def test_a_broker_run_that_was_cut_off_is_made_up_for_by_the_next(tmp_path: Path
     with pytest.raises(subprocess.CalledProcessError):
         restarts()
     (tmp_path / "broken").unlink()
+    assert [restarts() for _ in range(2)] == [True, False]
+    (tmp_path / "certs/ca.crt").write_text("the old CA and the new one")  # which no reload reads
     assert [restarts() for _ in range(2)] == [True, False]
 
 
@@ -158,11 +175,12 @@ def test_the_candidate_changes_with_every_certificate_and_with_the_maker_s_key(t
     assert len(folders) == 4
 
 
-@pytest.mark.parametrize("playbook", ["provision.yml", "update.yml"])
+@pytest.mark.parametrize("playbook", ["provision.yml", "update.yml", "rollback.yml"])
 def test_the_first_failure_stops_a_playbook_before_it_reaches_all(playbook: str) -> None:
     plays = yaml.safe_load((ANSIBLE / playbook).read_text())
-    (rollout,) = [play for play in plays if play.get("roles") == ["edge"]]
-    assert rollout["hosts"] == "edge_on"  # one that is off would be all of the first batch
+    (rollout,) = [play for play in plays if play["name"] in {"Provision", "Update", "Roll back"}]
+    # One that is off, or has nothing to go back from, would be all of the first batch.
+    assert rollout["hosts"] == ("edge_back" if playbook == "rollback.yml" else "edge_on")
     assert rollout["serial"] == "{{ edge_serial | default([1, '5%', '25%', '100%']) }}"
     assert rollout["max_fail_percentage"] == 0
 
@@ -173,6 +191,45 @@ def test_a_release_is_kept_only_once_it_has_run_for_minutes() -> None:
     block = yaml.safe_load((ANSIBLE / "roles/edge/tasks/trial.yml").read_text())[0]["block"]
     argv = next(task for task in block if task["name"].startswith("See this"))["ansible.builtin.command"]["argv"]
     assert {"--began={{ edge_began }}", "--hold={{ edge_gate_hold_seconds }}"} <= set(argv)
+
+
+def test_a_trial_s_own_end_is_after_that_of_a_batch_whose_every_device_is_slow() -> None:
+    """`forks` at a time switch, and are watched, before the first is confirmed."""
+    given = yaml.safe_load((ANSIBLE / "roles/edge/defaults/main.yml").read_text())
+
+    def seconds(devices: int, **told: int | str) -> int:
+        environment = jinja2.Environment()  # noqa: S701 - no HTML
+        known = given | {"ansible_play_batch": ["kiosk"] * devices, "ansible_forks": 50} | told
+        return int(environment.from_string(given["edge_trial_seconds"]).render(known))
+
+    assert seconds(1) == seconds(50) == 1800 + 300 + 180 + 150
+    assert seconds(51) == 1800 + 300 + 2 * (180 + 150)
+    assert seconds(3750) > 1800 + 300 + 75 * (180 + 150) - 1
+    assert seconds(1, edge_gate_hold_seconds="3600", edge_gate_seconds="600") == 1800 + 3600 + 180 + 600
+
+
+@pytest.mark.parametrize("release", [1.2, 2, None])
+def test_a_release_that_yaml_reads_as_a_number_is_refused_first(release: object) -> None:
+    """1.2 without quotes was never what a device said it runs: all started anew, each time."""
+    first, *_ = yaml.safe_load((ANSIBLE / "roles/edge/tasks/preflight.yml").read_text())
+    refused = first["ansible.builtin.assert"]
+    holds = jinja2.Environment().compile_expression(refused["that"])  # noqa: S701 - no HTML
+    assert (holds(edge_release=release), holds(edge_release="1.2")) == (False, True)
+    assert "quote it" in refused["fail_msg"]
+    assert isinstance(
+        yaml.safe_load((ANSIBLE / "inventory.example/group_vars/all.yml").read_text())["edge_release"], str
+    )
+    rollback = tasks("rollback.yml")["Refuse to guess what is to go"]["ansible.builtin.assert"]
+    holds = jinja2.Environment().compile_expression(rollback["that"])  # noqa: S701 - no HTML
+    assert (holds(edge_from=release), holds(), holds(edge_from="1.2")) == (False, False, True)
+
+
+@pytest.mark.parametrize("path", ["roles/edge/tasks/install.yml", "roles/broker/tasks/main.yml"])
+def test_new_lists_are_fetched_only_where_packages_cannot_be_had_by_the_old(path: str) -> None:
+    (task,) = [task for task in yaml.safe_load((ANSIBLE / path).read_text()) if "rescue" in task]
+    ((first,), (then,)) = ([step["ansible.builtin.apt"] for step in task[part]] for part in ("block", "rescue"))
+    assert "update_cache" not in first, "a kiosk without the internet"
+    assert then == first | {"update_cache": True}
 
 
 class HungUp:
@@ -197,12 +254,7 @@ class HungUp:
 @pytest.fixture
 def gate() -> Any:  # noqa: ANN401 - a module
     """The gate's program."""
-    spec = importlib.util.spec_from_file_location("gate", ANSIBLE / "roles/edge/files/gate.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return module(ANSIBLE / "roles/edge/files/gate.py")
 
 
 @pytest.mark.parametrize("published", [MQTTErrorCode.MQTT_ERR_SUCCESS, MQTTErrorCode.MQTT_ERR_NO_CONN])
@@ -234,3 +286,41 @@ def test_a_camera_that_fails_while_its_release_is_watched_is_not_covered_by_an_e
     assert not says("status", state="offline")
     assert not says("status", state="online")
     assert says("health", rate="slow", scene="dark")
+
+
+def test_the_gate_judges_tls_as_the_appliance_does(gate: Any, tmp_path: Path) -> None:  # noqa: ANN401
+    """From Python 3.13 on the default is strict: a release that works would have been reverted."""
+    certificate(tmp_path, "ca", "test CA")
+    certificate(tmp_path, "operator", "operator", "ca")
+    context = gate._context(tmp_path / "operator")
+    assert context.verify_flags == VERIFY
+    assert context.minimum_version == ssl.TLSVersion.TLSv1_2
+    assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
+
+
+def test_a_release_takes_the_newest_bundle_and_says_which(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    builder = module(ANSIBLE / "build_release.py")
+    taken: list[str] = []
+
+    def build(*_: str, out: Path, bundle: Path, **__: object) -> Path:
+        taken.append(bundle.name)
+        return out
+
+    (tmp_path / "pyproject.toml").write_text('[project]\nversion = "0.2.0"\n')
+    out = tmp_path / "release.tar"
+    out.touch()
+    monkeypatch.setattr(builder, "ROOT", tmp_path)
+    monkeypatch.setattr(builder, "build", build)
+    monkeypatch.setattr(sys, "argv", ["build_release.py", "--target", "bookworm-arm64", "--out", str(out)])
+    with pytest.raises(SystemExit):
+        builder.main()
+    assert "no model bundle under" in capsys.readouterr().err
+    for name, created in (("fer-1", "2027-01-01"), ("fer-3", "2027-03-01"), ("fer-2", "2027-02-01")):
+        (tmp_path / "models" / name).mkdir(parents=True)
+        (tmp_path / "models" / name / "manifest.json").write_text(json.dumps({"created": created}))
+    (tmp_path / "models/.DS_Store").touch()
+    builder.main()
+    assert taken == ["fer-3"]
+    assert capsys.readouterr().err == "model bundle: fer-3\n"

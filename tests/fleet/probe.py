@@ -11,6 +11,7 @@ import json
 import mmap
 import os
 import resource
+import site
 import socket
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -78,6 +79,7 @@ ANSWERS = {
     "write": {p: _write(p) for p in ("/var/lib/edge", "/run/edge", "/etc/edge", "/opt/edge", "/srv", "/")},
     "write_home": _write("/root"),
     "uid": os.getuid(),
+    "home_s_code": bool(site.ENABLE_USER_SITE),
 }
 
 

@@ -116,6 +116,7 @@ def common(found: dict[str, Any]) -> None:
         assert found[attempt] in NOT_ALLOWED, attempt
     assert found["other_processes"] == 0
     assert found["core"] == 0
+    assert found["home_s_code"] is False
     assert found["uid"] != 0
 
 
@@ -138,6 +139,7 @@ def test_a_healthy_update_reaches_every_kiosk(fleet: Fleet) -> None:
         status = fleet.status(kiosk)
         assert (status["current"], status["previous"], status["trial"]) == ("1.1", "1.0", None), recap.output
         assert set(status["releases"]) == {"1.0", "1.1"}
+        assert "edge-trial-" not in kiosk.run("systemctl list-units --all").stdout
     assert all(fleet.all_counts().values())
 
 

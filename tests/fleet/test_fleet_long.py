@@ -78,12 +78,31 @@ def test_a_kiosk_that_is_off_holds_nobody_up(fleet: Fleet) -> None:
 def test_a_rollback_brings_back_release_and_configuration(fleet: Fleet) -> None:
     kiosk = fleet.kiosks[0]
     before = fleet.status(kiosk)
-    recap = fleet.play("rollback.yml", "--limit", kiosk.name)
+    away = ("rollback.yml", "--limit", kiosk.name, "-e", f"edge_from={before['current']}")
+    recap = fleet.play(*away)
     assert fleet.status(kiosk)["current"] == before["previous"]
     assert fleet.counts(kiosk)
+    boot = fleet.status(kiosk)["boot_id"]
+    assert "left alone" in fleet.play(*away).output  # again: it is not gone back to
+    assert fleet.status(kiosk)["boot_id"] == boot
     note(SOAK, {"fleet_rollback": 1}, recap.seconds, rollback_s=round(recap.seconds, 1), load=load())
     fleet.play("provision.yml", "--limit", kiosk.name)
     assert fleet.status(kiosk)["current"] == before["current"]
+
+
+def test_a_trial_that_nobody_watches_undoes_itself(fleet: Fleet) -> None:
+    """As when the control host goes away: nobody confirms, and nobody is there to revert."""
+    kiosk = fleet.kiosks[0]
+    before = fleet.status(kiosk)["current"]
+    kiosk.run("/opt/edge/bin/edge-release rollback")
+    assert fleet.status(kiosk)["trial"] is not None
+    name = json.loads((kiosk.root / "opt/edge/trial.json").read_text())["name"]
+    assert f"edge-trial-{name}.timer" in kiosk.run("systemctl list-timers").stdout
+    kiosk.run(f"systemctl start edge-trial-{name}.service")  # what it does in half an hour
+    kiosk.wait(lambda: fleet.status(kiosk)["trial"] is None, "end of the trial by itself")
+    assert fleet.status(kiosk)["current"] == before
+    assert fleet.counts(kiosk)
+    assert f"edge-trial-{name}" not in kiosk.run("systemctl list-units --all").stdout
 
 
 def test_a_renewed_certificate_is_tried_like_a_release(fleet: Fleet) -> None:

@@ -78,6 +78,14 @@ def test_services_keep_their_side_of_the_wall(service: str) -> None:
     assert ("PrivateDevices=yes" in text) == (service == "publisher")
 
 
+@pytest.mark.parametrize("service", ["vision", "publisher", "clock"])
+def test_no_service_runs_what_the_other_lays_into_its_home(service: str) -> None:
+    """The virtual environment sees Debian's packages, so the user's own would be on: usercustomize.py, any *.pth."""
+    assert "PYTHONNOUSERSITE=1" in _values(f"edge-{service}.service", "Environment")
+    homes = re.findall(rf"^u edge-{service} .* (\S+)$", (UNITS / "sysusers.conf").read_text(), re.MULTILINE)
+    assert homes == ([] if service == "clock" else ["/nonexistent"])
+
+
 @pytest.mark.parametrize(
     "device",
     [

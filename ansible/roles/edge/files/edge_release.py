@@ -3,13 +3,14 @@
 
     edge-release stage TARBALL SHA256         unpack to releases/<version>, virtual environment included
     edge-release check VERSION                would it start with the candidate configuration? Signature and models too
-    edge-release switch VERSION               on trial: the next boot goes back, unless it is confirmed before
+    edge-release switch VERSION               on trial: the next boot undoes it, or half an hour, unless it is confirmed
     edge-release rollback                     on trial: the release before this one, with its configuration
     edge-release confirm VERSION              end the trial of this very release: every boot starts it from now on
     edge-release revert | status | remove
 
 `current` points to what runs. A trial is a file, `trial.json`, written before anything is touched and removed by
-`confirm`: while it exists, `revert` (which every boot begins with) restores the configuration it names and `current`.
+`confirm`: while it exists, `revert` (with which every boot begins, and the trial's own timer ends) restores the
+configuration it names and `current`.
 Certificates are part of it, since the configuration names a folder of their own for each set of them.
 Standard library only: it runs before there is a virtual environment, and when the one there is broken.
 """
@@ -17,21 +18,27 @@ Standard library only: it runs before there is a virtual environment, and when t
 from __future__ import annotations
 
 import argparse
+import fcntl
 import hashlib
 import json
 import os
 import re
+import secrets
 import shutil
 import stat
 import subprocess
 import sys
 import tarfile
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 OPT = Path("/opt/edge")
+PROGRAM = OPT / "bin/edge-release"
 RELEASES, CURRENT, PREVIOUS, TRIAL = OPT / "releases", OPT / "current", OPT / "previous", OPT / "trial.json"
 CONFIG, CANDIDATE = Path("/etc/edge/config.toml"), Path("/etc/edge/candidate.toml")
 KEPT_CONFIG = OPT / "trial-config.toml"
@@ -52,12 +59,15 @@ LINKS = {
     "systemd/system.conf.d/edge.conf": "watchdog.conf",
 }
 """Links below /etc into `current/systemd`: going back takes the units along."""
+JOURNALD = "systemd/journald.conf.d/edge.conf"
 PULL, PULL_CACHE = ("edge-pull.timer", "edge-pull.service"), Path("/var/cache/edge-pull")
 """What pull.yml adds."""
 GPIO_MADE = OPT / "made-group-gpio"
 """Raspberry Pi OS has this group; elsewhere systemd-sysusers makes it, for its new member."""
 SERVICES = ("edge-vision.service", "edge-publisher.service")
 STARTED_S = 180.0  # as the units' TimeoutStartSec
+TRIAL_S = 1800
+"""How long a trial may stand that nobody confirms. The playbook says more where its batches are large."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}")
 """Of releases and bundles: one folder's name, so never a way out of the folder it lies in."""
 VISION_FILE_BYTES = 64 * 1024
@@ -118,8 +128,26 @@ def _discard(release: Path) -> None:
     shutil.rmtree(release)
 
 
+def _prune(*keep: str) -> None:
+    """Remove every release but the one that runs, the one before it and those to keep; none while a trial stands."""
+    for release in () if TRIAL.exists() else RELEASES.glob("*"):
+        if release.name not in (_version(CURRENT), _version(PREVIOUS), *keep):
+            _discard(release)
+
+
 def _run(*command: str, **options: Any) -> subprocess.CompletedProcess[str]:  # noqa: ANN401 - subprocess's own
     return subprocess.run(command, capture_output=True, text=True, check=False, **options)
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """One change at a time: a trial's end by itself and its confirmation may come in the same moment."""
+    folder = os.open(TRIAL.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
 
 
 def _systemctl(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -159,7 +187,9 @@ def stage(tarball: Path, sha256: str) -> str:
             raise Refused(msg)
         release = RELEASES / version
         marker = release / "complete"
+        _prune(version)  # those that failed: with nothing confirmed since, they would fill the card
         if marker.exists() and marker.read_text() == sha256:
+            tarball.unlink()
             return version
         if release.name in (_version(CURRENT), _version(PREVIOUS)):
             msg = f"release {release.name} is in use and differs from {tarball}: give the new one another version"
@@ -199,6 +229,7 @@ def check(version: str) -> str:
     """Ask the release itself, as the user who may read the most: the publisher has the key."""
     edge = str(_release(version) / "venv/bin/edge")
     user: dict[str, Any] = {"user": "edge-publisher", "group": "edge", "extra_groups": []}
+    user["env"] = os.environ | {"PYTHONNOUSERSITE": "1"}  # as the units do: its home is not only its own
     done = _run(edge, "check-config", "--config", str(CANDIDATE), cwd="/", **user)
     said = (done.stdout + done.stderr).strip()
     if done.returncode:
@@ -218,7 +249,7 @@ def _boot_id() -> str | None:
             try:
                 status = os.fstat(file)
                 if stat.S_ISREG(status.st_mode):
-                    found.append((status.st_mtime, os.read(file, 65536)))
+                    found.append((status.st_mtime, os.read(file, VISION_FILE_BYTES)))
             finally:
                 os.close(file)
     try:
@@ -234,6 +265,19 @@ def _take_up() -> None:
     _run("systemd-tmpfiles", "--create", str(ETC / "tmpfiles.d/edge.conf"))
     _run("udevadm", "control", "--reload")
     _run("udevadm", "trigger", "--subsystem-match=usb", "--subsystem-match=apex")
+
+
+def _logs() -> bytes:
+    """What the release that is current wants of journald."""
+    with suppress(OSError):
+        return (ETC / JOURNALD).read_bytes()
+    return b""
+
+
+def _log_anew(before: bytes) -> None:
+    """Let journald have that, where it changed: it reads it at its own start only, and keeps what was logged."""
+    if _logs() != before:
+        _systemctl("try-restart", "systemd-journald.service")
 
 
 def _start() -> str:
@@ -265,26 +309,50 @@ def _trial() -> dict[str, Any] | None:
     return dict(json.loads(TRIAL.read_text())) if TRIAL.exists() else None
 
 
-def switch(version: str, config: bytes | None = None) -> dict[str, object]:
-    """Begin a trial of a release, with the candidate configuration unless told otherwise, and start it."""
-    release = _release(version)
-    if (trial := _trial()) is not None:
-        msg = f"another trial is under way: edge-release confirm {trial['to']}, or revert"
+def _start_timer(name: str, within: int) -> None:
+    """Let systemd undo this very trial, should whoever began it go away: no rescue reaches a device that is cut off.
+
+    A boot ends it too, and forgets this; so does whatever ends the trial.
+    """
+    timer = (f"--unit=edge-trial-{name}", f"--on-active={within}", "--timer-property=AccuracySec=1s", "--collect")
+    said = "--description=Edge: the end of a trial that nobody confirmed"
+    done = _run("systemd-run", "--quiet", *timer, said, str(PROGRAM), "revert", f"--trial={name}")
+    if done.returncode:
+        msg = f"systemd-run: {done.stderr.strip()}: nothing was switched, since this trial would have no end of its own"
         raise Refused(msg)
-    before = _version(CURRENT)
-    if CONFIG.exists():
-        _write(KEPT_CONFIG, CONFIG.read_bytes(), 0o600)
-    _write(TRIAL, json.dumps({"from": before, "to": version}).encode())
-    _write(CONFIG, CANDIDATE.read_bytes() if config is None else config, 0o640)
-    _link(CURRENT, release)
-    for place, file in LINKS.items():
-        (ETC / place).parent.mkdir(parents=True, exist_ok=True)
-        if not (ETC / place).is_symlink():
-            (ETC / place).symlink_to(CURRENT / "systemd" / file)
+
+
+def _stop_timer(trial: dict[str, Any]) -> None:
+    _systemctl("stop", f"edge-trial-{trial.get('name')}.timer")  # an earlier edge-release gave none
+
+
+def switch(version: str, config: bytes | None = None, *, within: int = TRIAL_S) -> dict[str, object]:
+    """Begin a trial of a release, with the candidate configuration unless told otherwise, and start it.
+
+    It is undone after `within` seconds, unless it is confirmed before.
+    """
+    release = _release(version)
+    with _alone():
+        if (standing := _trial()) is not None:
+            msg = f"another trial is under way: edge-release confirm {standing['to']}, or revert"
+            raise Refused(msg)
+        trial = {"from": _version(CURRENT), "to": version, "name": secrets.token_hex(4)}
+        _start_timer(trial["name"], within)
+        logs = _logs()
+        if CONFIG.exists():
+            _write(KEPT_CONFIG, CONFIG.read_bytes(), 0o600)
+        _write(TRIAL, json.dumps(trial).encode())
+        _write(CONFIG, CANDIDATE.read_bytes() if config is None else config, 0o640)
+        _link(CURRENT, release)
+        for place, file in LINKS.items():
+            (ETC / place).parent.mkdir(parents=True, exist_ok=True)
+            if not (ETC / place).is_symlink():
+                (ETC / place).symlink_to(CURRENT / "systemd" / file)
+    _log_anew(logs)
     return {"version": version, "boot_id": _start()}
 
 
-def rollback() -> dict[str, object]:
+def rollback(*, within: int = TRIAL_S) -> dict[str, object]:
     """Try the release before this one, with the certificates of today: its own may have ended, or be another CA's."""
     version = _version(PREVIOUS)
     if version is None:
@@ -293,7 +361,7 @@ def rollback() -> dict[str, object]:
     config = (RELEASES / version / "config.toml").read_bytes()
     folder = re.compile(re.escape(bytes(TLS)) + rb"(/[0-9a-f]{16})?(?=/(ca|device)\.)")
     today = folder.search(CONFIG.read_bytes())
-    return switch(version, folder.sub(today[0], config) if today else config)
+    return switch(version, folder.sub(today[0], config) if today else config, within=within)
 
 
 def confirm(version: str) -> dict[str, object]:
@@ -302,6 +370,12 @@ def confirm(version: str) -> dict[str, object]:
     So are the certificates that it does not use.
     Refused when it is not on trial: a boot has undone that since, and what was seen of it does not run any more.
     """
+    with _alone():
+        _confirm(version)
+    return status()
+
+
+def _confirm(version: str) -> None:
     trial = _trial()
     if trial is None or trial["to"] != version:
         now = "nothing is" if trial is None else f"{trial['to']} is"
@@ -314,37 +388,37 @@ def confirm(version: str) -> dict[str, object]:
     TRIAL.unlink()
     KEPT_CONFIG.unlink(missing_ok=True)
     _sync()
-    keep = {_version(CURRENT), _version(PREVIOUS)}
-    for release in RELEASES.iterdir():
-        if release.name not in keep:
-            _discard(release)
+    _stop_timer(trial)
+    _prune()
     config = CONFIG.read_bytes()
     for old in TLS.glob("*"):
         if bytes(old) not in config:
             shutil.rmtree(old) if old.is_dir() else old.unlink()
-    return status()
 
 
-def revert(*, boot: bool) -> dict[str, object]:
-    """Undo an unconfirmed switch; without one, nothing happens."""
-    trial = _trial()
-    if trial is None:
-        return status()
-    if trial["from"] is None:  # the first release of this device: there is nothing to go back to
-        _systemctl("stop", "edge.target", *SERVICES)
-        CURRENT.unlink(missing_ok=True)
-        CONFIG.unlink(missing_ok=True)
-    else:
-        if KEPT_CONFIG.exists():
-            _write(CONFIG, KEPT_CONFIG.read_bytes(), 0o640)
-        _link(CURRENT, RELEASES / trial["from"])
-    TRIAL.unlink()
-    KEPT_CONFIG.unlink(missing_ok=True)
-    _sync()
-    print(f"edge-release: {trial['to']} was not confirmed: back to {trial['from'] or 'nothing'}", file=sys.stderr)
+def revert(*, boot: bool, trial: str | None = None) -> dict[str, object]:
+    """Undo an unconfirmed switch, of this name if one is given; without one, nothing happens."""
+    with _alone():
+        logs, undone = _logs(), _trial()
+        if undone is None or trial not in (None, undone.get("name")):
+            return status()
+        if undone["from"] is None:  # the first release of this device: there is nothing to go back to
+            _systemctl("stop", "edge.target", *SERVICES)
+            CURRENT.unlink(missing_ok=True)
+            CONFIG.unlink(missing_ok=True)
+        else:
+            if KEPT_CONFIG.exists():
+                _write(CONFIG, KEPT_CONFIG.read_bytes(), 0o640)
+            _link(CURRENT, RELEASES / undone["from"])
+        TRIAL.unlink()
+        KEPT_CONFIG.unlink(missing_ok=True)
+        _sync()
+    print(f"edge-release: {undone['to']} was not confirmed: back to {undone['from'] or 'nothing'}", file=sys.stderr)
+    _stop_timer(undone)
+    _log_anew(logs)
     if boot:
         _take_up()  # this boot began with those of the other release
-    elif trial["from"] is not None:
+    elif undone["from"] is not None:
         return status() | {"boot_id": _start()}
     return status()
 
@@ -353,8 +427,11 @@ def remove() -> dict[str, object]:
     """Leave nothing behind: services, links, users, counts, configuration, certificates, and this program."""
     for unit in ("edge.target", *SERVICES, "edge-clock.timer", "edge-revert.service", PULL[0]):
         _systemctl("disable", "--now", unit)  # each by itself: one that is not there fails all of a call
+    _systemctl("stop", "edge-trial-*.timer")
+    logs = _logs()
     for place in (*LINKS, *(f"systemd/system/{unit}" for unit in ("edge-revert.service", *PULL))):
         (ETC / place).unlink(missing_ok=True)
+    _log_anew(logs)
     groups = ("edge", "gpio") if GPIO_MADE.exists() else ("edge",)
     for folder in ("sysusers.d", "systemd/journald.conf.d", "systemd/system.conf.d"):  # Debian has them not
         with suppress(OSError):  # others use it
@@ -394,7 +471,11 @@ def main() -> int:
     added["stage"].add_argument("sha256")
     for name in ("check", "switch", "confirm"):
         added[name].add_argument("version")
+    for name in ("switch", "rollback"):
+        told = "undone by itself after this many seconds, unless confirmed before (%(default)s)"
+        added[name].add_argument("--within", type=int, default=TRIAL_S, help=told)
     added["revert"].add_argument("--boot", action="store_true", help="before the services start")
+    added["revert"].add_argument("--trial", help="this one alone: another that stands meanwhile is left alone")
     for name in ("status", "remove"):
         commands.add_parser(name)
     arguments = vars(parser.parse_args())

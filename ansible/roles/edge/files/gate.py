@@ -24,14 +24,24 @@ RETAINED = ("status", "health", "live")
 BLIND = ("covered", "frozen")
 
 
+def _context(tls: Path) -> ssl.SSLContext:
+    """Judges as strictly as the appliance does, or the gate would revert what works: edge/publisher/tls.py says why.
+
+    Said again here: on a control host there is no `edge` to import, only paho-mqtt.
+    """
+    context = ssl.create_default_context(cafile=str(tls.with_name("ca.crt")))
+    context.verify_flags = ssl.VERIFY_X509_TRUSTED_FIRST | ssl.VERIFY_X509_PARTIAL_CHAIN
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(tls.with_suffix(".crt"), tls.with_suffix(".key"))
+    return context
+
+
 def _connect(arguments: argparse.Namespace) -> mqtt.Client:
     # A client id of the certificate's own name, which the broker wants, and of this one call: gates run side by side,
     # and with a device's certificate (pull mode) the publisher holds the plain name.
     name = f"{arguments.tls.name}.gate-{secrets.token_hex(4)}"
     client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id=name, protocol=mqtt.MQTTv5)
-    context = ssl.create_default_context(cafile=str(arguments.tls.with_name("ca.crt")))
-    context.load_cert_chain(arguments.tls.with_suffix(".crt"), arguments.tls.with_suffix(".key"))
-    client.tls_set_context(context)
+    client.tls_set_context(_context(arguments.tls))
     client.connect(arguments.host, arguments.port)
     while not client.is_connected():
         if client.loop(0.2):
