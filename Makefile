@@ -25,7 +25,7 @@ endef
 
 .venv/dev.stamp: requirements/dev.txt pyproject.toml | .venv/bin/pip
 	@if [ "$(SET)" != bookworm ]; then echo "the host toolchain needs Python 3.11: make $@ PYTHON=/path/to/python3.11" >&2; exit 2; fi
-	@echo "installing the toolchain and the test tools into .venv (about 2 GB) …"
+	@echo "installing the toolchain and the test tools into .venv (about 3 GB) …"
 	@$(PIP) --require-hashes -r requirements/dev.txt && $(PIP) -e .
 	@touch $@
 
@@ -88,7 +88,7 @@ bench-quick: .venv/dev.stamp  ## this tree against the last release (bench/BASEL
 docs: .venv/dev.stamp  ## schemas and AsyncAPI from the contract
 	.venv/bin/python -m edge.contract.asyncapi --write docs
 
-gpu-pack: .venv/dev.stamp  ## what a GPU machine needs, under 60 MiB
+gpu-pack: .venv/dev.stamp  ## what a GPU machine needs to be brought, under 60 MiB
 	.venv/bin/edge-quantize gpu-pack
 
 lock: .venv/dev.stamp  ## compile the hashed locks anew

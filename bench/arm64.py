@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 import cv2
 import numpy as np
-from material import configure
+from material import ROLES, configure
 
 from edge import config as settings
 from edge.bundle.golden import golden_answers
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 
 HERE: Final = Path(__file__).resolve().parent
 ROOT: Final = HERE.parent
-ROLES: Final = ("detector", "gate", "fer_unmasked", "fer_masked")
 START_S: Final = 3.5
 """Where the part of the demo's clip begins: one face, from 4 s on two."""
 

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 MARK: Final = 9999
 """The system call that `arm64.c` knows."""
 ROLES: Final = ("detector", "gate", "fer_unmasked", "fer_masked")
+"""As in `material`, which is not imported: what runs emulated imports the appliance alone."""
 WARM_FRAMES: Final = 4
 FPS: Final = 8
 """Of the clip."""

@@ -16,6 +16,8 @@ import numpy as np
 from edge_aggregate.calibration import Table, correct, read_manifest
 from edge_aggregate.statistics import Part
 
+from bench.privacy_utility import OTHERS
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -27,8 +29,6 @@ if TYPE_CHECKING:
     Corrections = Mapping[tuple[str, str], Correction]
 
 ROOT: Final = Path(__file__).parents[1]
-OTHERS: Final = (0.06, 0.03, 0.05, 0.0, 0.70, 0.08, 0.08)
-"""How those who are not happy look: most people look neutral."""
 SADDER: Final = (0.10, 0.03, 0.07, 0.0, 0.45, 0.25, 0.10)
 """Another crowd with as many happy ones."""
 WINDOWS: Final = 12

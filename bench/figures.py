@@ -36,10 +36,6 @@ MANIFEST = next(Path(__file__).resolve().parents[1].glob("models/*/manifest.json
 FIRST_DAY = 20_000
 HOUR_MS = 3_600_000
 HOURS_OF_TODAY = 10
-TERMS = (
-    *("id", "mechanism", "epsilon", "unit", "min_count", "exhausted"),
-    *("gate", "fer_unmasked", "fer_masked", "strategy"),
-)
 
 
 def fill(path: Path, sites: int, days: int) -> None:

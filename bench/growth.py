@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import math
 import os
 import subprocess
 import sys
@@ -24,10 +23,10 @@ from typing import TYPE_CHECKING, Final
 from unittest import mock
 
 import numpy as np
-from material import FPS, configure, portraits
+from material import FPS, add_crowd, configure, portraits
 
 from edge import config as settings
-from edge.commands.demo.clip import place, room
+from edge.commands.demo.clip import room
 from edge.inference.cpu import CpuBackend
 from edge.vision.camera.replay import Replay
 from edge.vision.pipeline import Pipeline
@@ -53,20 +52,11 @@ WARM: Final = 8
 
 def film(faces: int, size: tuple[int, int], frames: int) -> Iterator[U8]:
     """`faces` heads that sway in a grid, each at most as high as `TALL` of the frame."""
-    width, height = size
-    columns = max(1, math.ceil(math.sqrt(faces * width / height)))
-    rows = max(1, math.ceil(faces / columns))
-    tall = min(TALL * height, 0.95 * min(width / columns, height / rows))
     shown, wall = [picture[crop] for picture, crop in zip(portraits(), CROPS, strict=True)], room(size)
     rng = np.random.default_rng(2)
     for index in range(frames):
         canvas = np.clip(wall + rng.normal(0, 2, wall.shape[:2])[..., None], 0, 255).astype(np.uint8)
-        for face in range(faces):
-            turn = 2 * math.pi * (index / (2 * FPS) + face / 7)
-            x = width * (face % columns + 0.5) / columns + 0.03 * tall * math.cos(turn)
-            y = height * (face // columns + 0.5) / rows + 0.03 * tall * math.sin(turn)
-            place(canvas, shown[face % 2], tall, x, y)
-        yield canvas
+        yield add_crowd(canvas, shown, faces, index, 0.95, TALL * size[1])
 
 
 def one(faces: int, size: tuple[int, int], frames: int) -> dict[str, float]:

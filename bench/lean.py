@@ -13,14 +13,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-from material import configure, crowd
+from material import configure, crowd, median_range
 
 from edge import config as settings
 
@@ -57,8 +56,7 @@ def main() -> int:
         f"| two faces, 480×360 | {' | '.join(map(str, args.trees)) or 'median (range)'} |\n|---|{'---|' * len(trees)}"
     )
     for figure, columns in found.items():
-        cells = (f"{statistics.median(values):.3g} ({min(values):.3g} to {max(values):.3g})" for values in columns)
-        print(f"| {figure} | {' | '.join(cells)} |")
+        print(f"| {figure} | {' | '.join(map(median_range, columns))} |")
     print(f"\nLoad {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores.")
     return 0
 

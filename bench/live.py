@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Final
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the camera is the tests'
 
 from growth import film
-from material import configure
+from material import configure, median_range
 
 from edge.bundle.newest import newest_bundle
 from edge.config import load
@@ -76,11 +76,6 @@ def measured(images: list[U8], most: int, seconds: float) -> dict[str, float]:
     return figures
 
 
-def told(values: list[float]) -> str:
-    """Median and range."""
-    return f"{statistics.median(values):.3g} ({min(values):.3g} to {max(values):.3g})"
-
-
 def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -102,7 +97,7 @@ def main() -> int:
     print(f"{args.rounds} rounds, load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores.\n")
     print("| scene | `max_fps` | " + " | ".join(next(iter(found.values()))) + " |\n|---|--:|--:|--:|--:|--:|")
     for (scene, most), figures in found.items():
-        print(f"| {scene} | {most} | " + " | ".join(map(told, figures.values())) + " |")
+        print(f"| {scene} | {most} | " + " | ".join(map(median_range, figures.values())) + " |")
     return 0
 
 

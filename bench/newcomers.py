@@ -13,7 +13,6 @@ the face counts too. Times are CPU time.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from collections import defaultdict
@@ -26,6 +25,7 @@ from typing import TYPE_CHECKING, Final
 import cv2
 import detectors
 import numpy as np
+from edge_quantize.datasets.fer2013 import data_root
 from edge_quantize.evaluation import in_scene
 from quick import released
 
@@ -69,7 +69,7 @@ class Seen:
 def rooms(*, wide: bool) -> list[list[detectors.Room]]:
     """The clips' frames."""
     out = []
-    for path in sorted((Path(os.environ.get("EDGE_DATA", "../shared/data")) / "clips").glob("*.gif")):
+    for path in sorted((data_root() / "clips").glob("*.gif")):
         replay, frames = Replay(path), []
         while (frame := replay.read(0)) is not None:
             room = detectors.Room(frame.image, detectors.HEADS[path.stem])

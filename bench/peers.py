@@ -14,7 +14,6 @@ import argparse
 import json
 import os
 import shlex
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -23,8 +22,10 @@ from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
+from edge_quantize.datasets.fer2013 import data_root
 from edge_quantize.evaluation import metrics
 from edge_quantize.evaluation.chips import fer2013
+from material import median_range
 
 from edge.commands.demo.clip import FPS, compose
 from edge.types import EMOTIONS
@@ -158,11 +159,6 @@ def shared(faces: list[list[Any]], ours: list[list[Any]]) -> float:
     return sum(hit) / len(hit) if hit else float("nan")
 
 
-def told(values: list[float]) -> str:
-    """Median and range."""
-    return f"{statistics.median(values):.3g} ({min(values):.3g} to {max(values):.3g})"
-
-
 def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -177,8 +173,7 @@ def main() -> int:
         folder = Path(name)
         if args.rounds:
             compose(folder / "demo.mp4")
-            data = Path(os.environ.get("EDGE_DATA", "../shared/data"))
-            two = data / "clips/head-pose-face-detection-female-and-male.gif"
+            two = data_root() / "clips/head-pose-face-detection-female-and-male.gif"
             here = {name: ours(name) for name in ("edge", "edge-camera")}
             programs = {name: Program(name, command) for name, command in (here | there).items()}
             for title, path in {"demo": folder / "demo.mp4", "two faces": two}.items():
@@ -213,13 +208,14 @@ def clip(title: str, frames: U8, folder: Path, programs: dict[str, Program], rou
     for name, runs in found.items():
         faces, looked = runs[-1]["faces"], len(shown[name]) - 1
         mine = [run["processor"] / count for run in ours]
-        ratio = told([run["processor"] / looked / m for m, run in zip(mine, runs, strict=True)])
-        each = told([1000 * run["processor"] / looked for run in runs])
+        ratio = median_range([run["processor"] / looked / m for m, run in zip(mine, runs, strict=True)])
+        each = median_range([1000 * run["processor"] / looked for run in runs])
         rates = [looked / run["seconds"] for run in runs]
-        slower = told([count / our["seconds"] / rate for our, rate in zip(ours, rates, strict=True)])
+        fps = median_range(rates)
+        slower = median_range([count / our["seconds"] / rate for our, rate in zip(ours, rates, strict=True)])
         same = shared(faces, [ours[-1]["faces"][at] for at in shown[name]])
         many = sum(map(len, faces)) / len(faces)
-        cells = (name, each, told(rates), ratio, slower, f"{many:.2f}", f"{same:.0%}", f"{runs[-1]['peak']:.0f}")
+        cells = (name, each, fps, ratio, slower, f"{many:.2f}", f"{same:.0%}", f"{runs[-1]['peak']:.0f}")
         print(f"| {' | '.join(cells)} |", flush=True)
 
 

@@ -24,8 +24,9 @@ from unittest import mock
 
 import cv2
 import numpy as np
-from material import configure, crowd
+from material import configure, crowd, median_range
 from numpy.typing import NDArray
+from worker import routing
 
 from edge import config as settings
 from edge.bundle.manifest import load_bundle
@@ -37,11 +38,11 @@ from edge.vision.detect import blazeface
 from edge.vision.detect.blazeface import letterbox
 from edge.vision.detect.choose import detector_roles
 from edge.vision.preprocess import shrink
-from edge.vision.route import ROLES, Router
+from edge.vision.route import ROLES
 from edge.vision.service import Vision
 
 if TYPE_CHECKING:
-    from edge.types import U8, Route
+    from edge.types import U8
 
 Invoked = list[tuple[str, NDArray[np.int8], tuple[int, int]]]
 """What the models of one frame were shown: role, one input, height and width of the part of the frame that it shows."""
@@ -107,24 +108,6 @@ def whole(config: settings.Config, frames: int) -> tuple[float, float, dict[str,
     return *seconds, figures.development.stage_ms if figures and figures.development else {}
 
 
-def routing(bundle: Path, rounds: int = 5) -> float:
-    """Processor time of routing by the gate ÷ asking both nets, of eight faces, half of them masked."""
-    loaded = load_bundle(bundle)
-    backend = CpuBackend(loaded, ROLES["gate"])
-    chips = np.random.default_rng(1).integers(0, 256, (8, 48, 48), np.uint8)
-    routes: list[Route] = ["masked", "unmasked"] * 4
-    ratios = []
-    for _ in range(rounds):
-        spent = []
-        for strategy in ("gate", "highest-probability"):
-            router, began = Router(backend, strategy), time.process_time()
-            router.masked(chips)
-            router.expressions(chips, routes)
-            spent.append(time.process_time() - began)
-        ratios.append(spent[0] / spent[1])
-    return statistics.median(ratios)
-
-
 def resident(folder: Path, config: Path) -> tuple[float, dict[str, float]]:
     """(seconds from start to the first frame, peak resident MB of each service) of real processes."""
     vision = subprocess.Popen(
@@ -171,7 +154,8 @@ def main() -> int:
         print(f"| figure, median of {args.rounds} (range) | value |\n|---|---|")
         for title, clip in clips.items():
             tell(title, clip, bundle, args.rounds, args.frames)
-        print(f"| gate routing ÷ both nets, processor time (aim ≤ .6) | {routing(bundle):.2f} |")
+        ratios = routing(load_bundle(bundle), 5)[-1]
+        print(f"| gate routing ÷ both nets, processor time (aim ≤ .6) | {statistics.median(ratios):.2f} |")
         services = folder / "services"  # of their own: nothing of the rounds before may lie there
         services.mkdir()
         first, peaks = resident(services, configure(services, next(iter(clips.values())), bundle, loop=True))
@@ -202,7 +186,7 @@ def tell(title: str, clip: Path, bundle: Path, rounds: int, most: int) -> None:
     faces = sum(role.startswith("fer") for frame in frames for role, *_ in frame) / len(frames)
     print(f"| {title}: regions searched, faces read, a frame | {looks:.1f}, {faces:.1f} |")
     for figure, values in found.items():
-        print(f"| {title}: {figure} | {statistics.median(values):.3g} ({min(values):.3g} to {max(values):.3g}) |")
+        print(f"| {title}: {figure} | {median_range(values)} |")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from material import configure, crowd
+from material import configure, crowd, median_range
 
 from edge.bundle.newest import newest_bundle
 from edge.commands.demo.clip import compose
@@ -86,10 +86,9 @@ def _spread(values: list[float]) -> float:
 
 def row(name: str, here: list[float], there: list[float]) -> str:
     """One figure as a row of a Markdown table: medians, ranges, ratio."""
-    cells = [f"{statistics.median(v):.4g} ({min(v):.4g} to {max(v):.4g})" for v in (there, here)]
     ratios = [a / b for a, b in zip(here, there, strict=True) if b]
-    told = f"{statistics.median(ratios):.3g} ({min(ratios):.3g} to {max(ratios):.3g})" if ratios else "–"
-    return f"| {name} | {cells[0]} | {cells[1]} | {told} |"
+    ratio = median_range(ratios) if ratios else "–"
+    return f"| {name} | {median_range(there, 4)} | {median_range(here, 4)} | {ratio} |"
 
 
 def main() -> int:

@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Any, Final
 
-from material import configure
+from material import ROLES, configure
 
 from edge import config as settings
 from edge.bundle.golden import golden_answers
@@ -28,7 +28,6 @@ from edge.inference import cpu
 from edge.inference.tflite import open_interpreter, runtime, runtime_name, to_int8
 from edge.vision.service import Vision
 
-ROLES: Final = ("detector", "gate", "fer_unmasked", "fer_masked")
 THREADS: Final = (1, 2, 4)
 FRAMES: Final = 120
 

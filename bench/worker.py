@@ -25,8 +25,6 @@ from unittest import mock
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the stand-in is the tests'
-
 from edge import config as settings
 from edge.bundle.golden import golden_answers
 from edge.bundle.manifest import load_bundle
@@ -117,8 +115,8 @@ def hop(source: Bundle, asks: int) -> None:
     store.close()
 
 
-def routing(bundle: Bundle, rounds: int) -> None:
-    """Print what the gate saves of the time of asking both nets."""
+def routing(bundle: Bundle, rounds: int) -> list[list[float]]:
+    """Of eight faces, half of them masked, round by round: processor ms by the gate, by both nets, gate ÷ both."""
     backend = CpuBackend(bundle, ROLES["gate"])
     chips = np.random.default_rng(1).integers(0, 256, (8, 48, 48), np.uint8)
     routes: list[Route] = ["masked", "unmasked"] * 4
@@ -131,8 +129,7 @@ def routing(bundle: Bundle, rounds: int) -> None:
             router.expressions(chips, routes)
             spent[strategy].append(1000 * (time.process_time() - began))
     ratios = [a / b for a, b in zip(spent["gate"], spent["highest-probability"], strict=True)]
-    print("\n| eight faces, processor ms by the gate | by both nets | gate ÷ both |\n|---|---|---|")
-    print(f"| {' | '.join(map(told, (*spent.values(), ratios)))} |", flush=True)
+    return [*spent.values(), ratios]
 
 
 def floor(bundle: Bundle, folder: Path, asks: int, macs_a_cycle: int) -> None:
@@ -166,7 +163,8 @@ def main() -> int:
     args = parser.parse_args()
     bundle = load_bundle(settings.development("clip").models.bundle)
     hop(bundle, args.asks)
-    routing(bundle, max(2, args.asks // 10))
+    print("\n| eight faces, processor ms by the gate | by both nets | gate ÷ both |\n|---|---|---|")
+    print(f"| {' | '.join(map(told, routing(bundle, max(2, args.asks // 10))))} |", flush=True)
     with tempfile.TemporaryDirectory() as name:
         floor(bundle, Path(name), args.asks, args.macs_a_cycle)
     print(f"\n{runtime_name(runtime())}; load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores.")

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from edge_quantize.datasets.fer2013 import RealCrops
 from edge_quantize.training.origins import has_own_faces
 from edge_quantize.training.recipe import Recipe
 from edge_quantize.training.run_folder import RunFolder
@@ -217,7 +218,7 @@ def tiny_gate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     labels = np.arange(80, dtype=np.int64) % 2
     faces = np.clip(rng.normal(60 + 130 * labels[:, None, None], 40, (80, 48, 48)), 0, 255).astype(np.uint8)
     some = chips.RoleChips(("unmasked", "masked"), *(faces, labels) * 3)
-    real = chips.RealTest(faces, labels, labels, np.ones(80, np.float32))
+    real = RealCrops(faces, labels.astype(np.uint8), labels.astype(np.int32), np.ones(80, np.float32))
     for module in (bundle, kept):
         monkeypatch.setattr(module, "for_role", lambda _role: some)
     monkeypatch.setattr(bundle, "real_held_out", lambda: real)

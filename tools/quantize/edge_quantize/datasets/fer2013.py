@@ -99,10 +99,7 @@ class Rendered:
 
     def save(self, path: Path) -> None:
         """Write the arrays as a compressed .npz, as `load_rendered` reads them."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_suffix(".part.npz")
-        np.savez_compressed(draft, images=self.images, index=self.index, kind=self.kind)
-        draft.replace(path)
+        save_arrays(path, images=self.images, index=self.index, kind=self.kind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +107,8 @@ class RealCrops:
     """Face crops of real photos.
 
     `images` uint8 (M, 48, 48), `label` uint8 (M,) 1 = masked, `photo` int32 (M,) the photo a crop comes from,
-    `scale` float32 (M,) side of the crop over side of the face box.
+    `scale` float32 (M,) side of the crop over side of the face box: under 1.3 tight, above loose. Crops of one photo
+    stay on one side of a split.
     """
 
     images: U8
@@ -118,11 +116,23 @@ class RealCrops:
     photo: I32
     scale: F32
 
+    def save(self, path: Path) -> None:
+        """Write the arrays as a compressed .npz, as `load_real_crops` reads them."""
+        save_arrays(path, images=self.images, label=self.label, photo=self.photo, scale=self.scale)
+
 
 def data_root() -> Path:
     """Folder of the datasets: $EDGE_DATA, else `../shared/data` beside the repository."""
     named = os.environ.get("EDGE_DATA")
     return Path(named) if named else Path(__file__).resolve().parents[5] / "shared" / "data"
+
+
+def save_arrays(path: Path, **arrays: NDArray[np.generic]) -> None:
+    """Write a compressed .npz beside its place and move it there, so that none is ever half written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_suffix(".part.npz")
+    np.savez_compressed(draft, **arrays)
+    draft.replace(path)
 
 
 def load_arrays(path: Path, names: tuple[str, ...], made_by: str = "") -> dict[str, NDArray[np.generic]]:
@@ -242,7 +252,7 @@ def fold_numbers(groups: I32, folds: int, seed: int) -> I64:
     return fold[group]
 
 
-def soft_targets(labels: U8, votes: NDArray[np.int16], votes_weight: float = 0.3) -> F32:
+def soft_targets(labels: U8, votes: NDArray[np.int16], votes_weight: float) -> F32:
     """Training targets float32 (N, 7), rows sum to 1.
 
     (1 - votes_weight) × the FER2013 label + votes_weight × the FER+ votes over the seven emotions (Barsoum

@@ -23,7 +23,7 @@ def near_copies(
 ) -> NDArray[np.int32]:
     """Group of each chip, int32 (N,), of chips u8 (N, 48, 48): the row of its first copy, near copy or mirror image.
 
-    Every pair is compared: 28,000 chips take some twenty seconds of a core, ten times as many a hundred times as long.
+    Every pair is compared: 32,000 chips take some twenty seconds of a core, ten times as many a hundred times as long.
     """
     plain, mirrored = _thumbnails(chips), _thumbnails(chips[:, :, ::-1])
     group = list(range(len(chips)))

@@ -7,7 +7,6 @@ crop's scale and centre are therefore drawn alike for both, several times a phot
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import cv2
@@ -16,12 +15,11 @@ import numpy as np
 from edge.errors import SourceError, install
 from edge.types import CropSpec, FaceBox
 from edge.vision.preprocess import chip
+from edge_quantize.datasets.fer2013 import RealCrops
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
-
-    from numpy.typing import NDArray
 
     from edge.types import U8
 
@@ -31,27 +29,6 @@ SCALE: Final = (1.0, 1.6)
 """Side of the crop in widths of BlazeFace's box."""
 _SHIFT: Final = 0.08
 _PAD: Final = 0.5
-
-
-@dataclass(frozen=True, slots=True)
-class RealChips:
-    """Chips of real photographs."""
-
-    images: U8
-    """(M, 48, 48)."""
-    label: U8
-    """(M,) 1 masked, 0 not."""
-    photo: NDArray[np.int32]
-    """(M,) number of the photo: crops of one photo stay on one side of a split."""
-    scale: NDArray[np.float32]
-    """(M,) side of the crop in box widths; under 1.3 tight, above loose."""
-
-    def save(self, path: Path) -> None:
-        """Write the four arrays as a compressed .npz."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_suffix(".part.npz")
-        np.savez_compressed(draft, images=self.images, label=self.label, photo=self.photo, scale=self.scale)
-        draft.replace(path)
 
 
 def largest_face(detector: Any, image: U8) -> FaceBox | None:  # noqa: ANN401 - mediapipe has no types
@@ -81,7 +58,7 @@ def _open_blazeface() -> Any:  # noqa: ANN401
 
 def cut_chips(
     folder: Path, seed: int = 20261121, progress: Callable[[int, int], None] = lambda _done, _total: None
-) -> RealChips:
+) -> RealCrops:
     """Cut chips from `folder`/masked/*.jpg and `folder`/unmasked/*.jpg.
 
     Raises:
@@ -116,5 +93,5 @@ def cut_chips(
             numbers.append(number)
             scales.append(scale)
         progress(number + 1, len(photos))
-    return RealChips(np.stack(images), np.array(labels, np.uint8), np.array(numbers, np.int32),
+    return RealCrops(np.stack(images), np.array(labels, np.uint8), np.array(numbers, np.int32),
                      np.array(scales, np.float32))  # fmt: skip

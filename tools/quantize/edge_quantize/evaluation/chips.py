@@ -9,10 +9,17 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from edge.errors import ConfigError, SourceError
+from edge.errors import ConfigError
 from edge.types import EMOTIONS, ROUTES, CropSpec, FaceBox
 from edge.vision.preprocess import chip
-from edge_quantize.datasets.fer2013 import Fer2013, held_out_photos, load_fer2013
+from edge_quantize.datasets.fer2013 import (
+    Fer2013,
+    RealCrops,
+    held_out_photos,
+    load_fer2013,
+    load_real_crops,
+    load_rendered,
+)
 from edge_quantize.masks import sets as mask_sets
 
 if TYPE_CHECKING:
@@ -56,17 +63,11 @@ def device_crop(images: U8) -> U8:
     return np.stack([chip(image, FaceBox(0, 0, side, side), CropSpec(1.0, 0.0)) for image in images])
 
 
-def masked_training(folder: Path = MASKS) -> tuple[U8, NDArray[np.int64]]:
+def masked_training() -> tuple[U8, NDArray[np.int64]]:
     """First masked rendering of the training split that may be trained on: chips and rows in FER2013."""
-    path = folder / "fer2013-train-0.npz"
-    try:
-        with np.load(path, allow_pickle=False) as made:
-            images, rows = made["images"], made["index"].astype(np.int64)
-    except (OSError, KeyError, ValueError) as error:
-        msg = f"{path}: {getattr(error, 'strerror', None) or error}: make it with 'edge-quantize masks'"
-        raise SourceError(msg) from error
-    may = np.isin(rows, fer2013().train_rows())
-    return images[may], rows[may]
+    made = load_rendered(MASKS / "fer2013-train-0.npz")
+    may = np.isin(made.index, fer2013().train_rows())
+    return made.images[may], made.index[may].astype(np.int64)
 
 
 def for_role(role: str) -> RoleChips:
@@ -109,25 +110,8 @@ def for_role(role: str) -> RoleChips:
     raise ConfigError(msg)
 
 
-@dataclass(frozen=True, slots=True)
-class RealTest:
-    """Chips of photographs the gate never saw: u8 (M, 48, 48), (M,) label, (M,) photo number, (M,) crop scale."""
-
-    images: U8
-    label: NDArray[np.int64]
-    photo: NDArray[np.int64]
-    scale: NDArray[np.float32]
-
-
-def real_held_out(folder: Path = MASKS) -> RealTest:
-    """Crops of the held-out photographs. Raises SourceError when real.npz is missing."""
-    path = folder / "real.npz"
-    try:
-        with np.load(path, allow_pickle=False) as made:
-            parts = {name: made[name] for name in ("images", "label", "photo", "scale")}
-    except (OSError, KeyError, ValueError) as error:
-        msg = f"{path}: {getattr(error, 'strerror', None) or error}: make it with 'edge-quantize masks'"
-        raise SourceError(msg) from error
-    held = held_out_photos(parts["photo"])
-    return RealTest(parts["images"][held], parts["label"][held].astype(np.int64),
-                    parts["photo"][held].astype(np.int64), parts["scale"][held])  # fmt: skip
+def real_held_out() -> RealCrops:
+    """Crops of photographs the gate never saw. Raises SourceError when real.npz is missing or damaged."""
+    made = load_real_crops(MASKS / "real.npz")
+    held = held_out_photos(made.photo)
+    return RealCrops(made.images[held], made.label[held], made.photo[held], made.scale[held])

@@ -141,7 +141,7 @@ def _mixture(fer: Fer2013, said: Answers) -> dict[str, Any]:
 
 
 def _gate(
-    said: Answers, real_label: NDArray[np.int64], scale: NDArray[np.float32], photo: NDArray[np.int64]
+    said: Answers, real_label: NDArray[np.integer[Any]], scale: NDArray[np.float32], photo: NDArray[np.integer[Any]]
 ) -> dict[str, Any]:
     truth = np.repeat([0, 1], [len(said.rows), len(said.worn_rows)])
     synthetic = metrics.classifier(np.concatenate([said.bare["gate"], said.worn["gate"]]), truth, ROUTES)

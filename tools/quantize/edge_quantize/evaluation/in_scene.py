@@ -8,10 +8,8 @@ is what the detector's box and the resampling cost.
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import dataclass
 from itertools import chain, pairwise, repeat
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import cv2
@@ -20,10 +18,12 @@ import numpy as np
 from edge.errors import SourceError
 from edge.vision.camera.replay import Replay
 from edge.vision.preprocess import chip
+from edge_quantize.datasets.fer2013 import data_root
 from edge_quantize.evaluation import metrics
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -62,7 +62,7 @@ def backgrounds(folder: Path | None = None, first: int = 0) -> list[U8]:
 
 def by_clip(folder: Path | None = None, first: int = 0) -> dict[str, list[U8]]:
     """`backgrounds` by the clip's name."""
-    clips = (folder or Path(os.environ.get("EDGE_DATA", "../shared/data"))) / "clips"
+    clips = (folder or data_root()) / "clips"
     frames: dict[str, list[U8]] = {}
     for path in sorted(clips.glob("*.gif")):
         replay = Replay(path)

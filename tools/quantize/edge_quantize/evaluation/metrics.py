@@ -36,7 +36,7 @@ def share(right: NDArray[np.bool_]) -> dict[str, Any]:
     return {"accuracy": round(hits / n, 5) if n else None, "low": round(low, 5), "high": round(high, 5), "n": n}
 
 
-def photos(right: NDArray[np.bool_], photo: NDArray[np.int64]) -> dict[str, Any]:
+def photos(right: NDArray[np.bool_], photo: NDArray[np.integer[Any]]) -> dict[str, Any]:
     """`share` of photographs, each told by the majority of its crops: crops of one are no independent trials."""
     return share(np.array([right[photo == number].mean() > 0.5 for number in np.unique(photo)]))
 

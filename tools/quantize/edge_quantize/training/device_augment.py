@@ -125,7 +125,8 @@ def jpeg(x: Tensor, _spec: Augment) -> Tensor:
     return torch.stack(done)[:, None].to(x.device)
 
 
-CAMERA_EFFECTS: Final = (noise, blur, motion, resolution, jpeg)
+CAMERA_EFFECTS: Final = (noise, blur, motion, motion, resolution, jpeg)
+"""One is drawn for each chip. Motion stands twice: people walk, and it is what nets lose most to."""
 
 
 def erase(x: Tensor, spec: Augment) -> Tensor:

@@ -38,13 +38,13 @@ class Recipe:
 
     `l2` is the decay of kernels in the gradient (g + l2 × w). `ema` is the decay of the averaged weights, which
     are what is shipped. `geometry_only_tail` is the last share of the budget in which chips are moved but no
-    longer lit, degraded or erased. `init` and `teacher` are run folders, `init` also several ("a + b") whose
-    weights are averaged; the target is (1 - teacher_weight) × label + teacher_weight × the teacher's
-    probabilities at `teacher_temperature`, on the same face without a mask as it lies in the data (`teacher_views =
-    "bare"`), or on the very chip the student sees (`"agreeing"`). `mixup` is the α of Zhang et al. 2018, 0 for none.
-    Weights of a shallower net of the same widths may be an `init`: the blocks they lack begin as the identity. With
-    `"imagenet"`, `fer-lite` starts from what EfficientNet-lite0 learned there. A net of two trunks gets the second
-    one's weights from `beside`, whose logits count by `beside_share`, those of `init` by the rest.
+    longer lit, degraded or erased. `init` and `teacher` are run folders or several ("a + b"): of an `init` the
+    weights are averaged, of a `teacher` the answers; the target is (1 - teacher_weight) × label + teacher_weight ×
+    the teacher's probabilities at `teacher_temperature`, on the same face without a mask as it lies in the data
+    (`teacher_views = "bare"`), or on the very chip the student sees (`"agreeing"`). `mixup` is the α of Zhang et al.
+    2018, 0 for none. Weights of a shallower net of the same widths may be an `init`: the blocks they lack begin as
+    the identity. With `"imagenet"`, `fer-lite` starts from what EfficientNet-lite0 learned there. A net of two trunks
+    gets the second one's weights from `beside`, whose logits count by `beside_share`, those of `init` by the rest.
 
     With `seen` an expression net trains on the faces as the device cuts them from scenes too (`edge-quantize scenes`).
     `worn_share` of the masked faces that are not from scenes are of `worn-train-*.npz`, masks on turned heads as they

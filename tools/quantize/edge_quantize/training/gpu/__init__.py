@@ -1,1 +1,1 @@
-"""Training on a GPU machine in plain PyTorch; weights come home under neutral names."""
+"""Training on a GPU machine that is lent for minutes: a small pack goes there, weights come back."""

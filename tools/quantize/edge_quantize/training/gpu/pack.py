@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 MIB: Final = 1 << 20
 PACK_LIMIT: Final = 60 * MIB
 TOTAL_LIMIT: Final = 62 * MIB
-"""Pack and repository together."""
+"""Pack and repository together: those who lend a machine often take 64 MiB at most."""
 
 
 def pack(data: Path, masks: Path, out: Path, repository: Path | None = None) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Training on a GPU machine in plain PyTorch, in commands of at most ten minutes.
+"""Training on a GPU machine in plain PyTorch. Each command takes less than ten minutes on a large one.
 
     python3 tools/quantize/edge_quantize/training/gpu/train_gpu.py check
     python3 tools/quantize/edge_quantize/training/gpu/train_gpu.py teach   --out OUT [--teachers 2]
@@ -6,7 +6,7 @@
     python3 tools/quantize/edge_quantize/training/gpu/train_gpu.py student --recipe gpu_masked --out OUT
 
 Each reads build/gpu-pack (`edge-quantize gpu-pack`) and files of the earlier commands from --out, or from the
-pack where they were carried back into it. OUT then holds `teacher_logits.npz` (8 views, fp16) and the
+pack, where they were put there. OUT then holds `teacher_logits.npz` (8 views, fp16) and the
 students `fer_unmasked.npz`, `fer_masked.npz` under neutral names, kernels in fp16.
 """
 
