@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
@@ -17,6 +18,7 @@ from pydantic import (
 from edge.config.camera import CameraSection
 from edge.config.hosts import host_problem, is_loopback
 from edge.config.section import Section
+from edge.contract import CELL_LIMIT
 from edge.types import Strategy  # noqa: TC001 - pydantic reads the annotation
 
 Id = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,64}$")]
@@ -26,10 +28,6 @@ FORBIDDEN: Final = re.compile(
     r"\b(workplaces?|work|employ\w*|staff|workforce|educat\w*|schools?|classrooms?|students?|pupils?|universit\w*)\b"
 )
 """Words of a purpose at work or in education; a name cannot prove a use lawful, but an honest one is caught."""
-
-
-LEAST_EPSILON: Final = 1e-4
-"""Of a window: what its cells hold back over a day still fits into the contract's bounds."""
 
 
 class Device(Section):
@@ -114,20 +112,9 @@ class PrivacySection(Section):
     """What is done to the counts before they may leave; epsilon is per window, daily_epsilon per UTC day."""
 
     noise: Literal["discrete-laplace", "off"] = "discrete-laplace"
-    epsilon: float = Field(default=1.0, le=100)
+    epsilon: float = Field(default=1.0, ge=1e-6, le=100)
     min_count: int = Field(default=10, ge=1, le=1_000_000)
     daily_epsilon: float | None = Field(default=None, gt=0)
-
-    @field_validator("epsilon")
-    @classmethod
-    def _sendable(cls, value: float) -> float:
-        if value < LEAST_EPSILON:
-            msg = (
-                f"must be at least {LEAST_EPSILON:g}: the noise of less leaves the contract's ±10⁶, "
-                "and such windows cannot be sent"
-            )
-            raise ValueError(msg)
-        return value
 
     @model_validator(mode="after")
     def _spendable(self) -> Self:
@@ -241,6 +228,22 @@ class Config(Section):
         if len({camera.kind == "replay" for camera in value}) > 1:
             msg = "live cameras and replays do not go together: their clocks differ"
             raise ValueError(msg)
+        return value
+
+    @field_validator("privacy")
+    @classmethod
+    def _sendable(cls, value: PrivacySection, info: ValidationInfo) -> PrivacySection:
+        """What a cell holds back over a day, six standard deviations of it, has to fit into the contract's bounds."""
+        window = info.data.get("window")
+        if window is not None and value.noise != "off":
+            least = 6 * math.sqrt(2 * 86400 / window.seconds) / CELL_LIMIT
+            if value.epsilon < least:
+                msg = (
+                    f"epsilon = {value.epsilon:g} is too little for windows of {window.seconds:g} s, "
+                    f"at least {least:.2g}: the noise of a day would leave the contract's ±10⁶, "
+                    "and such windows cannot be sent"
+                )
+                raise ValueError(msg)
         return value
 
     @property

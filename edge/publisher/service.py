@@ -7,6 +7,7 @@ again what is unsent; the subscriber's key (device, boot_id, seq) makes the seco
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 import threading
@@ -45,6 +46,8 @@ HARD_STOP_S: Final = 4.0
 FLAPS: Final = 3
 """After so many connections in a row that the broker ended early, the log says what that may be."""
 STEP_S: Final = 0.2
+SPOKE_5_S: Final = 3600.0
+"""So long after a connection with MQTT 5 a broker's silence to it is not taken for a broker that has none."""
 SHOW_S: Final = 1.0
 
 
@@ -93,7 +96,7 @@ class Publisher:
         self._first = V311 if self._mqtt.protocol == "3.1.1" else V5
         self._version: int = self._first
         self._spoke: int | None = None
-        self._spoke_5 = False
+        self._spoke_5_until = -math.inf
         self._connected_once = False
         self._backoff = Backoff()
         self._refused = False
@@ -250,7 +253,7 @@ class Publisher:
             will=will,
             prefer=version,
             fall_back=self._mqtt.protocol == "auto",
-            spoke_5=self._spoke_5,
+            spoke_5=self._clock.monotonic() < self._spoke_5_until,
             stopping=self._stop_now,
         )
         if self._stop_now():
@@ -266,7 +269,8 @@ class Publisher:
             )
         self._notifier.status(f"connected to {self._mqtt.host}:{self._mqtt.port}")
         self._session, self._spoke, self._said = session, session.version, ""
-        self._spoke_5 |= session.v5
+        if session.v5:
+            self._spoke_5_until = math.inf
         if not session.guessed:
             self._version = session.version
         self._connected_once, self._refused = True, False
@@ -283,6 +287,8 @@ class Publisher:
 
     def _lost(self, error: EdgeError) -> None:
         session, self._session = self._session, None
+        # The name may be given to another broker, which is silent to 5.
+        self._spoke_5_until = min(self._spoke_5_until, self._clock.monotonic() + SPOKE_5_S)
         if session is not None:
             session.abandon()
             self._dispatcher.lost(early=not session.proven, flooded=isinstance(error, Flooded))

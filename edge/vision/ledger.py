@@ -195,13 +195,13 @@ class Ledger:
         ran = self._budget.ran + max(0.0, now - self._counted_to)
         self._budget, self._counted_to = self._budget.model_copy(update={"ran": ran}), now
 
-    def outlived(self) -> bool:
-        """Whether a day of running has passed, of which no clock knows.
+    def begins_by_running(self, day: str) -> bool:
+        """Whether a day of running has passed of which the clock, never set, knows nothing.
 
         One that begins at the same date each time it is switched on would never reach the next.
         """
         self._count_time()
-        return self._budget.ran >= DAY_S and self._clock.time_quality() == "unsynced"
+        return self._budget.ran >= DAY_S and self._clock.time_quality() == "unsynced" and not self._dated(day)
 
     def spent(self, day: str) -> Fraction:
         """Epsilon spent of the budget from which a window that starts on `day` (UTC, YYYY-MM-DD) is paid."""
@@ -220,7 +220,7 @@ class Ledger:
         self._budget = self._budget.model_copy(update={"spent": str(Fraction(self._budget.spent) + epsilon)})
 
     def _begins(self, day: str) -> bool:
-        return self._dated(day) or self.outlived()
+        return self._dated(day) or self.begins_by_running(day)
 
     def _dated(self, day: str) -> bool:
         """Whether `day` has a budget of its own by its date. A clock that is set forth and back gives none."""

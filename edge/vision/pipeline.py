@@ -70,7 +70,10 @@ class Pipeline:
         if len(large) < len(boxes):
             self.drops["too_small"] = self.drops.get("too_small", 0) + 1
         began = self._lap("detect", began)
-        numbers = self._tracker.associate(large, frame.t, still=frame.still)
+        if seen == "ok":
+            numbers = self._tracker.associate(large, frame.t, still=frame.still)
+        else:
+            numbers = self._tracker.pass_over(frame.t, still=frame.still)
         due = [i for i, number in enumerate(numbers) if self._tracker.due(number, frame.t)]
         chips = np.empty((len(due), CHIP, CHIP), np.uint8)
         for row, i in enumerate(due):

@@ -214,7 +214,7 @@ class Vision:
             # Noise is drawn and paid for whatever the frames showed: that somebody came must not decide it.
             seen = window.looked if self._policy.noise == "off" else window.watched
             counted = seen and not exhausted
-            flush = flush_due(label_end, flushed) or (counted and ledger.outlived())
+            flush = flush_due(label_end, flushed) or (counted and ledger.begins_by_running(day))
             if counted:
                 ledger.spend(day, self._policy.cost)
             counts, draws, kept = release(tally(votes) if counted else None, held, self._policy, flush=flush)

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 DORMANT: Final = 3.0
 """Seconds a lost track keeps its place before a face there is a new visitor."""
 STALL, STALL_MOST = 1.0, 15.0
-"""Without a frame nobody is seen to leave: of a camera's silence so many seconds count towards `DORMANT`, and as many
-more as the second says do not, in which one that is lost is noticed (after 5 s) and opened again."""
+"""Without a frame in which one could see, nobody is seen to leave: of a camera's silence or darkness so many seconds
+count towards `DORMANT`, and as many more as the second says do not, in which a lost one is noticed (5 s) and opened."""
 SIGHTINGS: Final = 3
 SPACING: Final = 0.2
 """A vote needs this many sightings, each at least so many seconds after the one before."""
@@ -192,6 +192,11 @@ class Tracker:
             if state.seen < before:
                 self._ended += self._vote(state)
                 del self._tracks[number]
+
+    def pass_over(self, t: float, *, still: bool = False) -> list[int]:
+        """Of a frame in which nobody could be seen: for who is in view it is a camera's silence. No track numbers."""
+        self.forget(math.inf if still else t - DORMANT - STALL_MOST)
+        return []
 
     def drop(self) -> None:
         """End all tracks without a vote; who left before keeps theirs.

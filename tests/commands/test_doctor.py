@@ -127,7 +127,7 @@ def test_models(settings: Make, tmp_path: Path, bundle_folder: Path) -> None:
     assert gate.name in worst(service.models(settings(tmp_path / "x.mp4", models={"bundle": broken}))).what
 
 
-def test_vision(settings: Make, tmp_path: Path) -> None:
+def test_vision(settings: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = settings(tmp_path / "x.mp4", kill_switch={"file": tmp_path / "pause"})
     config.storage.runtime.mkdir()
     assert service.figures(config) is None
@@ -142,6 +142,8 @@ def test_vision(settings: Make, tmp_path: Path) -> None:
     (tmp_path / "pause").touch()
     seen = worst(service.vision(config, figures(paused=True)))
     assert (seen.level, seen.what) == ("warning", f"the kill switch {tmp_path / 'pause'} is there")
+    assert worst(service.vision(config, told)).level == "warning", "it was laid there just now"
+    monkeypatch.setattr(service, "_SEEN_S", -1)
     unseen = worst(service.vision(config, told))
     assert unseen.level == "error"
     assert "vision does not see it" in unseen.what

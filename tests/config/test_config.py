@@ -80,7 +80,7 @@ def test_the_example_is_valid() -> None:
         ("[mqtt]", "[detector]\nrotations = []\n[mqtt]", "detector", 11, "rotations"),
         ("[mqtt]", "[window]\nseconds = 0\n[mqtt]", "window.seconds", 12, "greater"),
         ("[mqtt]", '[privacy]\nepsilon = "much"\n[mqtt]', "privacy.epsilon", 12, "number"),
-        ("[mqtt]", "[privacy]\nepsilon = 9e-5\n[mqtt]", "privacy.epsilon", 12, "cannot be sent"),
+        ("[mqtt]", "[privacy]\nepsilon = 2.9e-5\n[mqtt]", "privacy", 11, "at least 2.9e-05: "),
         ("[mqtt]", "[privacy]\ndaily_epsilon = 0.5\n[mqtt]", "privacy", 11, "room for"),
         ("[mqtt]", '[privacy]\nnoise = "off"\ndaily_epsilon = 5\n[mqtt]', "privacy", 11, "needs noise"),
         ("[mqtt]", "[kill_switch]\ngpio = 40\n[mqtt]", "kill_switch.gpio", 12, "27"),

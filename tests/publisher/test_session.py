@@ -81,7 +81,7 @@ def test_a_broker_that_spoke_5_is_believed_only_when_it_says_that_it_does_not(
             opened(answers, spoke_5=True)
 
 
-def test_a_slow_broker_is_asked_for_5_again(tmp_path: Path) -> None:
+def test_a_slow_broker_is_asked_for_5_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     answers: dict[int, bytes | None] = {4: connack311(0), 5: None}
     with FalseBroker(answers) as broker:
         publisher = Publisher(configuration(tmp_path, broker.port), drain_timeout=None, lifeline=False)
@@ -96,12 +96,15 @@ def test_a_slow_broker_is_asked_for_5_again(tmp_path: Path) -> None:
         answers[5] = connack5(0)
         assert speaks()
         del answers[5]
-        with pytest.raises(UnansweredVersion):
+        with pytest.raises(UnansweredVersion) as silent:
             speaks()
+        monkeypatch.setattr("edge.publisher.service.SPOKE_5_S", 0)
+        publisher._lost(silent.value)
+        assert not speaks(), "an hour later it may be another broker"
         answers[5] = connack5(0x84)
         assert not speaks()
         assert not speaks()
-    assert broker.asked == [5, 4, 5, 5, 5, 4, 4], "what it said itself is remembered"
+    assert broker.asked == [5, 4, 5, 5, 5, 4, 5, 4, 4], "what it said itself is remembered"
 
 
 def test_accepted_as_mqtt_5_and_keeps_to_the_brokers_limits() -> None:

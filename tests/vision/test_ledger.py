@@ -262,6 +262,18 @@ def test_a_clock_that_never_gets_on_begins_a_day_by_running(tmp_path: Path, at: 
     assert set(spans[1:]) == {24.0}, "no more than one a day of running, and no less"
 
 
+def test_a_day_that_its_date_begins_is_begun_by_no_running(tmp_path: Path) -> None:
+    """The midnight flush has just been, and a second one would release a window by itself."""
+    clock = Clock()
+    clock.quality = "unsynced"
+    ledger = Ledger(tmp_path / "outbox.db", clock, "policy")
+    ledger.spend("2026-11-21", Fraction(1))
+    clock.pass_time(DAY_S + 1)
+    assert ledger.spent("2026-11-22") == 0
+    assert not ledger.begins_by_running("2026-11-22")
+    assert ledger.begins_by_running("2026-11-21"), "where the date stands still"
+
+
 def test_running_begins_no_day_once_the_clock_is_set(tmp_path: Path) -> None:
     clock = Clock()
     ledger = Ledger(tmp_path / "outbox.db", clock, "policy")
@@ -270,9 +282,9 @@ def test_running_begins_no_day_once_the_clock_is_set(tmp_path: Path) -> None:
     assert ledger.spent("2026-11-21") == 1, "set, and it says that it is the same day"
     clock.quality = "unsynced"
     assert ledger.spent("2026-11-21") == 0
-    assert ledger.outlived()
+    assert ledger.begins_by_running("2026-11-21")
     ledger.spend("2026-11-21", Fraction(1))
-    assert not ledger.outlived()
+    assert not ledger.begins_by_running("2026-11-21")
     clock.mono += SHORTEST_DAY_S
     assert ledger.spent("2026-11-22") == 1, "its dates do not count any more"
     clock.quality = "synced"

@@ -55,9 +55,13 @@ def test_a_face_keeps_its_number_for_three_seconds(gap: float, same: bool) -> No
     assert (before == after) is same
 
 
+@pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize(("stall", "same"), [(3.1, True), (6.0, True), (15.9, True), (30.0, False)])
-def test_a_silence_of_the_camera_is_nobodys_absence(stall: float, same: bool) -> None:  # noqa: FBT001
-    """A lost camera is noticed after 5 s and opened again: whoever stands there has one vote, not one more."""
+def test_a_silence_of_the_camera_is_nobodys_absence(stall: float, *, same: bool, dark: bool) -> None:
+    """A lost camera is noticed after 5 s and opened again: whoever stands there has one vote, not one more.
+
+    So has whoever stands before a lens that somebody covers.
+    """
     tracker = Tracker(NO_THRESHOLD)
     numbers = set()
     t = 0.0
@@ -65,6 +69,9 @@ def test_a_silence_of_the_camera_is_nobodys_absence(stall: float, same: bool) ->
         for _ in range(10):
             t += 0.2
             numbers |= set(look(tracker, t, box(100)))
+        for i in range(1, int(stall / 0.2)) if dark else ():
+            assert tracker.pass_over(t + 0.2 * i) == []
+        assert dark is False or (len(tracker._tracks) == 1) is same, "after 18 s it knows nobody"
         t += stall
     assert (len(numbers) == 1) is same
     assert len(tracker.votes()) == len(numbers)

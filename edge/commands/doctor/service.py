@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -22,6 +21,8 @@ if TYPE_CHECKING:
 
 _BLIND = "nobody is counted, and the windows say so"
 _PRIVATE: Final = (Path("/tmp"), Path("/var/tmp"))  # noqa: S108 - nothing is laid there
+_SEEN_S: Final = 15.0
+"""After so long vision has seen a kill switch, put the camera away and said so."""
 TRIAL: Final = Path("/opt/edge/trial.json")
 """What `edge-release` keeps while a release is on trial."""
 
@@ -80,6 +81,14 @@ def trial(file: Path = TRIAL) -> Iterator[Finding]:
     why = f"it goes back to {old or 'what was before'} by itself, at the next boot at the latest"
     mend = "none while a playbook watches it; else /opt/edge/bin/edge-release revert, and provision.yml again"
     yield Finding("warning", "release", what, why, mend)
+
+
+def _age(file: Path) -> float | None:
+    """Seconds since it was laid there, or None where there is none."""
+    try:
+        return time.time() - file.lstat().st_ctime
+    except OSError:
+        return None
 
 
 def _open_to_all(path: Path) -> bool:
@@ -158,11 +167,12 @@ def vision(config: Config, told: VisionFile | None) -> Iterator[Finding]:
         )
         return
     yield Finding("ok", "vision", f"runs on {told.backend}, rate {told.rate}, scene {told.scene}")
-    if os.path.lexists(config.kill_switch.file) and not told.paused:
+    there = _age(config.kill_switch.file)
+    if there is not None and not told.paused and there > _SEEN_S:
         what = f"the kill switch {config.kill_switch.file} is there, and vision does not see it"
         mend = "let kill_switch.file lie where the service sees it, as /etc/edge/pause; systemctl restart edge-vision"
         yield Finding("error", "vision", what, "the camera looks, and visitors are counted", mend)
-    elif os.path.lexists(config.kill_switch.file):
+    elif there is not None:
         mend = f"remove {config.kill_switch.file} once the camera may look again"
         yield Finding("warning", "vision", f"the kill switch {config.kill_switch.file} is there", _BLIND, mend)
     elif told.paused:

@@ -187,7 +187,8 @@ def stage(tarball: Path, sha256: str) -> str:
             raise Refused(msg)
         release = RELEASES / version
         marker = release / "complete"
-        _prune(version)  # those that failed: with nothing confirmed since, they would fill the card
+        with _alone():
+            _prune(version)  # those that failed: with nothing confirmed since, they would fill the card
         if marker.exists() and marker.read_text() == sha256:
             tarball.unlink()
             return version
@@ -331,8 +332,8 @@ def switch(version: str, config: bytes | None = None, *, within: int = TRIAL_S) 
 
     It is undone after `within` seconds, unless it is confirmed before.
     """
-    release = _release(version)
     with _alone():
+        release = _release(version)
         if (standing := _trial()) is not None:
             msg = f"another trial is under way: edge-release confirm {standing['to']}, or revert"
             raise Refused(msg)
