@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 
 from edge.errors import SourceError, install
+from edge_quantize.datasets.fer2013 import save_arrays
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -201,13 +202,6 @@ def load(path: Path) -> Landmarks:
     return Landmarks(points, found)
 
 
-def _save(path: Path, points: NDArray[np.float32], found: NDArray[np.bool_], done: NDArray[np.bool_]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(".part.npz")
-    np.savez_compressed(draft, points=points, found=found, done=done)
-    draft.replace(path)
-
-
 def find_all(
     images: NDArray[np.uint8],
     cache: Path,
@@ -247,7 +241,7 @@ def find_all(
             found[start : start + _CHUNK] = some_found
             done[start : start + _CHUNK] = True
             if number % 8 == 0:
-                _save(cache, points, found, done)
+                save_arrays(cache, points=points, found=found, done=done)
             progress(int(done.sum()), total)
-    _save(cache, points, found, done)
+    save_arrays(cache, points=points, found=found, done=done)
     return Landmarks(points, found)

@@ -6,7 +6,6 @@ the gate, which has to know a mask from the side.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from typing import TYPE_CHECKING, Final
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 import cv2
 import numpy as np
 
+from edge_quantize.datasets.fer2013 import save_arrays
 from edge_quantize.masks.fabric import SCALE
 from edge_quantize.masks.families import FAMILIES, NEVER_SEEN, TEST_VARIANTS, TRAINED, VARIANTS, draw
 from edge_quantize.masks.landmarks import POINT
@@ -250,14 +250,7 @@ class WornSet:
 
     def save(self, path: Path) -> None:
         """Write the four arrays as a compressed .npz, as `load_rendered` reads them."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_suffix(".part.npz")
-        np.savez_compressed(draft, images=self.images, index=self.index, kind=self.kind, turned=self.turned)
-        draft.replace(path)
-
-    def digest(self) -> str:
-        """SHA-256 (hex) of the pixels in C order."""
-        return hashlib.sha256(np.ascontiguousarray(self.images).tobytes()).hexdigest()
+        save_arrays(path, images=self.images, index=self.index, kind=self.kind, turned=self.turned)
 
 
 _Job = tuple["NDArray[np.int64]", "U8", "F32", int, tuple[str, ...], range, float]
