@@ -140,10 +140,10 @@ def test_the_command_and_the_pages_name_both(store: str, tmp_path: Path, capsys:
         with TestClient(make_app(store, read_sites(places))) as client:
             card = client.get("/site/lobby?last=28d").text.partition("How much was seen")[2].partition("</article>")[0]
             assert "100 %</p><p>of the reported time the camera could see</p>" in card
-            assert f"of {of} is reported: windows arrived for it (1 device)" in card
+            assert f"of {of} is reported (1 device)" in card
             table = client.get("/?last=28d").text.partition("Table of sites")[2]
             assert '100 % <span class="quiet">of ' in table
-            assert "behind it, share of the period, or of its opening hours, for which windows arrived" in table
+            assert "behind it, the share of the period, or of its opening hours, for which windows arrived" in table
 
 
 def test_a_file_of_figures_has_it(store: str, tmp_path: Path) -> None:
