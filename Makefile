@@ -54,10 +54,10 @@ soak: .venv/dev.stamp system  ## the same for hours, added to bench/soak.jsonl: 
 FLEET_TOOLS := mmdebstrap:mmdebstrap systemd-nspawn:systemd-container ip:iproute2 ssh:openssh-client openssl:openssl
 test-fleet soak-fleet: SYSTEM += $(FLEET_TOOLS)
 test-fleet: .venv/dev.stamp build/fleet/venv/stamp system  ## playbooks on booted devices: root and Debian
-	.venv/bin/python -m pytest -m fleet tests/fleet
+	.venv/bin/python -m pytest -m fleet tests/fleet tests/ansible
 
 soak-fleet: .venv/dev.stamp build/fleet/venv/stamp system  ## the rest on KIOSKS=6 devices, noted in bench/soak.jsonl
-	EDGE_FLEET_KIOSKS=$(or $(KIOSKS),6) .venv/bin/python -m pytest -m "fleet or fleet_long" tests/fleet
+	EDGE_FLEET_KIOSKS=$(or $(KIOSKS),6) .venv/bin/python -m pytest -m "fleet or fleet_long" tests/fleet tests/ansible
 
 build/fleet/venv/stamp: requirements/fleet.txt | .venv/bin/pip
 	@echo "installing Ansible into build/fleet/venv …"

@@ -45,7 +45,7 @@ CONFIGURE = """
   check_mode: false
 """
 
-pytestmark = pytest.mark.skipif(not PLAYBOOK.exists(), reason="no Ansible: make build/fleet/venv/stamp")
+pytestmark = pytest.mark.fleet  # `make test-fleet` installs Ansible
 
 
 class Site:
