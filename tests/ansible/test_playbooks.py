@@ -28,7 +28,7 @@ from tests.support.certificates import certificate
 ANSIBLE = ROOT / "ansible"
 
 
-def module(path: Path) -> Any:  # noqa: ANN401 - a module
+def module(path: Path) -> ModuleType:
     """A program that lies in no package."""
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
