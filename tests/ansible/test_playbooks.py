@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jinja2
 import paho.mqtt.client as mqtt
@@ -24,6 +24,9 @@ from paho.mqtt.enums import MQTTErrorCode
 from edge.publisher.tls import VERIFY
 from tests.conftest import ROOT
 from tests.support.certificates import certificate
+
+if TYPE_CHECKING:
+    from types import ModuleType
 
 ANSIBLE = ROOT / "ansible"
 
