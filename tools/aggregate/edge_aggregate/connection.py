@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import select
 import ssl
 import struct
 import time
@@ -19,6 +18,7 @@ from paho.mqtt.subscribeoptions import SubscribeOptions
 from edge.contract import SIZE_LIMIT
 from edge.errors import BrokerRefused, BrokerUnavailable
 from edge_aggregate.broker import password_of, reason_of, tls_context
+from edge_aggregate.mqtt_client import Client, hang_up, turn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,9 +36,6 @@ CONNECT_S: Final = 3.0
 """Longest wait for TCP, for the TLS handshake, and for CONNACK."""
 QUEUE: Final = 65_535
 NOT_AUTHORISED: Final = 0x87
-
-_READ: Final = 65_536
-_COUNTS: Final = b"/counts"
 
 _MALFORMED: Final = (OSError, ValueError, LookupError, AssertionError, struct.error, MQTTException)
 """What paho raises on a socket's end and on packets that are none."""
@@ -64,46 +61,6 @@ _ALERTS: Final = {
 
 class Speaks311Only(BrokerRefused):
     """MQTT 5 was refused, hung up on or met with silence, and 3.1.1 was not."""
-
-
-class _Client(mqtt.Client):
-    """paho's client, with two short cuts: half of a subscriber's work would be its.
-
-    It reads what the socket has at once, where paho asks the kernel four times for each message; and counts, whose
-    properties say nothing that the payload does not, are handed over without taking these apart. The methods overridden
-    are paho's own, by a leading underscore not public; the tests notice when a release has them no more.
-    """
-
-    ahead = b""
-    _at = 0
-    on_counts: Callable[[int, bytes, bytes], None] | None = None
-    """Called with the packet's number (0 at QoS 0), topic and payload."""
-
-    def _handle_publish(self) -> MQTTErrorCode:
-        packet, qos = self._in_packet["packet"], self._in_packet["command"] >> 1 & 3
-        end = 2 + (packet[0] << 8 | packet[1]) if len(packet) > 1 else 0
-        if self.on_counts is None or qos > 1 or not packet.endswith(_COUNTS, 2, end):
-            return super()._handle_publish()
-        topic, mid = bytes(packet[2:end]), 0
-        if qos:
-            mid, end = packet[end] << 8 | packet[end + 1], end + 2
-        size = shift = 0
-        while True:  # the length of the properties, seven bits a byte
-            byte = packet[end]
-            size, shift, end = size | (byte & 0x7F) << shift, shift + 7, end + 1
-            if byte < 0x80:
-                break
-        self.on_counts(mid, topic, bytes(packet[end + size :]))
-        return MQTTErrorCode.MQTT_ERR_SUCCESS
-
-    def _sock_recv(self, bufsize: int) -> bytes:
-        if not self.ahead:
-            self.ahead, self._at = super()._sock_recv(_READ), 0
-        part = self.ahead[self._at : self._at + bufsize]
-        self._at += len(part)
-        if self._at >= len(self.ahead):
-            self.ahead = b""
-        return part
 
 
 class Connection:
@@ -149,7 +106,7 @@ class Connection:
         self._on_message = on_message
         self._client = self._ours()
 
-    def _ours(self) -> _Client:
+    def _ours(self) -> Client:
         client = self._make(MQTTProtocolVersion.MQTTv5, self._client_id)
         client.on_connect = self._on_connect
         client.on_disconnect = self._on_disconnect
@@ -160,9 +117,9 @@ class Connection:
         client.on_message = lambda _c, _u, message: self._on_message(message)
         return client
 
-    def _make(self, protocol: MQTTProtocolVersion, client_id: str) -> _Client:
+    def _make(self, protocol: MQTTProtocolVersion, client_id: str) -> Client:
         v5 = protocol == MQTTProtocolVersion.MQTTv5
-        client = _Client(
+        client = Client(
             CallbackAPIVersion.VERSION2,
             client_id=client_id,
             clean_session=None if v5 else False,
@@ -172,7 +129,7 @@ class Connection:
         )
         client.connect_timeout = CONNECT_S
         client.max_inflight_messages_set(0)
-        client.on_socket_register_write = _nothing  # says that `_turn` writes: acknowledgements go out together
+        client.on_socket_register_write = lambda *_: None  # says that `turn` writes: acknowledgements go out together
         context = tls_context(self._broker)
         if context is not None:
             client.tls_set_context(context)
@@ -214,7 +171,7 @@ class Connection:
         end = time.monotonic() + CONNECT_S
         while self._connack is None and not stopping():
             try:
-                rc = _turn(self._client, 0.1)
+                rc = turn(self._client, 0.1)
             except _MALFORMED as error:
                 self.abandon()
                 msg = f"{self._broker.name} answered something that is not MQTT 5 ({type(error).__name__})"
@@ -258,19 +215,19 @@ class Connection:
         try:
             client.connect(self._broker.host, self._broker.port, keepalive=KEEPALIVE_S)
             end = time.monotonic() + CONNECT_S
-            while not said and not stopping() and time.monotonic() < end and not _turn(client, 0.1):
+            while not said and not stopping() and time.monotonic() < end and not turn(client, 0.1):
                 pass
             client.disconnect()
         except _MALFORMED:
             pass
         finally:
-            _hang_up(client)
+            hang_up(client)
         return said == [0]
 
     def step(self, timeout: float) -> None:
         """Read and write for up to `timeout` s. Raises BrokerUnavailable once the connection has ended."""
         try:
-            rc = _turn(self._client, timeout)
+            rc = turn(self._client, timeout)
         except _MALFORMED as error:
             self.abandon()
             msg = f"{self._broker.name} sent something that is not MQTT ({type(error).__name__})"
@@ -330,15 +287,15 @@ class Connection:
         end = time.monotonic() + 1
         with suppress(*_MALFORMED):
             while self._client.want_write() and time.monotonic() < end:
-                if _turn(self._client, 0.05):
+                if turn(self._client, 0.05):
                     break
             self._client.disconnect()
-            _turn(self._client, 0.05)
+            turn(self._client, 0.05)
         self.abandon()
 
     def abandon(self) -> None:
         """Hang up without a goodbye."""
-        _hang_up(self._client)
+        hang_up(self._client)
 
     # ---- paho's callbacks, all called from within `loop`
 
@@ -359,32 +316,3 @@ class Connection:
 
 class _Unanswered(Exception):
     """MQTT 5's CONNECT got no answer that it knows."""
-
-
-def _nothing(*_: object) -> None:
-    pass
-
-
-def _turn(client: _Client, timeout: float) -> int:
-    """Read what there is and write what waits, for up to `timeout` s; paho's code, 0 when all is well."""
-    sock = client.socket()
-    if sock is None:
-        return mqtt.MQTT_ERR_NO_CONN
-    pending = getattr(sock, "pending", None)  # TLS has read more than it gave
-    waiting = [sock] if client.want_write() else []
-    ready = select.select([sock], waiting, [], 0 if pending is not None and pending() else timeout)
-    rc = mqtt.MQTT_ERR_SUCCESS
-    if ready[0] or (pending is not None and pending()):
-        rc = client.loop_read()
-        while client.ahead and not rc:
-            rc = client.loop_read()
-    if not rc and client.want_write():
-        rc = client.loop_write()
-    return rc or client.loop_misc()
-
-
-def _hang_up(client: mqtt.Client) -> None:
-    sock = client.socket()
-    if sock is not None:
-        with suppress(OSError):
-            sock.close()
