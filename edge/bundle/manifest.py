@@ -73,7 +73,7 @@ class Entry(_Part):
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     edgetpu: str | None = Field(default=None, pattern=FILE_NAME)
     edgetpu_sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
-    source: str | None = None
+    source: str | None = Field(default=None, pattern=FILE_NAME)
     input: Tensor
     output: Tensor
     labels: list[str] = []

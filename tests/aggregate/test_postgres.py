@@ -11,8 +11,11 @@ from edge_aggregate.cli import main
 from edge_aggregate.figures import figures
 from edge_aggregate.ingest import ingest_files
 from edge_aggregate.periods import Period
+from edge_aggregate.sites import read_sites
 from edge_aggregate.store import open_store
 from edge_aggregate.store.postgres import _translated
+from edge_aggregate.web.app import make_app
+from starlette.testclient import TestClient
 
 from edge.errors import StorageError
 from tests.aggregate.test_store import messy_log
@@ -127,6 +130,15 @@ def test_a_server_gone_mid_batch_is_told_and_the_batch_is_tried_again(
         resumed = dump(store)
     expected, _ = in_a_file(tmp_path, lines[:50] + lines)
     assert resumed == expected
+
+
+def test_the_page_of_an_empty_store_names_it_without_its_password(postgres: Postgres) -> None:
+    address = postgres.address()
+    open_store(address, create=True).close()
+    page = TestClient(make_app(address, read_sites(None)), base_url="http://localhost").get("/").text
+    assert "is empty" in page
+    assert "postgresql://edge@" in page
+    assert "s3cr" not in page
 
 
 def test_what_keeps_a_store_from_opening_is_told_without_its_password(postgres: Postgres) -> None:

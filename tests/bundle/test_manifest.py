@@ -75,6 +75,7 @@ def test_the_bundle_itself_starts(copy: Path) -> None:
         (lambda m: m["models"][0].update(file="a\x1b[2J\u202e.tflite"), "models.0.file"),
         (lambda m: m["models"][0].update(file="x" * 300), "models.0.file"),
         (lambda m: m["models"][0].update(edgetpu="gate\0.tflite"), "models.0.edgetpu"),
+        (lambda m: m["models"][0].update(source="../gate.keras"), "models.0.source"),
         (lambda m: m.update(golden="a\0"), "golden"),
         (lambda m: m["models"][0].update(params=10**400), "params"),
         (lambda m: m["models"][0]["input"].update(scale=10**400), "scale"),

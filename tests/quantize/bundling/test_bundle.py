@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from edge_quantize.bundling.kept import keep
 from edge_quantize.datasets.fer2013 import RealCrops
 from edge_quantize.training.origins import has_own_faces
 from edge_quantize.training.recipe import Recipe
@@ -171,6 +172,18 @@ def test_our_verification_passes_and_notices_damage(shipped: Path, tmp_path: Pat
     restate_golden(flipped)
     with pytest.raises(BundleError, match=r"fer_masked_int8\.tflite.*golden"):
         verify(flipped)
+
+
+def test_a_link_for_a_source_brings_nothing_into_a_new_bundle(shipped: Path, tmp_path: Path) -> None:
+    base, draft, elsewhere = tmp_path / "base", tmp_path / "draft", tmp_path / "maker.key"
+    shutil.copytree(shipped, base)
+    draft.mkdir()
+    elsewhere.write_text("secret", encoding="utf-8")
+    (base / "gate.keras").unlink()
+    (base / "gate.keras").symlink_to(elsewhere)
+    with pytest.raises(BundleError, match=r"gate\.keras is a link"):
+        keep(base, "gate", draft)
+    assert not (draft / "gate.keras").exists()
 
 
 def test_the_card_says_what_was_not_measured(shipped: Path) -> None:

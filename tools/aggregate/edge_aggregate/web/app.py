@@ -98,7 +98,7 @@ class Pages:
         with self.opened() as store:
             newest_ms = store.newest_ms
             if not newest_ms:
-                return self._templates.get_template("empty.html").render(address=self._address, version=version)
+                return self._templates.get_template("empty.html").render(address=store.engine.name, version=version)
             heard = instant(freshness.heard_ms(store))
             context = build(store, self._sites, **dict(asked))
         page = self._templates.get_template(template)
